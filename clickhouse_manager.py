@@ -1,0 +1,679 @@
+"""ClickHouse: the connection, the tables and the text of every SQL statement.
+
+Everything here blocks and belongs off the event loop. Times are aware UTC.
+"""
+
+import logging
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Final, NamedTuple
+
+import clickhouse_connect
+from clickhouse_connect.driver.binding import quote_identifier
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from runtime import lock_file
+from settings import ConfigurationError, Settings
+from triggers import TriggerFolder
+
+logger = logging.getLogger(__name__)
+# It reports at ERROR what it raises as well.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
+CONNECT_TIMEOUT_S: Final = 5
+QUERY_TIMEOUT_S: Final = 30
+# The 60-second window compares the database's clock with this machine's.
+MAX_CLOCK_DIFFERENCE_S: Final = 2.0
+WINDOW_S: Final = 60
+ALERT_CHANGE_PCT: Final = 5.0
+# Alerts are for prices from the first (included) to the second (excluded), USD.
+ALERT_PRICES: Final = (0.40, 11.0)
+DEDUPLICATION_WINDOW: Final = 1000
+# What a table of ours keeps of one session, in `<table>_history` afterwards.
+SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
+
+# Without this setting a plain MergeTree ignores insert_deduplication_token, and
+# a batch that clickhouse-connect resends by itself would be stored twice.
+_DEDUPLICATION = f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+
+SCHEMA: Final = {
+    "price_tracking": f"""
+        CREATE TABLE IF NOT EXISTS News.price_tracking (
+            timestamp DateTime DEFAULT now(),
+            ticker String,
+            price Float64,
+            volume UInt64,
+            source String DEFAULT 'ibkr',
+            sentiment String DEFAULT 'neutral',
+            recommendation String DEFAULT 'HOLD',
+            confidence String DEFAULT 'low'
+        ) ENGINE = MergeTree
+        ORDER BY (ticker, timestamp)
+        PARTITION BY toYYYYMM(timestamp)
+        TTL timestamp + INTERVAL 7 DAY
+        SETTINGS {_DEDUPLICATION}""",
+    "news_alert": f"""
+        CREATE TABLE IF NOT EXISTS News.news_alert (
+            ticker String,
+            timestamp DateTime DEFAULT now(),
+            alert UInt8 DEFAULT 1,
+            price Float64
+        ) ENGINE = MergeTree
+        ORDER BY (ticker, timestamp)
+        PARTITION BY toYYYYMM(timestamp)
+        TTL timestamp + INTERVAL 30 DAY
+        SETTINGS {_DEDUPLICATION}""",
+    "breaking_news": f"""
+        CREATE TABLE IF NOT EXISTS News.breaking_news (
+            id UUID DEFAULT generateUUIDv4(),
+            timestamp DateTime64(3) DEFAULT now64(),
+            source String,
+            ticker String,
+            headline String,
+            published_utc String,
+            article_url String,
+            summary String,
+            full_content String,
+            detected_at DateTime64(3) DEFAULT now64(),
+            processing_latency_ms UInt32,
+            market_relevant UInt8 DEFAULT 0,
+            source_check_time DateTime64(3),
+            content_hash String,
+            news_type String DEFAULT 'other',
+            urgency_score UInt8 DEFAULT 0,
+            sentiment String DEFAULT 'neutral',
+            recommendation String DEFAULT 'HOLD',
+            confidence String DEFAULT 'low',
+            explanation String DEFAULT '',
+            analysis_time_ms UInt32 DEFAULT 0,
+            analyzed_at DateTime64(3) DEFAULT now64(),
+            INDEX ticker_index ticker TYPE bloom_filter GRANULARITY 1,
+            INDEX content_hash_index content_hash TYPE bloom_filter GRANULARITY 1,
+            INDEX timestamp_index timestamp TYPE minmax GRANULARITY 1
+        ) ENGINE = ReplacingMergeTree(detected_at)
+        PARTITION BY toYYYYMM(timestamp)
+        ORDER BY (content_hash, article_url)
+        SETTINGS {_DEDUPLICATION}""",
+    "price_move": f"""
+        CREATE TABLE IF NOT EXISTS News.price_move (
+            id UUID DEFAULT generateUUIDv4(),
+            timestamp DateTime64(3) DEFAULT now64(),
+            ticker String,
+            news_headline String,
+            news_published_utc DateTime64(3),
+            news_article_url String,
+            current_price Float64,
+            current_price_timestamp DateTime64(3),
+            minute_30_high Float64,
+            minute_30_low Float64,
+            minute_30_open Float64,
+            minute_30_close Float64,
+            minute_30_volume UInt64,
+            minute_30_timestamp DateTime64(3),
+            price_move_percentage Float64,
+            price_above_30min_high UInt8 DEFAULT 1,
+            price_check_latency_ms UInt32,
+            news_to_price_check_delay_ms UInt32
+        ) ENGINE = MergeTree
+        PARTITION BY toYYYYMM(timestamp)
+        ORDER BY (timestamp, ticker)
+        SETTINGS {_DEDUPLICATION}""",
+    "float_list": """
+        CREATE TABLE IF NOT EXISTS News.float_list (
+            ticker String,
+            company_name String,
+            sector String,
+            industry String,
+            country String,
+            market_cap Float64,
+            float_shares Float64,
+            price Float64,
+            volume UInt64,
+            last_updated DateTime64(3) DEFAULT now64()
+        ) ENGINE = ReplacingMergeTree(last_updated)
+        ORDER BY ticker""",
+    "float_list_detailed_dedup": """
+        CREATE TABLE IF NOT EXISTS News.float_list_detailed_dedup (
+            ticker String,
+            scraped_at DateTime64(3) DEFAULT now64(),
+            strength_score Nullable(Float64)
+        ) ENGINE = MergeTree
+        ORDER BY ticker""",
+}
+# The tables that newshead's own batches go into, which need the setting also
+# where an earlier installation created them.
+DEDUPLICATED_TABLES: Final = ("price_tracking", "news_alert", "price_move")
+
+ACTIVE_TICKERS: Final = """
+    SELECT ticker
+    FROM News.breaking_news
+    WHERE detected_at >= now64(3) - INTERVAL 5 MINUTE AND ticker != ''
+    GROUP BY ticker
+    ORDER BY max(detected_at) DESC
+    LIMIT 100"""
+
+SESSION_WINDOWS: Final = """
+    SELECT ticker, min(timestamp), dateDiff('second', min(timestamp), now())
+    FROM News.price_tracking
+    GROUP BY ticker"""
+
+WINDOWS: Final = """
+    SELECT ticker, min(timestamp), dateDiff('second', min(timestamp), now())
+    FROM News.price_tracking
+    WHERE ticker IN {tickers:Array(String)}
+    GROUP BY ticker"""
+
+RATINGS: Final = """
+    SELECT ticker, argMax((sentiment, recommendation, confidence), analyzed_at) AS newest,
+        newest.1, newest.2, newest.3
+    FROM News.breaking_news
+    WHERE ticker IN {tickers:Array(String)}
+        AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
+        AND sentiment != '' AND recommendation != ''
+    GROUP BY ticker"""
+
+# The alert rule, row by row. _block_number and _part_offset put rows of one
+# second into the order they were inserted in.
+_JUDGED: Final = """
+    numbered AS (
+        SELECT ticker, timestamp, price, recommendation,
+            row_number() OVER in_order AS row_number,
+            least(nth_value(price, 2) OVER whole, nth_value(price, 3) OVER whole) AS baseline,
+            dateDiff('second', first_value(timestamp) OVER whole, timestamp) AS seconds_elapsed
+        FROM News.price_tracking
+        WHERE ticker IN {tickers:Array(String)}
+        WINDOW
+            in_order AS (PARTITION BY ticker ORDER BY timestamp, _block_number, _part_offset),
+            whole AS (
+                PARTITION BY ticker ORDER BY timestamp, _block_number, _part_offset
+                ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+    ),
+    judged AS (
+        SELECT ticker, timestamp, price, row_number, seconds_elapsed,
+            row_number >= 3 AND seconds_elapsed <= {window_s:UInt32} AS counts,
+            if(row_number >= 3, (price - baseline) / baseline * 100, 0.0) AS change_pct,
+            counts AND change_pct >= {change_pct:Float64} AS rises,
+            price >= {lowest:Float64} AND price < {highest:Float64} AS in_range,
+            recommendation = 'BUY' AS rated_buy
+        FROM numbered
+    )"""
+
+RISING: Final = f"""
+    WITH {_JUDGED}
+    SELECT ticker, timestamp, price, change_pct, seconds_elapsed,
+        in_range AND rated_buy, in_range AND NOT rated_buy,
+        multiIf(isNull(score), 3, score >= 4, 1, 2)
+    FROM judged
+    LEFT JOIN (
+        SELECT ticker, argMax(tuple(strength_score), scraped_at).1 AS score
+        FROM News.float_list_detailed_dedup
+        WHERE ticker IN {{tickers:Array(String)}}
+        GROUP BY ticker
+    ) AS scores USING ticker
+    WHERE rises AND (ticker, timestamp) NOT IN (
+        SELECT ticker, timestamp FROM News.news_alert WHERE ticker IN {{tickers:Array(String)}})
+    ORDER BY timestamp, ticker, row_number"""
+
+OUTCOMES: Final = f"""
+    WITH {_JUDGED},
+    alerts AS (
+        SELECT ticker, count() AS alerts
+        FROM News.news_alert
+        WHERE ticker IN {{tickers:Array(String)}}
+        GROUP BY ticker
+    )
+    SELECT ticker, any(alerts), count(), countIf(counts),
+        maxIf(change_pct, counts), countIf(rises), countIf(rises AND in_range)
+    FROM judged LEFT JOIN alerts USING ticker
+    GROUP BY ticker"""
+
+NEWEST_NEWS: Final = """
+    SELECT headline, article_url, published_utc
+    FROM News.breaking_news
+    WHERE ticker = {ticker:String}
+    ORDER BY detected_at DESC
+    LIMIT 1"""
+
+TABLES_LIKE: Final = """
+    SELECT name, toString(uuid) FROM system.tables
+    WHERE database = 'News' AND name IN {names:Array(String)}"""
+
+COLUMNS: Final = """
+    SELECT name, type FROM system.columns
+    WHERE database = 'News' AND table = {table:String}
+        AND default_kind NOT IN ('ALIAS', 'MATERIALIZED', 'EPHEMERAL')
+    ORDER BY position"""
+
+
+class PriceRow(NamedTuple):
+    """A row of `price_tracking`: the newest trade of one ticker in one 2-second slot."""
+
+    timestamp: datetime
+    ticker: str
+    price: float
+    volume: int
+    source: str
+    sentiment: str
+    recommendation: str
+    confidence: str
+
+
+class AlertRow(NamedTuple):
+    """A row of `news_alert`; `alert` is the priority, 1 (strong) to 3 (no score)."""
+
+    ticker: str
+    timestamp: datetime
+    alert: int
+    price: float
+
+
+class PriceMoveRow(NamedTuple):
+    """A row of `price_move`; the 30-minute columns, always zero, are left to their defaults."""
+
+    ticker: str
+    news_headline: str
+    news_published_utc: datetime
+    news_article_url: str
+    current_price: float
+    current_price_timestamp: datetime
+    price_move_percentage: float
+    price_check_latency_ms: int
+    news_to_price_check_delay_ms: int
+
+
+# The types go with every insert: without them clickhouse-connect asks the
+# server for them each time.
+_INSERTS: Final[dict[type, tuple[str, list[str]]]] = {
+    PriceRow: (
+        "price_tracking",
+        ["DateTime", "String", "Float64", "UInt64", "String", "String", "String", "String"],
+    ),
+    AlertRow: ("news_alert", ["String", "DateTime", "UInt8", "Float64"]),
+    PriceMoveRow: (
+        "price_move",
+        [
+            "String",
+            "String",
+            "DateTime64(3)",
+            "String",
+            "Float64",
+            "DateTime64(3)",
+            "Float64",
+            "UInt32",
+            "UInt32",
+        ],
+    ),
+}
+
+
+class Rating(NamedTuple):
+    """What the sentiment analysis said of a ticker's newest news."""
+
+    sentiment: str
+    recommendation: str
+    confidence: str
+
+
+UNRATED: Final = Rating("neutral", "HOLD", "low")
+
+
+class Window(NamedTuple):
+    """When a ticker's first row was written, and how many seconds ago by the database's clock."""
+
+    first_row: datetime
+    age_s: int
+
+
+class Rise(NamedTuple):
+    """A row at or above the alert threshold, not alerted yet.
+
+    `qualifies`: the alert rule holds. `held_back`: only the rating is in its way.
+    """
+
+    ticker: str
+    timestamp: datetime
+    price: float
+    change_pct: float
+    seconds_elapsed: int
+    qualifies: bool
+    held_back: bool
+    alert: int
+
+
+class Outcome(NamedTuple):
+    """What came of a ticker's window: counts of its rows, and its best change in percent."""
+
+    alerts: int
+    rows: int
+    judged: int
+    best_change_pct: float
+    rises: int
+    rises_in_range: int
+
+
+class News(NamedTuple):
+    """A ticker's newest news; `published_utc` is free text."""
+
+    headline: str
+    article_url: str
+    published_utc: str
+
+
+class DatabaseError(Exception):
+    """ClickHouse cannot be used now; the text says why and what to do."""
+
+
+class Batch(NamedTuple):
+    """Rows of one kind for one insert, with the token that makes them be stored once."""
+
+    rows: Sequence[PriceRow | AlertRow | PriceMoveRow]
+    token: str
+
+
+class Outbox:
+    """Batches on their way into ClickHouse, kept in order until each was stored, once.
+
+    Kept rows live in this process's memory only. One thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._batches: deque[Batch] = deque()
+
+    def __len__(self) -> int:
+        """The number of rows not stored yet."""
+        return sum(len(batch.rows) for batch in self._batches)
+
+    def add(self, rows: Sequence[PriceRow | AlertRow | PriceMoveRow]) -> None:
+        """Puts rows, all of one kind, behind those that wait already."""
+        if rows:
+            self._batches.append(Batch(rows, str(uuid.uuid4())))
+
+    def flush(self, client: Client) -> None:
+        """Stores what waits, oldest first.
+
+        Raises
+        ------
+        clickhouse_connect's ClickHouseError
+            An insert failed; its batch and those behind it stay.
+        """
+        while self._batches:
+            insert(client, self._batches[0])
+            self._batches.popleft()
+
+
+def insert(client: Client, batch: Batch) -> None:
+    """Stores a batch; again with the same batch, it changes nothing."""
+    row_type = type(batch.rows[0])
+    table, types = _INSERTS[row_type]
+    client.insert(
+        f"News.{table}",
+        batch.rows,
+        column_names=row_type._fields,
+        column_type_names=types,
+        settings={"insert_deduplication_token": batch.token},
+    )
+
+
+class ClickHouseManager:
+    """One connection to ClickHouse, embedded or a server, and what newshead asks of it.
+
+    Methods block. A connection serves one caller at a time: whoever works in
+    parallel has a manager of its own.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """By default with the settings of the environment; see `Settings.from_environment`."""
+        self.settings = settings or Settings.from_environment()
+        self._client: Client | None = None
+        self._lock: _PathLock | None = None
+        self._triggers = TriggerFolder(self.settings.trigger_folder)
+
+    @property
+    def client(self) -> Client:
+        """clickhouse-connect's client.
+
+        Raises
+        ------
+        DatabaseError
+            Not connected.
+        """
+        if self._client is None:
+            raise DatabaseError("Not connected to ClickHouse.")
+        return self._client
+
+    def connect(self) -> None:
+        """Opens the connection.
+
+        Raises
+        ------
+        DatabaseError
+            The server does not answer or refuses, or another process has the embedded engine.
+        ConfigurationError
+            The embedded engine's folder cannot be written.
+        """
+        self.close()
+        if self.settings.embedded:
+            self._client = self._open_embedded(self.settings.clickhouse_path)
+        else:
+            self._client = self._open_server()
+
+    def close(self) -> None:
+        """Closes the connection; without one it does nothing."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _open_embedded(self, path: Path) -> Client:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _PathLock(path)
+        except BlockingIOError as problem:
+            raise DatabaseError(
+                f"The embedded database {path} is in use by another newshead: "
+                "stop that one, or set CLICKHOUSE_PATH to another folder."
+            ) from problem
+        except OSError as problem:
+            raise ConfigurationError(
+                f"The embedded database {path} cannot be written ({problem.strerror}): "
+                "set CLICKHOUSE_PATH to a folder that you may write to."
+            ) from problem
+        try:
+            return clickhouse_connect.get_client(
+                interface="chdb", path=str(path), tz_mode="aware", settings={"async_insert": 0}
+            )
+        except ClickHouseError as problem:
+            self.close()
+            raise DatabaseError(
+                f"The embedded database {path} cannot be opened: {one_line(problem)}"
+            ) from problem
+
+    def _open_server(self) -> Client:
+        settings = self.settings
+        where = f"{settings.clickhouse_host}:{settings.clickhouse_port}"
+        try:
+            return clickhouse_connect.get_client(
+                host=settings.clickhouse_host,
+                port=settings.clickhouse_port,
+                username=settings.clickhouse_user,
+                password=settings.clickhouse_password,
+                secure=settings.clickhouse_secure,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                send_receive_timeout=QUERY_TIMEOUT_S,
+                autogenerate_session_id=False,
+                tz_mode="aware",
+                settings={"async_insert": 0},
+            )
+        except ClickHouseError as problem:
+            raise DatabaseError(
+                f"ClickHouse at {where} cannot be used: {one_line(problem)} "
+                "Start it, or check CLICKHOUSE_HOST, _PORT, _USER, _PASSWORD and _SECURE."
+            ) from problem
+
+    def create_tables(self) -> None:
+        """Creates the database and the tables that are missing; leaves what is there."""
+        self.client.command("CREATE DATABASE IF NOT EXISTS News")
+        for statement in SCHEMA.values():
+            self.client.command(statement)
+        for table in DEDUPLICATED_TABLES:
+            self.client.command(f"ALTER TABLE News.{table} MODIFY SETTING {_DEDUPLICATION}")
+
+    def warn_of_clock_difference(self) -> None:
+        """Warns when the database's clock and this machine's differ by over 2 s."""
+        before = datetime.now(UTC)
+        there = self.client.query("SELECT now64(3)").result_rows[0][0]
+        here = before + (datetime.now(UTC) - before) / 2
+        ahead_s = (there - here).total_seconds()
+        if abs(ahead_s) > MAX_CLOCK_DIFFERENCE_S:
+            logger.warning(
+                "The database's clock is %.1f s %s this machine's: windows and alerts are off by "
+                "as much. Synchronise both clocks (NTP).",
+                abs(ahead_s),
+                "ahead of" if ahead_s > 0 else "behind",
+            )
+
+    def create_immediate_trigger(self, ticker: str, timestamp: datetime | None = None) -> Path:
+        """Writes a trigger file for `ticker`; see `TriggerFolder.write`."""
+        return self._triggers.write(ticker, timestamp)
+
+    def active_tickers(self) -> list[str]:
+        """The tickers of the news of the last 5 minutes, newest first, at most 100."""
+        return [row[0] for row in self.client.query(ACTIVE_TICKERS).result_rows]
+
+    def windows(self, tickers: Collection[str] | None = None) -> dict[str, Window]:
+        """The windows of those of `tickers` (by default of all) that have rows."""
+        if tickers is None:
+            result = self.client.query(SESSION_WINDOWS)
+        else:
+            result = self.client.query(WINDOWS, parameters={"tickers": list(tickers)})
+        return {row[0]: Window(row[1], row[2]) for row in result.result_rows}
+
+    def ratings(self, tickers: Collection[str]) -> dict[str, Rating]:
+        """The newest rating of the last hour of those of `tickers` that have one."""
+        result = self.client.query(RATINGS, parameters={"tickers": list(tickers)})
+        return {row[0]: Rating(*row[2:]) for row in result.result_rows}
+
+    def rises(self, tickers: Collection[str]) -> list[Rise]:
+        """The rows of `tickers` that reached the threshold and have no alert yet, in time order."""
+        result = self.client.query(RISING, parameters=_rule(tickers))
+        return [Rise(*row) for row in result.result_rows]
+
+    def outcomes(self, tickers: Collection[str]) -> dict[str, Outcome]:
+        """What came of the windows of those of `tickers` that have rows."""
+        result = self.client.query(OUTCOMES, parameters=_rule(tickers))
+        return {row[0]: Outcome(*row[1:]) for row in result.result_rows}
+
+    def newest_news(self, ticker: str) -> News | None:
+        """The ticker's newest news of this session."""
+        rows = self.client.query(NEWEST_NEWS, parameters={"ticker": ticker}).result_rows
+        return News(*rows[0]) if rows else None
+
+    def move_session(self) -> dict[str, int]:
+        """Empties the session's tables; their rows go to `<table>_history`, each once.
+
+        An interrupted move is finished by the next one. The exchange of a
+        table for an empty one is atomic, so its readers and writers notice
+        nothing, and the insert carries a token of the exchanged table, so
+        blocks that got through before an interruption are not stored again.
+
+        Returns
+        -------
+        dict[str, int]
+            Per table, the rows moved.
+        """
+        return {
+            table: self._finish_move(table) + self._begin_move(table) for table in SESSION_TABLES
+        }
+
+    def _begin_move(self, table: str) -> int:
+        if not self.client.query(f"SELECT 1 FROM News.{table} LIMIT 1").result_rows:
+            return 0
+        self.client.command(f"CREATE TABLE News.{table}_moving AS News.{table}")
+        self.client.command(f"EXCHANGE TABLES News.{table} AND News.{table}_moving")
+        return self._finish_move(table)
+
+    def _finish_move(self, table: str) -> int:
+        moving, history = f"{table}_moving", f"{table}_history"
+        found = self.client.query(TABLES_LIKE, parameters={"names": [moving]}).result_rows
+        if not found:
+            return 0
+        columns = self.client.query(COLUMNS, parameters={"table": moving}).result_rows
+        typed = [f"{quote_identifier(name)} {kind}" for name, kind in columns]
+        names = ", ".join(quote_identifier(name) for name, _ in columns)
+        self.client.command(
+            f"CREATE TABLE IF NOT EXISTS News.{history} ({', '.join(typed)}) ENGINE = MergeTree "
+            f"ORDER BY (ticker, timestamp) SETTINGS {_DEDUPLICATION}"
+        )
+        for column in typed:
+            self.client.command(f"ALTER TABLE News.{history} ADD COLUMN IF NOT EXISTS {column}")
+        # One thread and one order: a second attempt makes the very same blocks.
+        self.client.command(
+            f"INSERT INTO News.{history} ({names}) "
+            f"SELECT {names} FROM News.{moving} ORDER BY {names}",
+            settings={
+                "insert_deduplication_token": found[0][1],
+                "max_threads": 1,
+                "max_insert_threads": 1,
+            },
+        )
+        moved = int(str(self.client.command(f"SELECT count() FROM News.{moving}")))
+        self.client.command(f"DROP TABLE News.{moving} SYNC")
+        return moved
+
+
+def _rule(tickers: Iterable[str]) -> dict[str, Any]:
+    lowest, highest = ALERT_PRICES
+    return {
+        "tickers": list(tickers),
+        "window_s": WINDOW_S,
+        "change_pct": ALERT_CHANGE_PCT,
+        "lowest": lowest,
+        "highest": highest,
+    }
+
+
+def one_line(problem: Exception) -> str:
+    """An exception's cause in one line, in the system's own words where it has some."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{cause.strerror}."
+        cause = cause.__cause__ or cause.__context__
+    text = str(problem).strip() or type(problem).__name__
+    return text.splitlines()[0][:300]
+
+
+class _PathLock:
+    """This process's hold on an embedded database's folder, shared by its connections.
+
+    chDB's own refusal of a second process says nothing that a user could act on.
+    """
+
+    _guard: ClassVar = threading.Lock()
+    # folder → its lock's file descriptor and the number of connections that hold it
+    _held: ClassVar[dict[Path, tuple[int, int]]] = {}
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the hold; raises BlockingIOError when another process has it."""
+        self._folder = folder.resolve()
+        with self._guard:
+            descriptor, holders = self._held.get(self._folder, (-1, 0))
+            if holders == 0:
+                descriptor = lock_file(self._folder / "newshead.lock")
+            self._held[self._folder] = (descriptor, holders + 1)
+
+    def release(self) -> None:
+        with self._guard:
+            descriptor, holders = self._held.pop(self._folder)
+            if holders > 1:
+                self._held[self._folder] = (descriptor, holders - 1)
+            else:
+                os.close(descriptor)

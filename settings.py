@@ -1,0 +1,110 @@
+"""Every environment variable of newshead: name, default, meaning and check.
+
+Variables come from the process's environment and, below it, from `.env` in
+the folder newshead is started in. `.env.example` shows them all.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+from dotenv import dotenv_values
+
+
+class ConfigurationError(Exception):
+    """The user's configuration is wrong; the text says what and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What newshead was told. Each field with an environment name stands in `.env.example`.
+
+    The folders have no variable: they lie in the folder newshead is started
+    in, and only the demo and the tests put them elsewhere.
+    """
+
+    ibkr_host: str = "127.0.0.1"
+    ibkr_port: int = 7497
+    ibkr_client_id: int = 10
+    clickhouse_host: str = ""
+    clickhouse_port: int = 0
+    clickhouse_user: str = "default"
+    clickhouse_password: str = field(default="", repr=False)
+    clickhouse_secure: bool = False
+    clickhouse_path: Path = Path("data/clickhouse")
+    benzinga_api_key: str = field(default="", repr=False)
+    trigger_folder: Path = Path("triggers")
+    log_folder: Path = Path("logs")
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedded engine is used: no ClickHouse server is named."""
+        return not self.clickhouse_host
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str | None] | None = None) -> Self:
+        """Reads and checks the variables.
+
+        Parameters
+        ----------
+        environ
+            The variables; by default the process's own over those in `.env`.
+
+        Raises
+        ------
+        ConfigurationError
+            A value cannot be what its variable needs; names the variable.
+        """
+        if environ is None:
+            environ = {**dotenv_values(".env"), **os.environ}
+        values: dict[str, Any] = {}
+        for name in cls.variables():
+            text = (environ.get(name) or "").strip()
+            if text:
+                values[name.lower()] = _CHECKS.get(name, _text)(name, text)
+        if "clickhouse_port" not in values:
+            values["clickhouse_port"] = 8443 if values.get("clickhouse_secure") else 8123
+        return cls(**values)
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """The names of all environment variables."""
+        return [f.name.upper() for f in fields(cls) if not f.name.endswith("_folder")]
+
+
+def _text(_name: str, text: str) -> str:
+    return text
+
+
+def _port(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise ConfigurationError(f"{name} must be a port number from 1 to 65535, not {text!r}.")
+    return int(text)
+
+
+def _client_id(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 2**31):
+        raise ConfigurationError(f"{name} must be a whole number of 0 or more, not {text!r}.")
+    return int(text)
+
+
+def _switch(name: str, text: str) -> bool:
+    switches = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in switches:
+        raise ConfigurationError(f"{name} must be true or false, not {text!r}.")
+    return switches[text.lower()]
+
+
+def _path(_name: str, text: str) -> Path:
+    return Path(text).expanduser()
+
+
+_CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
+    "IBKR_PORT": _port,
+    "IBKR_CLIENT_ID": _client_id,
+    "CLICKHOUSE_PORT": _port,
+    "CLICKHOUSE_SECURE": _switch,
+    "CLICKHOUSE_PATH": _path,
+}

@@ -1,0 +1,107 @@
+"""What is known of one stock's trading so far, and the ticks that TWS sends about it."""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from ibapi.ticktype import TickTypeEnum
+
+BID_SIZE_SHARES: Final = 300
+ASK_SIZE_SHARES: Final = 200
+DELAYED: Final[dict[int, int]] = {
+    TickTypeEnum.BID: TickTypeEnum.DELAYED_BID,
+    TickTypeEnum.ASK: TickTypeEnum.DELAYED_ASK,
+    TickTypeEnum.LAST: TickTypeEnum.DELAYED_LAST,
+    TickTypeEnum.LAST_SIZE: TickTypeEnum.DELAYED_LAST_SIZE,
+    TickTypeEnum.HIGH: TickTypeEnum.DELAYED_HIGH,
+    TickTypeEnum.LOW: TickTypeEnum.DELAYED_LOW,
+    TickTypeEnum.VOLUME: TickTypeEnum.DELAYED_VOLUME,
+    TickTypeEnum.LAST_TIMESTAMP: TickTypeEnum.DELAYED_LAST_TIMESTAMP,
+}
+"""Live tick types that a Book makes, and what they are called when the data is delayed."""
+
+
+class PriceTick(NamedTuple):
+    """A price in USD together with its size in shares: one TICK_PRICE message."""
+
+    type: int
+    price: float
+    size: float
+
+
+class SizeTick(NamedTuple):
+    """A number of shares."""
+
+    type: int
+    size: float
+
+
+class StringTick(NamedTuple):
+    """A text."""
+
+    type: int
+    value: str
+
+
+Tick = PriceTick | SizeTick | StringTick
+
+
+@dataclass
+class Book:
+    """One stock's day so far. Prices are in USD, sizes in shares, time in Unix seconds."""
+
+    price: float = 0.0
+    """The last trade's; 0 as long as there has been none."""
+    size: float = 0.0
+    volume: float = 0.0
+    high: float = 0.0
+    low: float = 0.0
+    time: int = 0
+
+    def trade(self, price: float, size: float, time: float) -> list[Tick]:
+        """Take a trade in, and return what a subscriber is told of it.
+
+        A trade at the last price is told by its size alone, as TWS does.
+        """
+        ticks: list[Tick] = []
+        moved = price != self.price
+        new_second = int(time) != self.time
+        self.record(price, size, time)
+        if moved:
+            ticks += self._quotes()
+        if new_second:
+            ticks.append(StringTick(TickTypeEnum.LAST_TIMESTAMP, str(self.time)))
+        if moved:
+            ticks.append(PriceTick(TickTypeEnum.LAST, price, size))
+        ticks.append(SizeTick(TickTypeEnum.LAST_SIZE, size))
+        ticks.append(SizeTick(TickTypeEnum.VOLUME, self.volume))
+        return ticks
+
+    def record(self, price: float, size: float, time: float) -> None:
+        """Take a trade in."""
+        self.high = max(self.high, price)
+        self.low = min(self.low, price) if self.low else price
+        self.price = price
+        self.size = size
+        self.volume += size
+        self.time = int(time)
+
+    def state(self) -> list[Tick]:
+        """Return what a new subscriber is told: nothing before the first trade."""
+        if not self.price:
+            return []
+        return [
+            *self._quotes(),
+            StringTick(TickTypeEnum.LAST_TIMESTAMP, str(self.time)),
+            PriceTick(TickTypeEnum.LAST, self.price, self.size),
+            SizeTick(TickTypeEnum.LAST_SIZE, self.size),
+            SizeTick(TickTypeEnum.VOLUME, self.volume),
+            PriceTick(TickTypeEnum.HIGH, self.high, 0),
+            PriceTick(TickTypeEnum.LOW, self.low, 0),
+        ]
+
+    def _quotes(self) -> list[Tick]:
+        step, decimals = (0.01, 2) if self.price >= 1 else (0.0001, 4)
+        return [
+            PriceTick(TickTypeEnum.BID, round(self.price - step, decimals), BID_SIZE_SHARES),
+            PriceTick(TickTypeEnum.ASK, round(self.price + step, decimals), ASK_SIZE_SHARES),
+        ]

@@ -1,0 +1,413 @@
+"""A thin ClickHouse HTTP server for tests: the embedded chDB engine behind the HTTP protocol.
+
+Tests use `ClickHouseServer`. By hand: ``python tests/clickhouse_server.py --path DIR --port 8123``.
+
+It takes what clickhouse-connect sends and answers uncompressed, in protocol version 0, in UTC.
+Each request has an engine connection of its own: requests do not wait for one another, and
+sessions are not kept. One thing chDB cannot do: inserts are never asynchronous, ``async_insert``
+has no effect. `ClickHouseServer.settings` tells whether it was sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import dataclasses
+import gzip
+import http.client
+import io
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl
+
+START_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 10.0
+CONTROL_TIMEOUT_S: Final = 10.0
+FAULT_KINDS: Final = frozenset({"refuse", "hang", "error", "drop_answer", "slow"})
+
+_INSERT_WITH_DATA: Final = re.compile(rb"\s*(INSERT\s+INTO\s.+?)\s+FORMAT\s+(\w+) *\n", re.I | re.S)
+_TRAILING_FORMAT: Final = re.compile(rb"\sFORMAT\s+(\w+)[\s;]*$", re.I)
+# URL parameters that belong to HTTP itself; the engine would refuse them as unknown settings.
+_NOT_A_SETTING: Final = re.compile(
+    "buffer_size|client_protocol_version|(de)?compress|database|password|param_.*|query(_id)?|"
+    "quota_key|role|session_(check|id|timeout)|user|wait_end_of_query"
+)
+# As the real server maps them. 503 matters most: clickhouse-connect tries such requests again.
+_STATUS_OF_CODE: Final = {
+    **dict.fromkeys((6, 27, 36, 38, 41, 44, 53, 62, 72, 117), 400),
+    **dict.fromkeys((192, 193, 497, 516), 403),
+    **dict.fromkeys((46, 47, 50, 60, 63, 73, 81, 115), 404),
+    **dict.fromkeys((76, 209, 439), 503),
+}
+
+
+class ClickHouseServer:
+    """The server in a process of its own, which ends with this process at the latest.
+
+    Parameters
+    ----------
+    path
+        Folder of the data; created if missing. Data outlive stop() and kill().
+    user, password
+        What clients have to give; anything else is answered with code 516.
+    port
+        0 takes a free one at the first start() and keeps it over later ones.
+    """
+
+    def __init__(
+        self, path: Path, *, user: str = "default", password: str = "", port: int = 0
+    ) -> None:
+        self.host = "127.0.0.1"
+        self.port = port
+        self._arguments = ["--path", str(path), "--user", user, "--password", password]
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return once requests are accepted. Faults and the list of statements are empty.
+
+        Raises RuntimeError if the server is running already or does not come up.
+        """
+        if self._process is not None:
+            raise RuntimeError("the ClickHouse server is running already")
+        self._process = process = subprocess.Popen(
+            [sys.executable, __file__, "--with-parent", "--port", str(self.port), *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TZ": "UTC"},
+        )
+        assert process.stdout is not None
+        readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
+        line = process.stdout.readline() if readable else ""
+        if not line.startswith("listening on "):
+            self.kill()
+            raise RuntimeError("the ClickHouse server did not start; its reason is on stderr")
+        self.port = int(line.split()[-1])
+
+    def stop(self) -> None:
+        """End the server with SIGTERM: open requests lose their connection."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the server with SIGKILL, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def fault(
+        self,
+        kind: str,
+        *,
+        match: str = "",
+        times: int | None = None,
+        seconds: float = 0.0,
+        code: int = 0,
+        text: str = "",
+    ) -> None:
+        """Treat the next `times` requests (None: all) whose SQL contains `match` as `kind` says.
+
+        "refuse": close the connection without an answer, do nothing.
+        "hang": wait for clear_faults(), then go on as usual; if the client leaves, do nothing.
+        "error": answer with exception `code` and `text`, do nothing.
+        "drop_answer": do everything, then close the connection without an answer.
+        "slow": wait `seconds`, then go on as usual.
+
+        Faults add up; the oldest that fits a request applies. When a connection closes,
+        clickhouse-connect sends inserts and read-only statements a second time by itself, so
+        its caller notices "refuse" and "drop_answer" from ``times=2`` on.
+        """
+        if kind not in FAULT_KINDS:
+            raise ValueError(f"kind={kind!r} is none of {sorted(FAULT_KINDS)}")
+        fault = _Fault(kind, match, times, seconds, code, text)
+        self._control("POST", "/fault", dataclasses.asdict(fault))
+
+    def clear_faults(self) -> None:
+        """Forget all faults. Requests that hang go on as usual."""
+        self._control("POST", "/fault", {"kind": "none"})
+
+    def statements(self) -> list[str]:
+        """SQL of all requests since start(), without data: faulty ones and resent ones too."""
+        return [request["sql"] for request in self._control("GET", "/requests")]
+
+    def settings(self) -> list[dict[str, str]]:
+        """Settings sent along with each of statements(), in the same order."""
+        return [request["settings"] for request in self._control("GET", "/requests")]
+
+    def _control(self, method: str, path: str, body: object = None) -> Any:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=CONTROL_TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.request(method, path, json.dumps(body))
+            return json.load(connection.getresponse())
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.communicate(timeout=STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()  # Only after its end is the data folder free.
+
+
+@dataclasses.dataclass
+class _Fault:
+    kind: str
+    match: str = ""
+    times: int | None = None
+    seconds: float = 0.0
+    code: int = 0
+    text: str = ""
+
+
+@dataclasses.dataclass
+class _Answer:
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, path: Path, port: int, user: str, password: str) -> None:
+        # Here and not above: tests that import ClickHouseServer shall not load the engine.
+        import chdb
+
+        self._chdb: Any = chdb
+        self._path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._first = self._chdb.connect(str(path))  # The engine ends with its last connection.
+        row = self._first.query("SELECT version(), timezone()", "TabSeparated").bytes()
+        self._version, self.timezone = row.decode().split()
+        self.authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.requests: list[dict[str, object]] = []
+        self._faults: list[_Fault] = []
+        self._faults_lock = threading.Lock()
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def set_fault(self, fault: _Fault) -> None:
+        with self._faults_lock:
+            self._faults = [] if fault.kind == "none" else [*self._faults, fault]
+
+    def take_fault(self, sql: str) -> _Fault:
+        """The fault this request has to suffer, of kind "none" mostly; counts it."""
+        with self._faults_lock:
+            for fault in self._faults:
+                if fault.match in sql and fault.times != 0:
+                    fault.times = None if fault.times is None else fault.times - 1
+                    return fault
+        return _Fault("none")
+
+    def has_fault(self, fault: _Fault) -> bool:
+        return any(fault is known for known in self._faults)
+
+    def run(self, sql: bytes, url: dict[str, str]) -> _Answer:
+        """Run one statement with the parameters, settings and database of its URL."""
+        parameters = {k[6:]: v for k, v in url.items() if k.startswith("param_")}
+        insert = _INSERT_WITH_DATA.match(sql)
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(
+                contextlib.closing(self._chdb.connect(str(self._path)))
+            )
+            if insert:
+                # Not inline: of a statement chDB reads the first 256 KiB only.
+                file = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._path))
+                file.write(sql[insert.end() :])
+                file.flush()
+                sql = b"%b FROM INFILE '%b' FORMAT %b" % (insert[1], file.name.encode(), insert[2])
+            try:
+                if "database" in url:
+                    connection.query(f"USE `{url['database']}`")
+                for name, value in _settings(url).items():
+                    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+                    connection.query(f"SET {name} = '{escaped}'")
+                # With the names, a statement that has a result answers even without rows.
+                result = connection.query(sql, "TabSeparatedWithNames", params=parameters)
+            except RuntimeError as error:
+                return self.exception(str(error))
+        names = ("rows_read", "bytes_read", "rows_written", "bytes_written")
+        summary = {"_".join(n.split("_")[::-1]): str(getattr(result, n)()) for n in names}
+        answer = _Answer(result.bytes(), headers={"X-ClickHouse-Summary": json.dumps(summary)})
+        if not insert and (own_format := _TRAILING_FORMAT.search(sql)):
+            answer.headers["X-ClickHouse-Format"] = own_format[1].decode()
+        elif answer.body:
+            answer.headers["X-ClickHouse-Format"] = "TabSeparated"
+            answer.body = answer.body.partition(b"\n")[2]
+        return answer
+
+    def exception(self, text: str) -> _Answer:
+        """The answer for an exception; `text` begins with its code, as the engine writes it."""
+        found = re.search(r"Code: (\d+)", text)
+        code = int(found[1]) if found else 1002  # UNKNOWN_EXCEPTION
+        body = f"{text} (version {self._version} (official build))\n".encode()
+        headers = {"X-ClickHouse-Exception-Code": str(code)}
+        return _Answer(body, _STATUS_OF_CODE.get(code, 500), headers)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # Clients may leave as they like.
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # Head and body in one packet, else each answer waits for a delayed ACK.
+
+    def do_POST(self) -> None:
+        path, _, query = self.path.partition("?")
+        url = dict(parse_qsl(query, keep_blank_values=True))
+        body = self._read_body()
+        if path == "/fault":
+            self.server.set_fault(_Fault(**json.loads(body)))
+            self._send(_Answer(b"{}"))
+        elif path == "/requests":
+            self._send(_Answer(json.dumps(self.server.requests).encode()))
+        else:
+            if self.headers.get_content_type() == "multipart/form-data":
+                url |= _form(str(self.headers.get_boundary()).encode(), body)
+                body = b""
+            sql = b"\n".join(part for part in (url.get("query", "").encode(), body) if part)
+            self._answer(sql, url)
+
+    do_GET = do_POST  # noqa: N815
+
+    def _answer(self, sql: bytes, url: dict[str, str]) -> None:
+        """Answer a statement, or /ping and the like if there is none."""
+        insert = _INSERT_WITH_DATA.match(sql)
+        text = (insert[0] if insert else sql).decode(errors="replace").strip()
+        if text:
+            self.server.requests.append({"sql": text, "settings": _settings(url)})
+        fault = self.server.take_fault(text)
+        if fault.kind == "slow":
+            time.sleep(fault.seconds)
+        if fault.kind == "refuse" or (fault.kind == "hang" and not self._outlasts(fault)):
+            self._drop()
+            return
+        if fault.kind == "error":
+            answer = self.server.exception(f"Code: {fault.code}. DB::Exception: {fault.text}")
+        elif not text:
+            answer = _Answer(b"Ok.\n")
+        elif self.headers.get("Authorization") != self.server.authorization:
+            answer = self.server.exception(
+                "Code: 516. DB::Exception: Authentication failed: password is incorrect, or there "
+                "is no user with such name. (AUTHENTICATION_FAILED)"
+            )
+        else:
+            answer = self.server.run(sql, url)
+        if fault.kind == "drop_answer":
+            self._drop()
+            return
+        answer.headers["X-ClickHouse-Query-Id"] = url.get("query_id", str(uuid.uuid4()))
+        answer.headers["X-ClickHouse-Timezone"] = self.server.timezone
+        self._send(answer)
+
+    def _outlasts(self, fault: _Fault) -> bool:
+        """Wait until the fault is cleared; False as soon as the client has gone."""
+        while True:
+            cleared = not self.server.has_fault(fault)
+            readable, _, _ = select.select([self.connection], [], [], 0.0 if cleared else 0.02)
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                return False
+            if cleared:
+                return True
+
+    def _drop(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, answer: _Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            data = self._read(int(self.headers.get("Content-Length", 0)))
+        else:
+            data = b""
+            while chunk := self._read(int(self.rfile.readline() or b"0", 16) + 2)[:-2]:
+                data += chunk
+        encoding = self.headers.get("Content-Encoding")
+        if encoding == "lz4":
+            import lz4.frame  # type: ignore[import-untyped]
+
+            with lz4.frame.open(io.BytesIO(data)) as frames:
+                return bytes(frames.read())
+        return gzip.decompress(data) if encoding == "gzip" else data
+
+    def _read(self, size: int) -> bytes:
+        data = self.rfile.read(size)
+        if len(data) < size:
+            raise ConnectionAbortedError("the client left before its request was complete")
+        return data
+
+    def log_message(self, *_: object) -> None:
+        """No line per request on stderr."""
+
+
+def _settings(url: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in url.items() if not _NOT_A_SETTING.fullmatch(name)}
+
+
+def _form(boundary: bytes, body: bytes) -> dict[str, str]:
+    """Fields of a form: clickhouse-connect sends one when parameters are too long for a URL."""
+    fields = {}
+    for part in body.split(b"--" + boundary)[1:-1]:
+        head, _, value = part.partition(b"\r\n\r\n")
+        if name := re.search(rb'name="([^"]*)"', head):
+            fields[name[1].decode()] = value.removesuffix(b"\r\n").decode()
+    return fields
+
+
+def _exit_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT, with ``--with-parent`` also until stdin is closed."""
+    parser = argparse.ArgumentParser(description="ClickHouse HTTP server for tests")
+    parser.add_argument("--path", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--user", default="default")
+    parser.add_argument("--password", default="")
+    parser.add_argument("--with-parent", action="store_true")
+    arguments = parser.parse_args()
+    server = _Server(arguments.path, arguments.port, arguments.user, arguments.password)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Not sys.exit(): that would wait for the engine.
+        signal.signal(number, lambda *_: os._exit(0))
+    if arguments.with_parent:
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+    sys.stdout.write(f"listening on {server.server_port}\n")
+    sys.stdout.flush()
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The trigger file: how one is written, found, read, removed and rejected.
+
+A trigger says "news about this ticker, watch its price now". Programs write it
+into `triggers/`; the price monitor takes it from there within milliseconds.
+"""
+
+import json
+import logging
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES: Final = 64 * 1024
+# A file that cannot be read is given this long to be written to its end.
+SETTLE_S: Final = 2.0
+# What lies there longer when the monitor starts is no news any more.
+MAX_AGE_AT_START_S: Final = 300.0
+
+_TICKER = re.compile(r"[A-Z][A-Z0-9]{0,5}(?:[./ -][A-Z]{1,3})?")
+
+
+def parse_ticker(value: object) -> str | None:
+    """The ticker in `value`, upper case and without blanks around it, or None if it can be none.
+
+    A US ticker is up to six letters and digits, with a share class behind a
+    dot, slash, dash or space where there is one (`BRK.B`).
+    """
+    # The look-alikes that upper() turns into ASCII letters are no letters of a ticker.
+    if not isinstance(value, str) or not value.isascii():
+        return None
+    ticker = value.strip().upper()
+    return ticker if _TICKER.fullmatch(ticker) else None
+
+
+class UnreadableError(Exception):
+    """The file holds no trigger (yet)."""
+
+
+class RefusedError(Exception):
+    """The file can never be a trigger."""
+
+
+class TriggerFolder:
+    """The folder the trigger files are in. Not thread-safe: one reader."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rejected = folder / "rejected"
+        # name → (the state it was seen in, time.monotonic() when that was first seen)
+        self._unreadable: dict[str, tuple[tuple[int, int], float]] = {}
+        self._stuck: set[str] = set()
+        self._problem = ""
+
+    def write(self, ticker: str, timestamp: datetime | None = None) -> Path:
+        """Writes a trigger so that no reader ever sees half of it.
+
+        Parameters
+        ----------
+        ticker
+            As the news spells it.
+        timestamp
+            When the news came, aware; now by default.
+
+        Raises
+        ------
+        ValueError
+            `ticker` can be no ticker.
+        OSError
+            The folder cannot be written.
+        """
+        checked = parse_ticker(ticker)
+        if checked is None:
+            raise ValueError(f"{ticker!r} is no ticker.")
+        now = datetime.now(UTC)
+        content = {
+            "ticker": checked,
+            "timestamp": (timestamp or now).isoformat(),
+            "trigger_type": "immediate_price_check",
+            "created_at": now.isoformat(),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"immediate_{checked.replace('/', '.')}_{int(now.timestamp())}.json"
+        unfinished = self.folder / f".{name}.{os.getpid()}"
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
+        return unfinished.replace(self.folder / name)
+
+    def take(self) -> Iterator[str]:
+        """The tickers of the triggers that lie there, oldest first.
+
+        A trigger is removed once the caller has come back for the next one,
+        so one that was not acted upon is still there. What is no trigger is
+        moved to `rejected/` with one line in the log; a file that may still
+        be being written waits and delays no other.
+        """
+        for path in self._files():
+            try:
+                ticker = _read(path)
+            except UnreadableError as problem:
+                if self._settled(path):
+                    self._reject(path, str(problem))
+            except RefusedError as problem:
+                self._reject(path, str(problem))
+            except FileNotFoundError:
+                continue
+            else:
+                yield ticker
+                self._remove(path)
+
+    def reject_old(self) -> None:
+        """Moves aside what was left there too long ago to be news. For the monitor's start."""
+        for modified_ns, name in self._found():
+            age = time.time() - modified_ns / 1e9
+            if age > MAX_AGE_AT_START_S:
+                self._reject(self.folder / name, f"it is {age / 60:.0f} minutes old")
+
+    def _files(self) -> list[Path]:
+        found = self._found()
+        names = {name for _, name in found}
+        self._stuck &= names
+        self._unreadable = {n: seen for n, seen in self._unreadable.items() if n in names}
+        return [self.folder / name for _, name in found if name not in self._stuck]
+
+    def _found(self) -> list[tuple[int, str]]:
+        try:
+            if not self.folder.exists():
+                self.folder.mkdir(parents=True)
+            with os.scandir(self.folder) as entries:
+                found = [
+                    (_modified(entry), entry.name)
+                    for entry in entries
+                    if entry.name.startswith("immediate_") and entry.name.endswith(".json")
+                ]
+        except OSError as problem:
+            if str(problem) != self._problem:
+                logger.error("The trigger folder cannot be read, no trigger is seen: %s", problem)
+            self._problem = str(problem)
+            return []
+        self._problem = ""
+        return sorted(found)
+
+    def _settled(self, path: Path) -> bool:
+        try:
+            state = path.lstat()
+        except FileNotFoundError:
+            return False
+        seen = (state.st_size, state.st_mtime_ns)
+        before = self._unreadable.get(path.name)
+        if before is None or before[0] != seen:
+            self._unreadable[path.name] = (seen, time.monotonic())
+            return False
+        return time.monotonic() - before[1] >= SETTLE_S
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as problem:
+            self._stuck.add(path.name)
+            logger.error("Trigger %a was taken but cannot be removed: %s", path.name, problem)
+
+    def _reject(self, path: Path, reason: str) -> None:
+        try:
+            self.rejected.mkdir(parents=True, exist_ok=True)
+            aside = self.rejected / path.name
+            if aside.exists():
+                aside = self.rejected / f"{path.name}.{time.time_ns()}"
+            path.rename(aside)
+        except OSError as problem:
+            self._stuck.add(path.name)
+            logger.error("Trigger %a is no use and cannot be moved: %s", path.name, problem)
+        else:
+            logger.warning("Trigger %a was moved to %s: %s.", path.name, self.rejected, reason)
+
+
+def _modified(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _read(path: Path) -> str:
+    state = path.lstat()
+    if not stat.S_ISREG(state.st_mode):
+        raise RefusedError("it is no regular file")
+    if state.st_size > MAX_BYTES:
+        raise RefusedError(f"it is over {MAX_BYTES // 1024} KB")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as problem:
+        raise UnreadableError("it is not JSON") from problem
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise UnreadableError(f"it cannot be read ({problem.strerror})") from problem
+    ticker = parse_ticker(content.get("ticker") if isinstance(content, dict) else None)
+    if ticker is None:
+        raise RefusedError("it names no ticker")
+    return ticker
