@@ -379,15 +379,16 @@ class Batch(NamedTuple):
 class Outbox:
     """Batches on their way into ClickHouse, kept in order until each was stored, once.
 
-    Kept rows live in this process's memory only. One thread at a time.
+    Kept rows live in this process's memory only. Any thread.
     """
 
     def __init__(self) -> None:
         self._batches: deque[Batch] = deque()
+        self._flushing = threading.Lock()
 
     def __len__(self) -> int:
         """The number of rows not stored yet."""
-        return sum(len(batch.rows) for batch in self._batches)
+        return sum(len(batch.rows) for batch in tuple(self._batches))
 
     def add(self, rows: Sequence[PriceRow | AlertRow | PriceMoveRow]) -> None:
         """Puts rows, all of one kind, behind those that wait already."""
@@ -402,9 +403,10 @@ class Outbox:
         clickhouse_connect's ClickHouseError
             An insert failed; its batch and those behind it stay.
         """
-        while self._batches:
-            insert(client, self._batches[0])
-            self._batches.popleft()
+        with self._flushing:
+            while self._batches:
+                insert(client, self._batches[0])
+                self._batches.popleft()
 
 
 def insert(client: Client, batch: Batch) -> None:

@@ -315,6 +315,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.ticker_to_reqid: dict[str, int] = {}
         self.active_subscriptions: set[str] = set()
         self.rejected_tickers: set[str] = set()
+        # ticker → what TWS said last against its data.
+        self.ticker_problems: dict[str, str] = {}
         self.price_buffer: dict[str, list[dict[str, Any]]] = {}
         self.last_volume: dict[str, int] = {}
         self.ticks_pushed_out = 0
@@ -416,6 +418,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """Cancels all subscriptions and ends the connection. Blocks for at most 2 s."""
         self.update_subscriptions(set())
         self._set_state(ConnectionState.DISCONNECTED)
+        self._fail(GatewayError("newshead ended it.", accepted=False))
         if self.conn is not None:
             self.conn.disconnect(within_s=DISCONNECT_TIMEOUT_S / 2)
         if self.api_thread is not None and self.api_thread is not threading.current_thread():
@@ -583,6 +586,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.disconnect()
             return
         logger.log(code.level, "IBKR code %d: %s", number, line)
+        if ticker:
+            with self.price_buffer_lock:
+                self.ticker_problems[ticker] = line
         if code.reaction is Reaction.DROP_TICKER and ticker:
             self._drop(ticker)
 
@@ -681,6 +687,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 len(removed),
                 len(self.active_subscriptions),
             )
+
+    def get_rejected_tickers(self) -> set[str]:
+        """The tickers that IBKR refused on this connection; they are not asked for again."""
+        with self.price_buffer_lock:
+            return set(self.rejected_tickers)
 
     def _drop(self, ticker: str) -> None:
         with self.price_buffer_lock:

@@ -10,7 +10,9 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from logging.handlers import (
     QueueHandler,
     QueueListener,
@@ -25,6 +27,9 @@ from settings import ConfigurationError
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_MISCONFIGURED: Final = 2
+
+# A process that has not ended this long after its parent ends at once.
+STOP_TIMEOUT_S: Final = 5.0
 
 LOG_FILE: Final = "newshead.log"
 LOGS_KEPT: Final = 5
@@ -79,7 +84,9 @@ def configure_logging(folder: Path, *, rotate: bool) -> None:
     writer = QueueListener(lines, to_file, to_console)
     writer.start()
     atexit.register(writer.stop)
-    logging.basicConfig(level=logging.INFO, handlers=[QueueHandler(lines)], force=True)
+    root = logging.getLogger()
+    root.handlers = [QueueHandler(lines)]
+    root.setLevel(logging.INFO)
 
 
 async def off_loop(function: Callable[..., T], *args: Any) -> T:
@@ -106,7 +113,8 @@ async def off_loop(function: Callable[..., T], *args: Any) -> T:
             result = function(*args)
         except BaseException as raised:
             error = raised
-        if not loop.is_closed():
+        # The loop may have ended meanwhile; then nobody waits.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, error)
 
     name = getattr(function, "__name__", "call")
@@ -133,8 +141,38 @@ def lock_file(path: Path) -> int:
     return descriptor
 
 
-def on_stop_signals(stop: Callable[[], object]) -> None:
-    """Calls `stop` on the running loop at Ctrl-C and at SIGTERM."""
+async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = False) -> None:
+    """Runs `work` until it ends, or until Ctrl-C or SIGTERM; then it is cancelled, once,
+    and given the time it takes to clean up.
+
+    Parameters
+    ----------
+    with_parent
+        End also when standard input closes: it is a pipe from the process that
+        started this one, and closes however that process ends.
+    """
     loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    if with_parent:
+        threading.Thread(target=_follow_parent, args=(loop, stop), daemon=True).start()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _follow_parent(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(stop)
+    time.sleep(STOP_TIMEOUT_S)
+    os._exit(EXIT_FAILED)

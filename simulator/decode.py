@@ -27,6 +27,20 @@ class Asked(NamedTuple):
     """Whether a snapshot is wanted."""
     known: bool = True
 
+    @property
+    def number(self) -> int:
+        """`value` as a number, where it is one.
+
+        Raises
+        ------
+        WireError
+            If it is none.
+        """
+        try:
+            return int(self.value)
+        except ValueError as error:
+            raise WireError(f"{self.kind} with {self.value!r}") from error
+
 
 class _Layout(NamedTuple):
     """Where a request's fields are. In text form the request id is always the second field."""

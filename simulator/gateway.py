@@ -100,7 +100,7 @@ class Gateway:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._books = {symbol: Book() for symbol in self.market.symbols}
-        self._playing = asyncio.create_task(self._play())
+        self._playing = asyncio.create_task(self._play(loop.time()))
         logger.info("Gateway listening. port=%d server_version=%d", self.port, self.server_version)
 
     async def stop(self) -> None:
@@ -122,9 +122,8 @@ class Gateway:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def _play(self) -> None:
+    async def _play(self, opening: float) -> None:
         loop = asyncio.get_running_loop()
-        opening = loop.time()
         for trade in self.market.play():
             # Each time counts from the opening, so that delays do not add up.
             await asyncio.sleep(opening + trade.seconds - loop.time())

@@ -69,7 +69,7 @@ class Market:
         """
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                return cls(_read(csv.reader(file), path), repeat=repeat)
+                return cls(_read(file, path), repeat=repeat)
         except OSError as error:
             raise MarketError(f"{path} cannot be read: {error.strerror}.") from error
         except UnicodeDecodeError as error:
@@ -102,24 +102,26 @@ def _check(trade: Trade) -> None:
         raise MarketError(f"size must be a positive number, not {trade.size!r}.")
 
 
-def _read(rows: Iterator[list[str]], path: Path) -> Iterator[Trade]:
-    header = next(rows, [])
-    if [name.strip() for name in header] != CSV_HEADER:
-        raise MarketError(f"{path}, line 1: the header must be {','.join(CSV_HEADER)}.")
-    for line, row in enumerate(rows, start=2):
-        if not row:
-            continue
-        try:
-            seconds, ticker, price, size = row
-            trade = Trade(float(seconds), ticker.strip(), float(price), float(size))
-            _check(trade)
-        except MarketError as error:
-            raise MarketError(f"{path}, line {line}: {error}") from error
-        except ValueError as error:
-            raise MarketError(
-                f"{path}, line {line}: not seconds,ticker,price,size but {','.join(row)!r}."
-            ) from error
-        yield trade
+def _read(lines: Iterable[str], path: Path) -> Iterator[Trade]:
+    rows = csv.reader(lines)
+    try:
+        if [name.strip() for name in next(rows, [])] != CSV_HEADER:
+            raise MarketError(f"the header must be {','.join(CSV_HEADER)}.")
+        for row in rows:
+            if row:
+                trade = _trade(row)
+                _check(trade)
+                yield trade
+    except (MarketError, csv.Error) as error:
+        raise MarketError(f"{path}, line {max(rows.line_num, 1)}: {error}") from error
+
+
+def _trade(row: list[str]) -> Trade:
+    try:
+        seconds, ticker, price, size = row
+        return Trade(float(seconds), ticker.strip(), float(price), float(size))
+    except ValueError as error:
+        raise MarketError(f"not seconds,ticker,price,size but {','.join(row)!r}.") from error
 
 
 class _Walk(NamedTuple):
@@ -149,10 +151,13 @@ def _walks() -> Iterator[Trade]:
     for walk in _SAMPLE:
         dice = random.Random(walk.ticker)
         decimals = 2 if walk.price >= 1 else 4
+        step = max(0.0008 * walk.price, 10**-decimals)
         price = walk.price
         seconds = dice.expovariate(walk.trades_per_second)
         while seconds < SAMPLE_LENGTH_S:
             size = dice.choice([1, 5, 10, 25, 50, 100, 100, 100, 200, 300, 500, 0.5])
             yield Trade(round(seconds, 3), walk.ticker, round(price, decimals), size)
-            price += 0.05 * (walk.price - price) + walk.price * dice.gauss(0, 0.0006)
+            # About half of all trades repeat the last price.
+            if dice.random() < 0.6:
+                price += 0.05 * (walk.price - price) + dice.gauss(0, step)
             seconds += dice.expovariate(walk.trades_per_second)

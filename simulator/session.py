@@ -85,7 +85,7 @@ class Request(NamedTuple):
     req_id: int
     """-1 where there is none."""
     symbol: str
-    """"" where there is none."""
+    """Empty where there is none."""
     detail: str = ""
     """The primary exchange of a contract, the market data type, or the account."""
 
@@ -194,7 +194,7 @@ class Session(asyncio.Protocol):
             self._close()
 
     def _start(self, encoder: Encoder, asked: Asked) -> None:
-        client_id = int(asked.value or 0)
+        client_id = asked.number
         if self._gateway.has_client(client_id):
             logger.info("Client refused, its id is in use. client_id=%d", client_id)
             self.send(encoder.error(-1, 326, CLIENT_ID_IN_USE))
@@ -219,7 +219,7 @@ class Session(asyncio.Protocol):
             self._gateway.requests.append(
                 Request(
                     time.monotonic(),
-                    int(asked.value or 0) if asked.kind == "startApi" else self.client_id,
+                    asked.number if asked.kind == "startApi" else self.client_id,
                     asked.kind,
                     asked.req_id,
                     asked.contract.symbol,
@@ -241,7 +241,7 @@ class Session(asyncio.Protocol):
             case "cancelMktData":
                 self._cancel(encoder, asked.req_id)
             case "reqMarketDataType":
-                self._set_market_data_type(encoder, int(asked.value))
+                self._set_market_data_type(encoder, asked.number)
             case "reqContractDetails":
                 self._describe_contract(encoder, asked)
             case "reqManagedAccts":

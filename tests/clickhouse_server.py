@@ -4,8 +4,9 @@ Tests use `ClickHouseServer`. By hand: ``python tests/clickhouse_server.py --pat
 
 It takes what clickhouse-connect sends and answers uncompressed, in protocol version 0, in UTC.
 Each request has an engine connection of its own: requests do not wait for one another, and
-sessions are not kept. One thing chDB cannot do: inserts are never asynchronous, ``async_insert``
-has no effect. `ClickHouseServer.settings` tells whether it was sent.
+sessions are not kept. Unlike a real server, it takes URLs up to 64 KiB (real: 1 MiB), lets a query
+run on when its client leaves, and never inserts asynchronously: ``async_insert`` has no effect in
+chDB. `ClickHouseServer.settings` tells whether it was sent.
 """
 
 from __future__ import annotations
@@ -129,11 +130,11 @@ class ClickHouseServer:
         "hang": wait for clear_faults(), then go on as usual; if the client leaves, do nothing.
         "error": answer with exception `code` and `text`, do nothing.
         "drop_answer": do everything, then close the connection without an answer.
-        "slow": wait `seconds`, then go on as usual.
+        "slow": wait `seconds`, then go on as usual, even if the client has left.
 
         Faults add up; the oldest that fits a request applies. When a connection closes,
-        clickhouse-connect sends inserts and read-only statements a second time by itself, so
-        its caller notices "refuse" and "drop_answer" from ``times=2`` on.
+        clickhouse-connect tries again by itself: query() twice, insert() and a reading command()
+        once, other commands never. Its caller notices only if `times` is higher than that.
         """
         if kind not in FAULT_KINDS:
             raise ValueError(f"kind={kind!r} is none of {sorted(FAULT_KINDS)}")
@@ -201,7 +202,7 @@ class _Server(ThreadingHTTPServer):
         self._first = self._chdb.connect(str(path))  # The engine ends with its last connection.
         row = self._first.query("SELECT version(), timezone()", "TabSeparated").bytes()
         self._version, self.timezone = row.decode().split()
-        self.authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.authorization = _basic(user, password)
         self.requests: list[dict[str, object]] = []
         self._faults: list[_Fault] = []
         self._faults_lock = threading.Lock()
@@ -228,9 +229,8 @@ class _Server(ThreadingHTTPServer):
         parameters = {k[6:]: v for k, v in url.items() if k.startswith("param_")}
         insert = _INSERT_WITH_DATA.match(sql)
         with contextlib.ExitStack() as stack:
-            connection = stack.enter_context(
-                contextlib.closing(self._chdb.connect(str(self._path)))
-            )
+            connection = self._chdb.connect(str(self._path))
+            stack.callback(connection.close)
             if insert:
                 # Not inline: of a statement chDB reads the first 256 KiB only.
                 file = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._path))
@@ -309,7 +309,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.server.exception(f"Code: {fault.code}. DB::Exception: {fault.text}")
         elif not text:
             answer = _Answer(b"Ok.\n")
-        elif self.headers.get("Authorization") != self.server.authorization:
+        elif self._authorization() != self.server.authorization:
             answer = self.server.exception(
                 "Code: 516. DB::Exception: Authentication failed: password is incorrect, or there "
                 "is no user with such name. (AUTHENTICATION_FAILED)"
@@ -322,6 +322,9 @@ class _Handler(BaseHTTPRequestHandler):
         answer.headers["X-ClickHouse-Query-Id"] = url.get("query_id", str(uuid.uuid4()))
         answer.headers["X-ClickHouse-Timezone"] = self.server.timezone
         self._send(answer)
+
+    def _authorization(self) -> str:
+        return self.headers.get("Authorization", _basic("default", ""))
 
     def _outlasts(self, fault: _Fault) -> bool:
         """Wait until the fault is cleared; False as soon as the client has gone."""
@@ -370,6 +373,10 @@ class _Handler(BaseHTTPRequestHandler):
         """No line per request on stderr."""
 
 
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
 def _settings(url: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in url.items() if not _NOT_A_SETTING.fullmatch(name)}
 
@@ -400,7 +407,7 @@ def main() -> None:
     arguments = parser.parse_args()
     server = _Server(arguments.path, arguments.port, arguments.user, arguments.password)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Not sys.exit(): that would wait for the engine.
+        # Not sys.exit(): nothing shall run on the way out while queries do.
         signal.signal(number, lambda *_: os._exit(0))
     if arguments.with_parent:
         threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -3,7 +3,6 @@
 
 import asyncio
 import importlib
-import logging
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,11 @@ from simulator import Gateway, GatewayThread, Handshake, Market, MarketError, Tr
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 15.0
-QUIET_S = 0.3
+QUIET_S = 0.15
 
 LAST, LAST_SIZE, VOLUME, LAST_TIMESTAMP = 4, 5, 8, 45
 TICK_PRICE, TICK_SIZE, ERR_MSG, NEXT_VALID_ID, MANAGED_ACCTS, TICK_STRING = 1, 2, 4, 9, 15, 46
 PROTOBUF = 200
-
-needs_protobuf = pytest.mark.skipif(MAX_CLIENT_VER < 201, reason="ibapi without protobuf")
 
 
 def versions(*numbers: int) -> pytest.MarkDecorator:
@@ -55,6 +53,12 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
+
+
+async def soon(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 -- nothing signals it
+            await asyncio.sleep(0.01)
 
 
 class Official(EWrapper, EClient):  # type: ignore[misc]
@@ -190,9 +194,9 @@ class Plain:
             request = protobuf("StartApiRequest")(clientId=client_id)
             self.send((71 + PROTOBUF).to_bytes(4, "big") + request.SerializeToString())
         elif server_version >= 201:
-            self.send((71).to_bytes(4, "big") + f"2\0{client_id}\0\0".encode())
+            self.send((71).to_bytes(4, "big") + fields(2, client_id, ""))
         else:
-            self.send(f"71\0002\0{client_id}\0\0".encode())
+            self.send(fields(71, 2, client_id, ""))
         ids = []
         last = b""
         while b"secdefnj" not in last:
@@ -203,16 +207,23 @@ class Plain:
     def subscribe(self, server_version: int, req_id: int, symbol: str) -> None:
         """Ask for a stock without a trade so far, and read what comes then."""
         if server_version >= 206:
-            contract = {"symbol": symbol, "secType": "STK", "exchange": "SMART", "currency": "USD"}
-            request = protobuf("MarketDataRequest")(reqId=req_id, contract=contract)
+            proto_contract = {
+                "symbol": symbol,
+                "secType": "STK",
+                "exchange": "SMART",
+                "currency": "USD",
+            }
+            request = protobuf("MarketDataRequest")(reqId=req_id, contract=proto_contract)
             self.send((1 + PROTOBUF).to_bytes(4, "big") + request.SerializeToString())
         else:
-            self.send(
-                f"1\00011\0{req_id}\0000\0{symbol}\0STK\0\0000.0\0\0\0SMART\0\0USD\0\0\0"
-                "0\0\0000\0000\0\0".encode()
-            )
+            contract = (0, symbol, "STK", "", 0, "", "", "SMART", "", "USD", "", "")
+            self.send(fields(1, 11, req_id, *contract, 0, "", 0, 0, ""))
         self.message()
         self.message()
+
+
+def fields(*values: object) -> bytes:
+    return "".join(f"{value}\0" for value in values).encode()
 
 
 def protobuf(name: str) -> Any:
@@ -242,12 +253,9 @@ async def test_ib_async_connects_qualifies_a_stock_and_receives_ticks() -> None:
         assert (contract.conId, contract.primaryExchange) == (72063691, "NYSE")
 
         ticker = ib.reqMktData(contract)
-        while not any(request.kind == "reqMktData" for request in gateway.requests):
-            await asyncio.sleep(0.01)
+        await soon(lambda: gateway.requests[-1].kind == "reqMktData")
         gateway.trade("BRK B", 503.25, 2.5)
-        async with asyncio.timeout(DEADLINE_S):
-            while ticker.last != 503.25:
-                await asyncio.sleep(0.01)
+        await soon(lambda: ticker.last == 503.25)
         assert (ticker.lastSize, ticker.bid, ticker.ask) == (2.5, 503.24, 503.26)
         assert [request.kind for request in gateway.requests[:2]] == ["startApi", "reqPositions"]
         ib.disconnect()
@@ -313,16 +321,508 @@ def test_a_price_comes_with_its_size_and_the_size_again_after_it(server_version:
 @versions(176, 225)
 def test_a_trade_at_the_last_price_is_told_by_its_size_alone(server_version: int) -> None:
     gateway = Gateway(Market(symbols=["AAPL"]), server_version=server_version)
+    with GatewayThread(gateway) as thread, official_client(gateway) as client:
+        client.reqMktData(5, stock("AAPL"), "", False, False, [])
+        until(lambda: client.named("marketDataType"))
+        thread.call(gateway.trade, "AAPL", 271.5, 100)
+        thread.call(gateway.trade, "AAPL", 271.5, 300)
+        until(lambda: ("tickSize", 5, LAST_SIZE, 300.0) in client.ticks)
+        trades = [call for call in client.ticks if call[2] in (LAST, LAST_SIZE)]
+        assert trades == [
+            ("tickPrice", 5, LAST, 271.5),
+            ("tickSize", 5, LAST_SIZE, 100.0),
+            ("tickSize", 5, LAST_SIZE, 100.0),
+            ("tickSize", 5, LAST_SIZE, 300.0),
+        ]
+
+
+@versions(176, 225)
+def test_a_new_subscriber_is_told_the_state_so_far(server_version: int) -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]), server_version=server_version)
+    with GatewayThread(gateway) as thread, official_client(gateway) as client:
+        for price in (271.5, 272.0, 271.0):
+            thread.call(gateway.trade, "AAPL", price, 200)
+        client.reqMktData(5, stock("AAPL"), "", True, False, [])
+        until(lambda: client.named("tickSnapshotEnd"))
+        (timestamp,) = client.named("tickString")
+        assert timestamp[1] == LAST_TIMESTAMP
+        assert abs(int(timestamp[2]) - time.time()) < DEADLINE_S
+        assert dict(call[1:] for call in client.named("tickPrice")) == {
+            1: 270.99,
+            2: 271.01,
+            LAST: 271.0,
+            6: 272.0,
+            7: 271.0,
+        }
+        # Volumes are counted in hundreds of shares before version 220.
+        volume = 600.0 if server_version >= 220 else 6.0
+        assert (5, VOLUME, volume) in client.named("tickSize")
+
+
+# The form of messages
+
+
+@versions(200, 201, 203, 207, 213)
+def test_each_kind_of_message_is_protobuf_from_its_version_on(server_version: int) -> None:
+    gateway = Gateway(Market(), server_version=server_version)
+    with GatewayThread(gateway), Plain(gateway) as client:
+        accounts, next_id, *notices = client.start(server_version, 1)
+    assert accounts == MANAGED_ACCTS + (PROTOBUF if server_version >= 207 else 0)
+    assert next_id == NEXT_VALID_ID + (PROTOBUF if server_version >= 213 else 0)
+    assert notices == [ERR_MSG + (PROTOBUF if server_version >= 203 else 0)] * 3
+
+
+@versions(176, 225)
+@pytest.mark.parametrize("total_bytes", [4096, 8192, 65536])
+@pytest.mark.parametrize("ticks", [1, 60])
+def test_a_burst_is_exactly_as_long_as_asked(
+    server_version: int, total_bytes: int, ticks: int
+) -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]), server_version=server_version)
     with GatewayThread(gateway) as thread, Plain(gateway) as client:
         client.start(server_version, 1)
-        thread.call(gateway.trade, "AAPL", 271.5, 100)
         client.subscribe(server_version, 5, "AAPL")
+        prices = [271.5 + number / 100 for number in range(ticks)]
+        length = thread.call(gateway.burst, "AAPL", prices, 100, total_bytes=total_bytes)
+        assert length == total_bytes
+
+        received = 0
         offset = PROTOBUF if server_version >= 206 else 0
-        ids = [message_id(client.message(), server_version) - offset for _ in range(8)]
-        assert ids.count(TICK_PRICE) == 5
-        thread.call(gateway.trade, "AAPL", 271.5, 300)
-        until_quiet = []
-        while not client.quiet_for_messages():
-            until_quiet.append(message_id(client.message(), server_version) - offset)
-        assert TICK_PRICE not in until_quiet
-        assert until_quiet.count(TICK_SIZE) == 2
+        ids = []
+        while received < total_bytes:
+            message = client.message()
+            received += 4 + len(message)
+            ids.append(message_id(message, server_version) - offset)
+        assert received == total_bytes
+        assert ids.count(TICK_PRICE) == ticks
+        assert set(ids) <= {TICK_PRICE, TICK_STRING}
+        assert client.quiet()
+
+
+@versions(176, 225)
+def test_a_burst_of_any_length_is_exact(server_version: int) -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]), server_version=server_version)
+    with GatewayThread(gateway) as thread, Plain(gateway) as client:
+        client.start(server_version, 1)
+        client.subscribe(server_version, 5, "AAPL")
+        shortest = thread.call(gateway.burst, "AAPL", [271.5], 0.5)
+        client.exactly(shortest)
+        for total_bytes in [*range(shortest, shortest + 300), *range(16450, 16500)]:
+            thread.call(gateway.burst, "AAPL", [271.5], 0.5, total_bytes=total_bytes)
+            received = 0
+            while received < total_bytes:
+                received += 4 + len(client.message())
+            assert received == total_bytes
+        with pytest.raises(ValueError, match="1 bytes longer"):
+            thread.call(gateway.burst, "AAPL", [271.5], 0.5, total_bytes=shortest - 1)
+
+
+# Clients
+
+
+def test_a_client_id_in_use_is_refused_and_free_again_after_its_client_left() -> None:
+    gateway = Gateway(Market())
+    with GatewayThread(gateway):
+        with official_client(gateway, 3):
+            with official_client(gateway, 3) as second:
+                until(lambda: not second.isConnected() and second.named("error"))
+                assert second.named("error") == [
+                    (
+                        -1,
+                        326,
+                        "Unable to connect as the client id is already in use. "
+                        "Retry with a unique client id.",
+                    )
+                ]
+            with official_client(gateway, 4) as other:
+                assert other.isConnected()
+        until(lambda: not gateway.sessions)
+        with official_client(gateway, 3) as again:
+            assert again.isConnected()
+
+
+def test_clients_have_their_own_request_ids_and_errors() -> None:
+    gateway = Gateway(Market(symbols=["AAPL", "MSFT"]))
+    with (
+        GatewayThread(gateway) as thread,
+        official_client(gateway, 1) as one,
+        official_client(gateway, 2) as two,
+    ):
+        one.reqMktData(5, stock("AAPL"), "", False, False, [])
+        two.reqMktData(5, stock("MSFT"), "", False, False, [])
+        two.reqMktData(6, stock("AAPL"), "", False, False, [])
+        until(lambda: one.named("marketDataType") and len(two.named("marketDataType")) == 2)
+        thread.call(gateway.trade, "AAPL", 271.5, 100)
+        thread.call(gateway.trade, "MSFT", 478.0, 100)
+        thread.call(gateway.send_error, 2103, "broken", client_id=2)
+        thread.call(gateway.send_error, 1100, "lost")
+        until(lambda: one.named("error")[-1][1] == 1100 and two.named("error")[-1][1] == 1100)
+        assert [c for c in one.named("tickPrice") if c[1] == LAST] == [(5, LAST, 271.5)]
+        assert [c for c in two.named("tickPrice") if c[1] == LAST] == [
+            (6, LAST, 271.5),
+            (5, LAST, 478.0),
+        ]
+        assert 2103 not in [code for _, code, _ in one.named("error")]
+        assert (-1, 2103, "broken") in two.named("error")
+        with pytest.raises(LookupError, match="no client 9"):
+            thread.call(gateway.send_error, 1100, "lost", client_id=9)
+
+
+def test_an_id_in_use_and_the_cancel_of_an_unknown_one_are_errors() -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]))
+    with GatewayThread(gateway) as thread, official_client(gateway) as client:
+        client.reqMktData(5, stock("AAPL"), "", False, False, [])
+        client.reqMktData(5, stock("AAPL"), "", False, False, [])
+        client.cancelMktData(5)
+        client.cancelMktData(5)
+        until(lambda: len(client.named("error")) == 5)
+        assert client.named("error")[3:] == [
+            (5, 102, "Duplicate ticker ID."),
+            (5, 300, "Can't find EId with tickerId:5"),
+        ]
+        thread.call(gateway.trade, "AAPL", 271.5, 100)
+        client.reqCurrentTime()
+        until(lambda: client.named("currentTime"))
+        assert client.ticks == []
+
+
+@versions(176, 225)
+def test_an_ambiguous_symbol_needs_its_primary_exchange(server_version: int) -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]), server_version=server_version)
+    gateway.ambiguous.add("AAPL")
+    with GatewayThread(gateway), official_client(gateway) as client:
+        client.reqMktData(5, stock("AAPL"), "", False, False, [])
+        client.reqMktData(6, stock("AAPL", "NASDAQ"), "", False, False, [])
+        client.reqContractDetails(7, stock("AAPL"))
+        until(lambda: client.named("contractDetailsEnd"))
+        assert client.named("error")[3:] == [
+            (5, 200, "The contract description specified for AAPL is ambiguous.")
+        ]
+        assert client.named("marketDataType") == [(6, 1)]
+        assert [d.contract.primaryExchange for d in client.details] == ["NASDAQ", "EBS"]
+
+
+def test_a_symbol_without_live_data_is_served_delayed_on_demand() -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]))
+    gateway.delayed_only.add("AAPL")
+    with GatewayThread(gateway) as thread, official_client(gateway) as client:
+        client.reqMktData(5, stock("AAPL"), "", False, False, [])
+        client.reqMarketDataType(3)
+        client.reqMktData(6, stock("AAPL"), "", False, False, [])
+        until(lambda: client.named("marketDataType"))
+        assert [error[:2] for error in client.named("error")[3:]] == [(5, 10089), (6, 10167)]
+        assert client.named("marketDataType") == [(6, 3)]
+        thread.call(gateway.trade, "AAPL", 271.5, 100)
+        until(lambda: (6, 71, 100.0) in client.named("tickSize"))
+        assert (6, 68, 271.5) in client.named("tickPrice")
+
+
+def test_all_that_clients_ask_for_is_kept_and_the_unknown_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]))
+    before = time.monotonic()
+    with GatewayThread(gateway), official_client(gateway, 4) as client:
+        client.reqMarketDataType(3)
+        client.reqMktData(5, stock("AAPL", "NASDAQ"), "", False, False, [])
+        client.reqScannerParameters()
+        client.reqScannerParameters()
+        client.reqCurrentTime()
+        until(lambda: client.named("currentTime"))
+    assert [request[1:] for request in gateway.requests] == [
+        (4, "startApi", -1, "", "4"),
+        (4, "reqMarketDataType", -1, "", "3"),
+        (4, "reqMktData", 5, "AAPL", "NASDAQ"),
+        (4, "message 24", -1, "", ""),
+        (4, "message 24", -1, "", ""),
+        (4, "reqCurrentTime", -1, "", ""),
+    ]
+    assert before < gateway.requests[0].at < time.monotonic()
+    assert [r.getMessage() for r in caplog.records if "does not know" in r.getMessage()] == [
+        "Ignoring requests the simulator does not know. kind=message 24"
+    ]
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("handshake", "answer"),
+    [
+        (Handshake.CLOSE, b""),
+        (Handshake.CLOSE_AFTER_VERSION, b"\0\0\0\x1a176\x00"),
+        (Handshake.NOT_TWS, b"HTTP/1.1 400"),
+    ],
+)
+def test_a_handshake_ends_the_way_that_was_set(handshake: Handshake, answer: bytes) -> None:
+    gateway = Gateway(Market(), server_version=176)
+    gateway.handshake = handshake
+    with GatewayThread(gateway), Plain(gateway) as client:
+        client.hello()
+        assert client.exactly(len(answer)).startswith(answer)
+        assert client.ended()
+
+
+def test_a_silent_handshake_stays_open_and_others_can_connect_later() -> None:
+    gateway = Gateway(Market(), server_version=176)
+    gateway.handshake = Handshake.SILENT
+    with GatewayThread(gateway), Plain(gateway) as client:
+        client.hello()
+        assert client.quiet()
+        gateway.handshake = Handshake.NORMAL
+        with official_client(gateway) as other:
+            assert other.isConnected()
+        assert client.quiet()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"API\0\xff\xff\xff\xff",
+        b"API\0\0\0\0\x09v100..175",
+        b"API\0\0\0\0\x09v177..225",
+        b"API\0\0\0\0\x05hello",
+        b"API\0\0\0\0\x09v100..176\0\0\0\x04what",
+        b"API\0\0\0\0\x09v100..176\0\0\0\x0671\x002\0x",
+    ],
+    ids=["not TWS", "too long", "too old", "too new", "no versions", "no message", "no client id"],
+)
+def test_a_client_that_does_not_speak_as_it_should_is_closed(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = Gateway(Market(), server_version=176)
+    with GatewayThread(gateway), Plain(gateway) as client:
+        client.socket.sendall(sent)
+        assert client.ended()
+        until(lambda: not gateway.sessions)
+    (logged,) = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+    assert logged.startswith("Closing a connection that does not speak TWS: ")
+
+
+def test_a_drop_cuts_every_connection_and_frees_its_id() -> None:
+    gateway = Gateway(Market())
+    with GatewayThread(gateway) as thread, official_client(gateway, 3) as client:
+        with Plain(gateway) as plain:
+            plain.start(MAX_CLIENT_VER, 4)
+            thread.call(gateway.drop)
+            assert plain.ended()
+        until(lambda: not client.isConnected())
+        with official_client(gateway, 3) as again:
+            assert again.isConnected()
+
+
+def test_a_silent_gateway_reads_and_sends_nothing() -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]), server_version=176)
+    with GatewayThread(gateway) as thread, Plain(gateway) as client:
+        client.start(176, 1)
+        client.subscribe(176, 5, "AAPL")
+        gateway.silent = True
+        client.send(fields(49, 1))
+        until(lambda: gateway.requests[-1].kind == "reqCurrentTime")
+        thread.call(gateway.trade, "AAPL", 271.5, 100)
+        thread.call(gateway.send_error, 1100, "lost")
+        thread.call(gateway.raw, b"raw")
+        thread.call(gateway.burst, "AAPL", [1.0], 1)
+        assert client.quiet()
+        gateway.silent = False
+        client.send(fields(49, 1))
+        assert client.message().startswith(b"49\0")
+
+
+def test_raw_bytes_go_out_as_they_are() -> None:
+    gateway = Gateway(Market())
+    with GatewayThread(gateway) as thread, Plain(gateway) as client, Plain(gateway) as other:
+        client.start(MAX_CLIENT_VER, 1)
+        other.start(MAX_CLIENT_VER, 2)
+        thread.call(gateway.raw, b"\xff\0half a mess", client_id=1)
+        assert client.exactly(13) == b"\xff\0half a mess"
+        assert other.quiet()
+
+
+def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "MAX_BACKLOG_BYTES", 5_000_000)
+    gateway = Gateway(Market(symbols=["AAPL"]), server_version=176)
+    with GatewayThread(gateway) as thread, Plain(gateway) as slow, Plain(gateway) as fast:
+        for client_id, client in enumerate((slow, fast)):
+            client.start(176, client_id)
+            client.subscribe(176, 5, "AAPL")
+        for _ in range(20):
+            length = thread.call(gateway.burst, "AAPL", [271.5], 100, total_bytes=1_000_000)
+            fast.exactly(length)
+        assert [client.client_id for client in gateway.sessions] == [1]
+        assert "Dropping a client that does not read. client_id=0" in caplog.text
+
+
+# Starting and stopping
+
+
+def test_a_gateway_starts_again_on_the_same_port_at_once() -> None:
+    gateway = Gateway(Market(symbols=["AAPL"]))
+    with GatewayThread(gateway) as thread, official_client(gateway) as client:
+        port = gateway.port
+        thread.call(gateway.trade, "AAPL", 271.5, 100)
+    until(lambda: not client.isConnected())
+    for successor in (gateway, Gateway(Market(symbols=["AAPL"]), port=port)):
+        with GatewayThread(successor), official_client(successor) as client:
+            assert successor.port == port
+            assert successor.book("AAPL").volume == 0
+            assert client.isConnected()
+
+
+def test_a_thread_passes_on_what_its_gateway_raises() -> None:
+    with GatewayThread(Gateway(Market(symbols=["AAPL"]))) as thread:
+        with pytest.raises(LookupError, match="'MSFT'"):
+            thread.call(thread.gateway.trade, "MSFT", 1, 1)
+        occupied = GatewayThread(Gateway(Market(), port=thread.gateway.port))
+        with pytest.raises(OSError, match="in use"), occupied:
+            pass
+
+
+def test_it_listens_on_loopback_only() -> None:
+    # A listener on all interfaces would accept this other loopback address too.
+    with (
+        GatewayThread(Gateway(Market())) as thread,
+        pytest.raises(OSError, match=r"refused|assign"),
+    ):
+        socket.create_connection(("127.0.0.2", thread.gateway.port), DEADLINE_S)
+
+
+def test_a_server_version_it_cannot_speak_is_refused() -> None:
+    with pytest.raises(ValueError, match="176 to 225, not 175"):
+        Gateway(Market(), server_version=175)
+
+
+# The market
+
+
+async def test_trades_come_at_their_times_and_delays_do_not_add_up() -> None:
+    trades = [Trade(number * 0.02, "AAPL", 270 + number / 100, 1) for number in range(101)]
+    async with Gateway(Market(trades), server_version=176) as gateway:
+        opening = time.monotonic()
+        time.sleep(1.5)  # noqa: ASYNC251 -- a machine that stalls
+        await soon(lambda: gateway.book("AAPL").volume == 101)
+        assert 1.9 < time.monotonic() - opening < 3.0
+
+
+def test_a_market_plays_in_order_of_time_and_again_when_it_repeats() -> None:
+    trades = [Trade(2, "B", 1, 1), Trade(0.5, "A", 1, 1), Trade(2, "A", 2, 0.5)]
+    assert list(Market(trades).play()) == [trades[1], trades[0], trades[2]]
+    playing = Market(trades, symbols=["C"], repeat=True)
+    assert playing.symbols == {"A", "B", "C"}
+    seconds = [trade.seconds for trade, _ in zip(playing.play(), range(7), strict=False)]
+    assert seconds == [0.5, 2, 2, 3.5, 5, 5, 6.5]
+    assert list(Market(symbols=["A"], repeat=True).play()) == []
+
+
+def test_the_sample_market_is_the_same_every_time_and_has_stocks_of_all_kinds() -> None:
+    sample = Market.sample()
+    assert sample.trades == Market.sample().trades
+    assert {"AAPL", "MSFT", "BRK B"} < sample.symbols
+    cheap = {trade.ticker for trade in sample.trades if trade.price < 11}
+    assert len(cheap) >= 3
+    for ticker, per_second in (("AAPL", 2), ("PLUG", 0.3)):
+        prices = [trade.price for trade in sample.trades if trade.ticker == ticker]
+        assert len(prices) > per_second * sample.trades[-1].seconds
+        repeated = sum(price == last for price, last in pairwise(prices)) / len(prices)
+        assert 0.3 < repeated < 0.7
+    assert sample.repeat
+
+
+def test_a_market_is_read_from_csv(tmp_path: Path) -> None:
+    path = tmp_path / "market.csv"
+    path.write_text("seconds,ticker,price,size\n0,AAPL,271.5,100\n\n1.5,BRK B,503.25,0.5\n")
+    market = Market.from_csv(path)
+    assert market.trades == [Trade(0, "AAPL", 271.5, 100), Trade(1.5, "BRK B", 503.25, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "line 1: the header must be seconds,ticker,price,size"),
+        ("seconds,ticker,price\n", "line 1: the header must be seconds,ticker,price,size"),
+        ("seconds,ticker,price,size\n0,A,1,1\n1,A,1\n", "line 3: not seconds,ticker,price,size"),
+        ("seconds,ticker,price,size\n0,A,one,1\n", "line 2: not seconds,ticker,price,size"),
+        ("seconds,ticker,price,size\n-1,A,1,1\n", "line 2: seconds must be 0 or more"),
+        ("seconds,ticker,price,size\n\n0,A,0,1\n", "line 3: price must be a positive number"),
+        ("seconds,ticker,price,size\n0,A,nan,1\n", "line 2: price must be a positive number"),
+        ("seconds,ticker,price,size\n0,A,inf,1\n", "line 2: price must be a positive number"),
+        ("seconds,ticker,price,size\n0,A,1,inf\n", "line 2: size must be a positive number"),
+        (f"seconds,ticker,price,size\n{'0' * 200_000},A,1,1\n", "line 2: field larger than"),
+        ("seconds,ticker,price,size\n0,,1,1\n", "line 2: ticker must be printable ASCII"),
+    ],
+)
+def test_errors_in_a_csv_name_the_file_and_the_line(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "market.csv"
+    path.write_text(text)
+    with pytest.raises(MarketError) as caught:
+        Market.from_csv(path)
+    assert str(caught.value).startswith(f"{path}, {reason}")
+
+
+def test_a_csv_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MarketError, match=r"absent\.csv cannot be read: No such file"):
+        Market.from_csv(tmp_path / "absent.csv")
+    path = tmp_path / "binary.csv"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(MarketError, match=r"binary\.csv is not a text file in UTF-8"):
+        Market.from_csv(path)
+
+
+# The command
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_it_is_told_to_stop(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "market.csv"
+    path.write_text("seconds,ticker,price,size\n0,XYZ,5.5,100\n")
+    command = [sys.executable, "-m", "simulator", "--port", "0", "--market", str(path)]
+    options = ["--server-version", "176", "--account", "DU99"]
+    with subprocess.Popen(
+        command + options, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        port = int(first.split("port=")[1].split()[0])
+        with official_client(Gateway(Market(), port=port)) as client:
+            assert client.serverVersion() == 176
+            assert client.named("managedAccounts") == [("DU99",)]
+            client.reqMktData(5, stock("XYZ"), "", False, False, [])
+            until(lambda: (5, LAST, 5.5) in client.named("tickPrice"))
+        process.send_signal(number)
+        try:
+            assert process.wait(DEADLINE_S) == 0
+        finally:
+            process.kill()
+        log = process.stderr.read()
+    assert "Client connected. client_id=1" in log
+    assert "Market data subscribed. client_id=1 req_id=5 symbol=XYZ" in log
+    assert "Traceback" not in log
+
+
+def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "market.csv"
+    path.write_text("time,price\n")
+    with GatewayThread(Gateway(Market())) as thread:
+        port = str(thread.gateway.port)
+        for options, reason in [
+            (["--port", port], f"cannot listen on port {port}: "),
+            (["--port", "70000"], "cannot listen on port 70000: "),
+            (["--market", str(path)], f"{path}, line 1: the header must be "),
+            (["--server-version", "300"], "server_version must be 176 to 225, not 300."),
+            (["--host", "0.0.0.0"], "unrecognized arguments: --host 0.0.0.0"),
+        ]:
+            ended = subprocess.run(
+                [sys.executable, "-m", "simulator", *options],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE_S,
+                check=False,
+            )
+            assert ended.returncode == 2
+            assert ended.stdout == ""
+            assert ended.stderr.startswith(f"python -m simulator: {reason}")
+            assert ended.stderr.count("\n") == 1

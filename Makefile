@@ -1,0 +1,44 @@
+# Each command sets up what it needs in .venv; nothing is installed elsewhere.
+
+PYTHON ?= python3
+BIN := .venv/bin
+OLD_BIN := .venv-old-client/bin
+CLIENT_TESTS := tests/test_ibkr_client.py tests/test_simulator.py
+
+.PHONY: demo test test-old-client lint format clean
+
+demo: .venv/runtime
+	$(BIN)/python run_system.py --demo
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+test-old-client: .venv-old-client/dev
+	$(OLD_BIN)/python -m pytest $(CLIENT_TESTS)
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .venv-old-client .mypy_cache .pytest_cache .ruff_cache
+
+.venv/runtime: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/dev: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	touch $@
+
+.venv-old-client/dev: requirements-old-client.txt
+	$(PYTHON) -m venv .venv-old-client
+	$(OLD_BIN)/pip install --quiet -r requirements-old-client.txt
+	touch $@

@@ -1,0 +1,246 @@
+"""`run_system.py --demo`: newshead at work on a scripted market, and a check of what came of it.
+
+A simulated gateway, an embedded database of its own and a folder that is
+removed at the end; nothing of the user's configuration is read.
+"""
+
+import argparse
+import asyncio
+import logging
+import tempfile
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from clickhouse_manager import ClickHouseManager, Outcome
+from price_checker import ContinuousPriceMonitor, describe
+from runtime import EXIT_FAILED, EXIT_OK, configure_logging, off_loop, until_stopped
+from settings import Settings
+from simulator import Gateway, Market, Trade
+
+DURATION_S: Final = 80.0
+TRADE_EVERY_S: Final = 0.5
+
+
+class Result(NamedTuple):
+    """What came of one stock: its window's figures, and whether it is tracked still."""
+
+    outcome: Outcome
+    tracked: bool
+
+
+class Actor(NamedTuple):
+    """A stock of the demo: its news, its prices, and what must come of them.
+
+    `prices` holds (seconds, USD) with lines between; none for a stock that
+    IBKR does not know. `holds` judges the result, from `after_s` seconds on.
+    """
+
+    ticker: str
+    headline: str
+    recommendation: str
+    prices: Sequence[tuple[float, float]]
+    expected: str
+    holds: Callable[[Result], bool]
+    after_s: float
+
+
+RISE = ((15.0, 1.0), (35.0, 1.12))
+
+
+def _times(price: float, shape: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(at, price * factor) for at, factor in shape]
+
+
+ACTORS: Final = (
+    Actor(
+        "ZOOM",
+        "FDA approves ZOOM's only drug",
+        "BUY",
+        _times(2.0, RISE),
+        "alerts: rated BUY, over +5 %",
+        lambda result: result.outcome.alerts > 0,
+        45,
+    ),
+    Actor(
+        "HOPE",
+        "HOPE hopes for a contract",
+        "HOLD",
+        _times(2.0, RISE),
+        "none: over +5 %, rated HOLD",
+        lambda result: result.outcome.alerts == 0 < result.outcome.rises_in_range,
+        45,
+    ),
+    Actor(
+        "RICH",
+        "RICH beats all estimates",
+        "BUY",
+        _times(14.0, RISE),
+        "none: over +5 %, above 11 USD",
+        lambda result: (
+            result.outcome.alerts == result.outcome.rises_in_range == 0 < result.outcome.rises
+        ),
+        45,
+    ),
+    Actor(
+        "CALM",
+        "CALM wins an award",
+        "BUY",
+        _times(5.0, ((0.0, 1.0), (60.0, 1.01))),
+        "none: price stays flat",
+        lambda result: result.outcome.alerts == result.outcome.rises == 0 < result.outcome.judged,
+        45,
+    ),
+    Actor(
+        "GONE",
+        "GONE goes to the moon",
+        "BUY",
+        (),
+        "none: unknown to IBKR",
+        lambda result: result.outcome.rows == 0 and not result.tracked,
+        15,
+    ),
+    Actor(
+        "LATE",
+        "LATE signs a partner",
+        "BUY",
+        _times(3.0, ((68.0, 1.0), (69.0, 1.2))),
+        "none: rises after its window",
+        lambda result: result.outcome.alerts == result.outcome.rises == 0 and not result.tracked,
+        75,
+    ),
+)
+
+
+def seconds(text: str) -> float:
+    """A duration from the command line."""
+    with suppress(ValueError):
+        if 1 <= float(text) <= 3600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"it must be a number from 1 to 3600, not {text!r}")
+
+
+def market(duration_s: float) -> Market:
+    """The scripted market."""
+    trades = [
+        Trade(step * TRADE_EVERY_S, actor.ticker, _price(actor, step * TRADE_EVERY_S), 100 + step)
+        for step in range(int(duration_s / TRADE_EVERY_S) + 1)
+        for actor in ACTORS
+        if actor.prices
+    ]
+    return Market(trades)
+
+
+def _price(actor: Actor, at: float) -> float:
+    (begin, low), (end, high) = actor.prices
+    share = min(1.0, max(0.0, (at - begin) / (end - begin)))
+    # A cent's wobble, since TWS sends no price twice in a row.
+    wobble = 0.001 * (int(at / TRADE_EVERY_S) % 2)
+    return round(low + share * (high - low) + wobble, 4)
+
+
+def break_news(manager: ClickHouseManager) -> None:
+    """Does what a news source does: a row in `breaking_news` and a trigger file for each stock."""
+    now = datetime.now(UTC)
+    for actor in ACTORS:
+        manager.client.insert(
+            "News.breaking_news",
+            [[actor.ticker, actor.headline, actor.ticker, now.isoformat(), actor.recommendation]],
+            column_names=["ticker", "headline", "content_hash", "published_utc", "recommendation"],
+        )
+        manager.create_immediate_trigger(actor.ticker, now)
+    manager.client.insert(
+        "News.float_list_detailed_dedup", [["ZOOM", 4.5]], column_names=["ticker", "strength_score"]
+    )
+
+
+async def play(folder: Path, duration_s: float) -> bool:
+    """Runs the demo in `folder`; returns whether what was expected came about."""
+    async with Gateway(market(duration_s)) as gateway:
+        settings = Settings(
+            ibkr_port=gateway.port,
+            clickhouse_path=folder / "clickhouse",
+            trigger_folder=folder / "triggers",
+            log_folder=folder / "logs",
+        )
+        configure_logging(settings.log_folder, rotate=True)
+        # The gateway's side of what newshead tells itself.
+        logging.getLogger("simulator").setLevel(logging.WARNING)
+        monitor = ContinuousPriceMonitor(settings)
+        at_work = asyncio.create_task(monitor.start())
+        manager = ClickHouseManager(settings)
+        try:
+            await _unless_ended(at_work, monitor.ready_event.wait())
+            await off_loop(manager.connect)
+            await off_loop(break_news, manager)
+            await _unless_ended(at_work, asyncio.sleep(duration_s))
+            tracked = set(monitor.active_tickers)
+            outcomes = await off_loop(manager.outcomes, [actor.ticker for actor in ACTORS])
+        finally:
+            at_work.cancel()
+            with suppress(asyncio.CancelledError):
+                await at_work
+            manager.close()
+    nothing = Outcome(0, 0, 0, 0.0, 0, 0)
+    results = {
+        actor.ticker: Result(outcomes.get(actor.ticker, nothing), actor.ticker in tracked)
+        for actor in ACTORS
+    }
+    return report(results, monitor.stats, duration_s)
+
+
+async def _unless_ended(monitor: asyncio.Task[None], work: Coroutine[Any, Any, object]) -> None:
+    """Awaits `work`, but no longer than the monitor lives; raises what that died of."""
+    working = asyncio.ensure_future(work)
+    await asyncio.wait({monitor, working}, return_when=asyncio.FIRST_COMPLETED)
+    if monitor.done():
+        working.cancel()
+        await monitor
+
+
+def report(results: dict[str, Result], stats: dict[str, float], duration_s: float) -> bool:
+    """Prints the summary; returns whether every expectation that had its time came about."""
+    rows = sum(result.outcome.rows for result in results.values())
+    print(
+        f"\n{stats['ibkr_ticks_received']:.0f} ticks, {rows} rows, "
+        f"{stats['alerts_triggered']:.0f} alerts in {duration_s:.0f} s\n"
+    )
+    line = "{:6} {:6} {:>4} {:>6}  {:31} {:59} {}"
+    print(line.format("ticker", "rating", "rows", "alerts", "expected", "what came of it", ""))
+    failed = False
+    for actor in ACTORS:
+        result = results[actor.ticker]
+        verdict = "not tested" if duration_s < actor.after_s else "ok"
+        if verdict == "ok" and not actor.holds(result):
+            verdict = "FAILED"
+            failed = True
+        outcome = result.outcome
+        told = describe(outcome if outcome.rows else None)
+        print(
+            line.format(
+                actor.ticker,
+                actor.recommendation,
+                outcome.rows,
+                outcome.alerts,
+                actor.expected,
+                told,
+                verdict,
+            )
+        )
+    print("\nThe demo FAILED." if failed else "\nAll as expected.")
+    return not failed
+
+
+def main(duration_s: float) -> int:
+    """Plays the demo; returns the exit code."""
+    succeeded = False
+
+    async def show() -> None:
+        nonlocal succeeded
+        with tempfile.TemporaryDirectory(prefix="newshead-demo-") as folder:
+            succeeded = await play(Path(folder), duration_s)
+
+    asyncio.run(until_stopped(show()))
+    return EXIT_OK if succeeded else EXIT_FAILED

@@ -1,0 +1,675 @@
+"""The price monitor: from triggers and trades to price rows and alerts.
+
+`python price_checker.py` runs it on its own; `run_system.py` runs it as a part.
+"""
+
+import asyncio
+import logging
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from clickhouse_manager import (
+    ALERT_CHANGE_PCT,
+    ALERT_PRICES,
+    UNRATED,
+    WINDOW_S,
+    AlertRow,
+    ClickHouseManager,
+    DatabaseError,
+    Outbox,
+    Outcome,
+    PriceMoveRow,
+    PriceRow,
+    Rating,
+    Rise,
+    one_line,
+)
+from ibkr_client import GatewayError, IBKRClient
+from runtime import (
+    EXIT_FAILED,
+    EXIT_MISCONFIGURED,
+    EXIT_OK,
+    CommandLine,
+    configure_logging,
+    off_loop,
+    until_stopped,
+)
+from settings import ConfigurationError, Settings
+from triggers import TriggerFolder, parse_ticker
+
+logger = logging.getLogger(__name__)
+
+# One row per ticker per slot of this length; slots begin at its multiples in UTC.
+CYCLE_S: Final = 2.0
+TRIGGER_POLL_S: Final = 0.01
+CONNECTION_CHECK_S: Final = 0.25
+# Between attempts while nothing listens, and the first pause after an attempt
+# that was accepted and then failed; those pauses double up to the maximum.
+RETRY_S: Final = 3.0
+MAX_RETRY_S: Final = 60.0
+CLEANUP_EVERY_S: Final = 300.0
+STATS_EVERY_S: Final = 300.0
+MAX_TRACKED_S: Final = 1800.0
+LATE_ALERT_S: Final = 10.0
+LAST_FLUSH_S: Final = 3.0
+CLOSE_TIMEOUT_S: Final = 1.0
+
+DATABASE_ERRORS: Final = (ClickHouseError, DatabaseError, OSError)
+
+# For code in the same process: has the effect of a trigger file.
+ticker_notification_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+
+async def notify_new_ticker(ticker: str, timestamp: datetime | None = None) -> None:
+    """Tells the monitor in this process of news about `ticker`, as a trigger file would."""
+    await ticker_notification_queue.put(
+        {"ticker": ticker, "timestamp": timestamp or datetime.now(UTC)}
+    )
+
+
+class ContinuousPriceMonitor:
+    """Tracks the prices of tickers in the news for 60 seconds each and raises alerts.
+
+    All methods run on one event loop and never block it.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, wait: bool = False) -> None:
+        """
+        Parameters
+        ----------
+        settings
+            By default those of the environment.
+        wait
+            Keep trying when IBKR cannot be reached at the start, instead of giving up.
+        """
+        self.settings = settings or Settings.from_environment()
+        self.wait = wait
+        self.ch_manager = ClickHouseManager(self.settings)
+        self.active_tickers: set[str] = set()
+        self.ticker_timestamps: dict[str, datetime] = {}
+        self.ready_event = asyncio.Event()
+
+        self.ibkr_client: IBKRClient | None = None
+        self.ibkr_host = self.settings.ibkr_host
+        self.ibkr_port = self.settings.ibkr_port
+        self.ibkr_client_id = self.settings.ibkr_client_id
+
+        self.stats: dict[str, float] = {
+            "tickers_monitored": 0,
+            "price_checks": 0,
+            "alerts_triggered": 0,
+            "ibkr_ticks_received": 0,
+            "ibkr_reconnections": 0,
+            "start_time": time.time(),
+        }
+
+        self._triggers = TriggerFolder(self.settings.trigger_folder)
+        # (ticker, slot) → the newest tick of a slot that has no row yet.
+        self._slots: dict[tuple[str, int], dict[str, Any]] = {}
+        self._outbox = Outbox()
+        self._ratings: dict[str, Rating] = {}
+        self._first_rows: dict[str, datetime] = {}
+        # Tickers that had their window in this session, and those unknown to IBKR.
+        self._ended: set[str] = set()
+        self._unknown: set[str] = set()
+        # Tickers with rows that the alert rule has not seen, with a window whose
+        # outcome has not been told, and with a rise held back that has been told.
+        self._unjudged: set[str] = set()
+        self._untold: set[str] = set()
+        self._told_held_back: set[str] = set()
+        # Alerts on their way into news_alert, and those there but not in price_move.
+        self._new_alerts: deque[Rise] = deque()
+        self._written_alerts: deque[Rise] = deque()
+        self._database_down = False
+
+    @property
+    def ibkr_connected(self) -> bool:
+        """Whether IBKR takes requests now."""
+        return self.ibkr_client is not None and self.ibkr_client.connected
+
+    # --- Life ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Runs the monitor until it is cancelled.
+
+        Raises
+        ------
+        GatewayError
+            IBKR cannot be reached; not with `wait`.
+        DatabaseError, ConfigurationError
+            ClickHouse cannot be used.
+        """
+        try:
+            await self.initialize()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_connected())
+                tasks.create_task(self.file_trigger_monitor_async())
+                tasks.create_task(self.continuous_polling_loop())
+        finally:
+            await self.cleanup()
+
+    async def initialize(self) -> None:
+        """Connects to ClickHouse and, without `wait`, to IBKR; loads the active tickers.
+
+        Raises as `start`.
+        """
+        await off_loop(self.ch_manager.connect)
+        await self.create_essential_tables()
+        await off_loop(self.ch_manager.warn_of_clock_difference)
+        self._triggers.reject_old()
+        await self._restore_windows()
+        for ticker in await self.get_active_tickers_from_breaking_news() - self._ended:
+            self._track(ticker)
+        if not self.wait:
+            await self.setup_ibkr_connection()
+        logger.info("Price monitor initialized: %d active tickers.", len(self.active_tickers))
+
+    async def create_essential_tables(self) -> None:
+        """Creates the tables that are missing."""
+        await off_loop(self.ch_manager.create_tables)
+
+    async def get_active_tickers_from_breaking_news(self) -> set[str]:
+        """The tickers with news in the last 5 minutes, at most 100."""
+        found = await off_loop(self.ch_manager.active_tickers)
+        checked = {text: parse_ticker(text) for text in found}
+        for text in (text for text, ticker in checked.items() if ticker is None):
+            logger.warning("breaking_news names %a, which is no ticker; it is left out.", text)
+        return {ticker for ticker in checked.values() if ticker is not None}
+
+    async def _restore_windows(self) -> None:
+        """Goes on where a monitor of this session was killed."""
+        for ticker, window in (await off_loop(self.ch_manager.windows)).items():
+            self._first_rows[ticker] = window.first_row
+            if window.age_s > WINDOW_S:
+                self._ended.add(ticker)
+            else:
+                self._track(ticker)
+                self._unjudged.add(ticker)
+
+    async def cleanup(self) -> None:
+        """Ends the connection to IBKR, stores what waits (for at most 3 s), closes the database."""
+        await self.close_ibkr()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._store_last_rows(), LAST_FLUSH_S)
+        lost = len(self._outbox) + len(self._slots)
+        if lost:
+            logger.error("%d rows could not be stored and are lost.", lost)
+        if self.ready_event.is_set():
+            await self.report_stats()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
+
+    async def _store_last_rows(self) -> None:
+        if self._slots:
+            self._outbox.add(await self._rows(list(self._slots)))
+        await self._flush()
+
+    # --- IBKR ---------------------------------------------------------------
+
+    async def setup_ibkr_connection(self) -> None:
+        """Connects to IBKR with a new client.
+
+        Raises
+        ------
+        GatewayError
+            It failed; the client has logged why.
+        """
+        client = IBKRClient(self.ibkr_host, self.ibkr_port, self.ibkr_client_id)
+        if self.ibkr_client is not None:
+            client.failure = self.ibkr_client.failure
+        self.ibkr_client = client
+        if not await off_loop(client.connect_and_run) and client.failure is not None:
+            raise client.failure
+        logger.info("IBKR connection established on port %d, mode %s.", client.port, client.mode)
+
+    async def close_ibkr(self) -> None:
+        """Ends the connection to IBKR; its ticks stay."""
+        if self.ibkr_client is not None:
+            self._take_ticks()
+            await off_loop(self.ibkr_client.disconnect_safely)
+
+    async def reconnect_ibkr(self) -> None:
+        """Makes one attempt at a new connection and subscribes what is active."""
+        lost = self.ready_event.is_set()
+        await self.close_ibkr()
+        with suppress(GatewayError):
+            await self.setup_ibkr_connection()
+            self.stats["ibkr_reconnections"] += lost
+            await self.update_ibkr_subscriptions()
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        while True:
+            if self.ibkr_connected:
+                failures = 0
+                self.ready_event.set()
+                await asyncio.sleep(CONNECTION_CHECK_S)
+                continue
+            await self.reconnect_ibkr()
+            if self.ibkr_client is not None and self.ibkr_client.failure is not None:
+                failures += self.ibkr_client.failure.accepted
+                pause = (
+                    retry_pause_s(failures, random.random())
+                    if self.ibkr_client.failure.accepted
+                    else RETRY_S
+                )
+                await asyncio.sleep(pause)
+
+    async def update_ibkr_subscriptions(self) -> None:
+        """Subscribes just the active tickers; those unknown to IBKR are active no more."""
+        if self.ibkr_client is None or not self.ibkr_connected:
+            return
+        for ticker in self.active_tickers & self.ibkr_client.get_rejected_tickers():
+            self._unknown.add(ticker)
+            self._untrack(ticker)
+        self.ibkr_client.update_subscriptions(set(self.active_tickers))
+
+    # --- Tickers ------------------------------------------------------------
+
+    async def file_trigger_monitor_async(self) -> None:
+        """Takes trigger files and notifications as they come."""
+        logger.info("Watching %s for triggers.", self.settings.trigger_folder)
+        while True:
+            took_any = False
+            for ticker in self._triggers.take():
+                self._answer_trigger(ticker)
+                took_any = True
+            while not ticker_notification_queue.empty():
+                told = ticker_notification_queue.get_nowait()["ticker"]
+                if (checked := parse_ticker(told)) is None:
+                    logger.warning("A notification names %a, which is no ticker.", told)
+                else:
+                    self._answer_trigger(checked)
+                    took_any = True
+            if took_any:
+                await self.update_ibkr_subscriptions()
+            await asyncio.sleep(TRIGGER_POLL_S)
+
+    def _answer_trigger(self, ticker: str) -> None:
+        if ticker in self._unknown:
+            logger.info("Trigger for %s: IBKR knows no such stock, it stays left out.", ticker)
+        elif ticker in self._ended:
+            logger.info("Trigger for %s: it had its window in this session already.", ticker)
+        else:
+            logger.info("Trigger for %s: tracking it.", ticker)
+            self._track(ticker)
+
+    def _track(self, ticker: str) -> None:
+        if ticker not in self.active_tickers:
+            self.stats["tickers_monitored"] += 1
+        self.active_tickers.add(ticker)
+        self.ticker_timestamps[ticker] = datetime.now(UTC)
+
+    def _untrack(self, ticker: str) -> None:
+        self.active_tickers.discard(ticker)
+        self.ticker_timestamps.pop(ticker, None)
+
+    async def cleanup_old_tickers(self) -> None:
+        """Drops the tickers that have been tracked for over 30 minutes."""
+        now = datetime.now(UTC)
+        for ticker, since in list(self.ticker_timestamps.items()):
+            if (now - since).total_seconds() > MAX_TRACKED_S:
+                self._untrack(ticker)
+                self._untold.add(ticker)
+
+    async def get_tickers_within_60_second_window(self) -> set[str]:
+        """The active tickers inside their window; those outside are active no more.
+
+        If the database cannot say, all stay: better a row too many than a blind spot.
+        """
+        asked = set(self.active_tickers)
+        try:
+            windows = await off_loop(self.ch_manager.windows, asked)
+        except DATABASE_ERRORS as problem:
+            self._database_failed(problem)
+            return asked
+        for ticker, window in windows.items():
+            self._first_rows[ticker] = window.first_row
+            if window.age_s > WINDOW_S:
+                self._untrack(ticker)
+                self._ended.add(ticker)
+                self._untold.add(ticker)
+        return asked - self._ended
+
+    # --- The cycle ----------------------------------------------------------
+
+    async def continuous_polling_loop(self) -> None:
+        """Runs a cycle at the end of each 2-second slot; a slow one costs no slot its row."""
+        cycle = 0
+        next_cleanup = time.monotonic() + CLEANUP_EVERY_S
+        next_stats = time.monotonic() + STATS_EVERY_S
+        while True:
+            await _next_slot()
+            cycle += 1
+            try:
+                await self._cycle(cycle)
+                if time.monotonic() >= next_cleanup:
+                    next_cleanup = time.monotonic() + CLEANUP_EVERY_S
+                    await self.cleanup_old_tickers()
+                if time.monotonic() >= next_stats:
+                    next_stats = time.monotonic() + STATS_EVERY_S
+                    await self.report_stats()
+            except Exception:
+                logger.exception("Cycle %d failed; the next one goes on.", cycle)
+
+    async def _cycle(self, number: int) -> None:
+        await self.update_ibkr_subscriptions()
+        busy = self.active_tickers or self._slots or self._unjudged or self._untold
+        if not busy and not len(self._outbox):
+            logger.debug("Cycle %d: no active tickers.", number)
+            return
+        started = time.monotonic()
+        rows_before = self.stats["price_checks"]
+        await self.process_ibkr_prices()
+        await self.check_price_alerts_optimized()
+        await self._tell_outcomes()
+        logger.info(
+            "Cycle %d: %d rows, %d active tickers, %.3f s.",
+            number,
+            self.stats["price_checks"] - rows_before,
+            len(self.active_tickers),
+            time.monotonic() - started,
+        )
+
+    async def process_ibkr_prices(self) -> None:
+        """Writes one row per ticker and finished slot: its newest tick, with the rating."""
+        await self._store()
+        if self.active_tickers:
+            await self.get_tickers_within_60_second_window()
+        now = _slot(datetime.now(UTC))
+        self._take_ticks()
+        # A slot far ahead comes from a clock that was set back; it waits for nothing.
+        finished = [key for key in self._slots if key[1] < now or key[1] > now + 1]
+        if not finished:
+            return
+        rows = await self._rows(finished)
+        self._outbox.add(rows)
+        self._unjudged.update(row.ticker for row in rows)
+        self.stats["price_checks"] += len(rows)
+        await self._store()
+
+    def _take_ticks(self) -> None:
+        if self.ibkr_client is None:
+            return
+        for ticker, ticks in self.ibkr_client.get_and_clear_buffer().items():
+            self.stats["ibkr_ticks_received"] += len(ticks)
+            for tick in ticks:
+                self._slots[ticker, _slot(tick["timestamp"])] = tick
+
+    async def _rows(self, keys: Sequence[tuple[str, int]]) -> list[PriceRow]:
+        """Makes the rows of these slots, oldest first, and leaves out what is past its window."""
+        ticks = [(key, self._slots.pop(key)) for key in keys]
+        inside = [(key[0], tick) for key, tick in ticks if self._in_window(*key)]
+        known = await self._get_sentiment_data({ticker for ticker, _ in inside})
+        rows = [
+            PriceRow(
+                tick["timestamp"],
+                ticker,
+                tick["price"],
+                tick["volume"],
+                tick["source"],
+                **known.get(ticker, UNRATED._asdict()),
+            )
+            for ticker, tick in inside
+        ]
+        return sorted(rows)
+
+    def _in_window(self, ticker: str, slot: int) -> bool:
+        """Whether a cycle on time, at the slot's end, would have found the window open."""
+        if ticker not in self._ended:
+            return True
+        return (slot + 1) * CYCLE_S - self._first_rows[ticker].timestamp() <= WINDOW_S
+
+    async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:
+        """The newest ratings of the last hour; if the database cannot say, the last known ones."""
+        if not tickers:
+            return {}
+        try:
+            ratings = await off_loop(self.ch_manager.ratings, tickers)
+        except DATABASE_ERRORS as problem:
+            self._database_failed(problem)
+            ratings = {t: self._ratings[t] for t in tickers if t in self._ratings}
+        self._ratings.update(ratings)
+        return {ticker: rating._asdict() for ticker, rating in ratings.items()}
+
+    # --- Alerts -------------------------------------------------------------
+
+    async def check_price_alerts_optimized(self) -> None:
+        """Applies the alert rule to the active tickers and to those that got rows."""
+        tickers = self.active_tickers | self._unjudged
+        # Rows or alerts that are still on their way would be judged wrongly or twice.
+        if not tickers or len(self._outbox):
+            return
+        try:
+            rises = await off_loop(self.ch_manager.rises, tickers)
+        except DATABASE_ERRORS as problem:
+            self._database_failed(problem)
+            return
+        self._unjudged -= tickers
+        alerts: dict[tuple[str, datetime], Rise] = {}
+        for rise in rises:
+            if rise.qualifies:
+                alerts.setdefault((rise.ticker, rise.timestamp), rise)
+        if alerts:
+            self._new_alerts.extend(alerts.values())
+            self._outbox.add(
+                [AlertRow(a.ticker, a.timestamp, a.alert, a.price) for a in alerts.values()]
+            )
+            await self._store()
+        else:
+            self._tell_held_back(rises)
+
+    def _tell_held_back(self, rises: list[Rise]) -> None:
+        held = {rise.ticker: rise for rise in rises if rise.held_back}
+        for ticker in sorted(held.keys() - self._told_held_back):
+            self._told_held_back.add(ticker)
+            logger.info(
+                "%s rose %+.1f %% and is held back: it is not rated BUY.",
+                ticker,
+                held[ticker].change_pct,
+            )
+
+    async def _store(self) -> None:
+        """Stores what waits; alerts that came through are told and go on into price_move."""
+        if not await self._flush():
+            return
+        while self._new_alerts:
+            alert = self._new_alerts.popleft()
+            self._tell_alert(alert)
+            self._written_alerts.append(alert)
+        while self._written_alerts:
+            try:
+                await self.log_price_alert(self._written_alerts[0])
+            except DATABASE_ERRORS as problem:
+                self._database_failed(problem)
+                return
+            self._written_alerts.popleft()
+        await self._flush()
+
+    def _tell_alert(self, alert: Rise) -> None:
+        self.stats["alerts_triggered"] += 1
+        logger.info(
+            "ALERT %d for %s: $%.4f, %+.2f %% in %d s.",
+            alert.alert,
+            alert.ticker,
+            alert.price,
+            alert.change_pct,
+            alert.seconds_elapsed,
+        )
+        late_s = (datetime.now(UTC) - alert.timestamp).total_seconds()
+        if late_s > LATE_ALERT_S:
+            logger.warning("This alert for %s comes %.0f s late.", alert.ticker, late_s)
+
+    async def log_price_alert(self, alert: Rise) -> None:
+        """Puts an alert, with the ticker's newest news, on its way into price_move.
+
+        Raises
+        ------
+        ClickHouseError
+            The news cannot be read.
+        """
+        news = await off_loop(self.ch_manager.newest_news, alert.ticker)
+        now = datetime.now(UTC)
+        published = parse_time(news.published_utc) if news else None
+        self._outbox.add(
+            [
+                PriceMoveRow(
+                    alert.ticker,
+                    news.headline if news else "No recent news",
+                    published or now,
+                    news.article_url if news else "",
+                    alert.price,
+                    alert.timestamp,
+                    alert.change_pct,
+                    _milliseconds(alert.timestamp, now),
+                    _milliseconds(published or now, now),
+                )
+            ]
+        )
+
+    async def _tell_outcomes(self) -> None:
+        """Says what came of the windows that ended."""
+        if not self._untold or len(self._outbox):
+            return
+        ended = set(self._untold)
+        try:
+            outcomes = await off_loop(self.ch_manager.outcomes, ended)
+        except DATABASE_ERRORS as problem:
+            self._database_failed(problem)
+            return
+        self._untold -= ended
+        for ticker in sorted(ended):
+            logger.info("Window of %s ended: %s.", ticker, describe(outcomes.get(ticker)))
+
+    # --- Database and statistics --------------------------------------------
+
+    async def _flush(self) -> bool:
+        """Stores what waits; False if the database did not take it all."""
+        waiting = len(self._outbox)
+        if waiting:
+            try:
+                await off_loop(self._outbox.flush, self.ch_manager.client)
+            except DATABASE_ERRORS as problem:
+                self._database_failed(problem)
+                return False
+            if self._database_down:
+                logger.info("ClickHouse works again; %d rows that waited were stored.", waiting)
+                self._database_down = False
+        return True
+
+    def _database_failed(self, problem: Exception) -> None:
+        """Says once, until it works again, that the database does not."""
+        level = logging.DEBUG if self._database_down else logging.ERROR
+        self._database_down = True
+        logger.log(level, "ClickHouse failed, rows are kept until it works: %s", one_line(problem))
+
+    async def report_stats(self) -> None:
+        """Logs the monitor's figures."""
+        mode = self.ibkr_client.mode if self.ibkr_client is not None else "UNKNOWN"
+        logger.info(
+            "Stats: runtime=%.1f min, active_tickers=%d, tickers_monitored=%d, price_checks=%d, "
+            "alerts_triggered=%d, ibkr_ticks_received=%d, ibkr_reconnections=%d, mode=%s",
+            (time.time() - self.stats["start_time"]) / 60,
+            len(self.active_tickers),
+            self.stats["tickers_monitored"],
+            self.stats["price_checks"],
+            self.stats["alerts_triggered"],
+            self.stats["ibkr_ticks_received"],
+            self.stats["ibkr_reconnections"],
+            mode,
+        )
+
+
+def retry_pause_s(failures: int, chance: float) -> float:
+    """Seconds to wait after so many failures in a row: doubling, capped, and up to a fifth
+    more or less by `chance` (0 to 1), so that clients do not return all at once."""
+    pause = min(MAX_RETRY_S, RETRY_S * 2.0 ** min(failures - 1, 10))
+    return pause * (0.8 + 0.4 * chance)
+
+
+def describe(outcome: Outcome | None) -> str:
+    """What came of a window, in a trader's words; None stands for a ticker without rows."""
+    if outcome is None:
+        return "no ticks"
+    best = f"best change {outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
+    if outcome.alerts:
+        return f"{outcome.alerts} alerts, {best}"
+    if not outcome.judged:
+        return f"no alert, only {outcome.rows} prices"
+    if not outcome.rises:
+        return f"no alert, {best}"
+    if not outcome.rises_in_range:
+        lowest, highest = ALERT_PRICES
+        return f"no alert, price outside {lowest:.2f} to {highest:.0f}, {best}"
+    return f"no alert, not rated BUY, {best}"
+
+
+def parse_time(text: str) -> datetime | None:
+    """A time as news sources write it (ISO 8601 or RFC 2822; UTC if it names no zone)."""
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        with suppress(ValueError, OverflowError):
+            parsed = parse(text.strip())
+            aware = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+            # Outside of this no column of ours could take it.
+            return aware if 1970 < aware.year < 2100 else None
+    return None
+
+
+def _milliseconds(begin: datetime, end: datetime) -> int:
+    # The column is a UInt32.
+    return min(max(0, round((end - begin).total_seconds() * 1000)), 2**32 - 1)
+
+
+def _slot(at: datetime) -> int:
+    return int(at.timestamp() // CYCLE_S)
+
+
+async def _next_slot() -> None:
+    # A little more, since the timer's clock is not the wall clock.
+    await asyncio.sleep(CYCLE_S - time.time() % CYCLE_S + 0.002)
+
+
+async def run(settings: Settings, *, wait: bool, supervised: bool) -> int:
+    """Runs the monitor until it is told to stop; returns the exit code."""
+    monitor = ContinuousPriceMonitor(settings, wait=wait)
+    try:
+        await until_stopped(monitor.start(), with_parent=supervised)
+    except GatewayError:
+        return EXIT_FAILED
+    except DatabaseError as problem:
+        logger.error("%s", problem)
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = CommandLine(prog="price_checker.py", description=__doc__)
+    command.add_argument(
+        "--wait", action="store_true", help="keep trying while IBKR cannot be reached"
+    )
+    command.add_argument(
+        "--supervised",
+        action="store_true",
+        help="set by run_system.py: end with it, and leave the log file's rotation to it",
+    )
+    options = command.parse_args(arguments)
+    try:
+        settings = Settings.from_environment()
+        configure_logging(settings.log_folder, rotate=not options.supervised)
+        return asyncio.run(run(settings, wait=options.wait, supervised=options.supervised))
+    except ConfigurationError as problem:
+        print(f"price_checker.py: {problem}", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

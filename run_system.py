@@ -1,0 +1,193 @@
+"""Starts newshead and keeps it running: database, price monitor, news.
+
+`python run_system.py --skip-list --socket` is the usual call; `--demo` shows
+everything on this machine without an account or a server.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import demo
+from clickhouse_manager import ClickHouseManager, DatabaseError
+from price_checker import ContinuousPriceMonitor
+from runtime import (
+    EXIT_FAILED,
+    EXIT_MISCONFIGURED,
+    EXIT_OK,
+    STOP_TIMEOUT_S,
+    CommandLine,
+    configure_logging,
+    lock_file,
+    off_loop,
+    until_stopped,
+)
+from settings import ConfigurationError, Settings
+
+logger = logging.getLogger(__name__)
+
+LOCK: Final = Path(".newshead.lock")
+# A monitor that lived less long than this is started again after a pause.
+SHORT_LIFE_S: Final = 60.0
+FIRST_PAUSE_S: Final = 0.5
+MAX_PAUSE_S: Final = 60.0
+
+
+def prepare_database(settings: Settings, *, keep_session: bool) -> None:
+    """Creates what is missing and, unless told otherwise, begins a fresh session. Blocks.
+
+    Raises
+    ------
+    DatabaseError, ConfigurationError
+        ClickHouse cannot be used.
+    """
+    manager = ClickHouseManager(settings)
+    manager.connect()
+    try:
+        manager.create_tables()
+        if keep_session:
+            logger.info("The session in the database goes on (--keep-session).")
+            return
+        for table, moved in manager.move_session().items():
+            logger.info("Fresh session: %d rows of %s moved to %s_history.", moved, table, table)
+    finally:
+        manager.close()
+
+
+async def run(options: argparse.Namespace, settings: Settings) -> None:
+    """Starts everything in order and runs until it is cancelled."""
+    await off_loop(lambda: prepare_database(settings, keep_session=options.keep_session))
+    if not options.skip_list:
+        logger.warning("No source for the ticker list is configured; News.float_list stays.")
+    if options.socket and not settings.benzinga_api_key:
+        logger.warning(
+            "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
+            "that other programs write."
+        )
+    await supervise(monitor_here if settings.embedded else monitor_process, settings)
+
+
+async def supervise(run_monitor: Callable[[Settings], Awaitable[str]], settings: Settings) -> None:
+    """Runs the price monitor, again and again: at once, but after a growing pause where it
+    died within 60 s of its start."""
+    pause = 0.0
+    while True:
+        started = time.monotonic()
+        end = await run_monitor(settings)
+        lived = time.monotonic() - started
+        pause = 0.0 if lived >= SHORT_LIFE_S else min(MAX_PAUSE_S, max(FIRST_PAUSE_S, pause * 2))
+        logger.error(
+            "The price monitor %s after %.0f s; it is started again in %.1f s.", end, lived, pause
+        )
+        await asyncio.sleep(pause)
+
+
+async def monitor_here(settings: Settings) -> str:
+    """Runs the monitor on this loop: the embedded engine belongs to one process."""
+    try:
+        await ContinuousPriceMonitor(settings, wait=True).start()
+    except DatabaseError as problem:
+        return f"stopped ({problem})"
+    except Exception:
+        logger.exception("The price monitor failed.")
+    return "failed"
+
+
+async def monitor_process(_settings: Settings) -> str:
+    """Runs the monitor as a process of its own, which news handling cannot slow.
+
+    Its standard input is a pipe from here, so that it ends with this process
+    however that ends.
+    """
+    monitor = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("price_checker.py")),
+        "--wait",
+        "--supervised",
+        stdin=asyncio.subprocess.PIPE,
+        # Ctrl-C reaches this process alone, which then ends the monitor in order.
+        start_new_session=True,
+    )
+    logger.info("Price monitor started, pid=%d", monitor.pid)
+    try:
+        return f"ended with code {await monitor.wait()}"
+    finally:
+        if monitor.returncode is None:
+            monitor.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(monitor.wait(), STOP_TIMEOUT_S)
+        if monitor.returncode is None:
+            monitor.kill()
+            await monitor.wait()
+
+
+def command_line() -> CommandLine:
+    """The flags."""
+    command = CommandLine(
+        prog="run_system.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flag = command.add_argument
+    flag("--skip-list", action="store_true", help="don't refresh the ticker list News.float_list")
+    flag("--socket", action="store_true", help="read news from the Benzinga WebSocket stream")
+    flag(
+        "--any",
+        action="store_true",
+        help="with --socket: take any ticker, not only those in float_list",
+    )
+    flag("--enable-old", action="store_true", help="take articles older than 2 minutes too")
+    flag("--no-sentiment", action="store_true", help="skip the sentiment analysis")
+    flag(
+        "--keep-session",
+        action="store_true",
+        help="go on with the session in the database instead of moving it to the history",
+    )
+    flag("--demo", action="store_true", help="show everything with a simulated gateway, then end")
+    flag(
+        "--demo-seconds",
+        type=demo.seconds,
+        default=demo.DURATION_S,
+        metavar="N",
+        help=f"how long the demo lasts (default {demo.DURATION_S:.0f})",
+    )
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs newshead; returns the exit code."""
+    options = command_line().parse_args(arguments)
+    if options.demo:
+        return demo.main(options.demo_seconds)
+    try:
+        lock = lock_file(LOCK)
+    except BlockingIOError:
+        print("run_system.py: newshead runs in this folder already.", file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as problem:
+        print(f"run_system.py: this folder cannot be written: {problem}.", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    try:
+        settings = Settings.from_environment()
+        configure_logging(settings.log_folder, rotate=True)
+        asyncio.run(until_stopped(run(options, settings)))
+    except ConfigurationError as problem:
+        print(f"run_system.py: {problem}", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    except DatabaseError as problem:
+        logger.error("%s", problem)
+        return EXIT_FAILED
+    finally:
+        os.close(lock)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
