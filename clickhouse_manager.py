@@ -23,8 +23,9 @@ from settings import ConfigurationError, Settings
 from triggers import TriggerFolder
 
 logger = logging.getLogger(__name__)
-# It reports at ERROR what it raises as well.
-logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+# They report what they raise as well.
+for _name in ("clickhouse_connect", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 CONNECT_TIMEOUT_S: Final = 5
 QUERY_TIMEOUT_S: Final = 30
@@ -646,8 +647,8 @@ def one_line(problem: Exception) -> str:
     """An exception's cause in one line, in the system's own words where it has some."""
     cause: BaseException | None = problem
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"{cause.strerror}."
+        if isinstance(cause, OSError):
+            return f"{cause.strerror or cause}."
         cause = cause.__cause__ or cause.__context__
     text = str(problem).strip() or type(problem).__name__
     return text.splitlines()[0][:300]

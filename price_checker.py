@@ -46,7 +46,8 @@ from runtime import (
 from settings import ConfigurationError, Settings
 from triggers import TriggerFolder, parse_ticker
 
-logger = logging.getLogger(__name__)
+# Not __name__, which is __main__ when this is the command.
+logger = logging.getLogger("price_checker")
 
 # One row per ticker per slot of this length; slots begin at its multiples in UTC.
 CYCLE_S: Final = 2.0
@@ -277,7 +278,7 @@ class ContinuousPriceMonitor:
 
     async def file_trigger_monitor_async(self) -> None:
         """Takes trigger files and notifications as they come."""
-        logger.info("Watching %s for triggers.", self.settings.trigger_folder)
+        logger.info("Watching the folder %s for triggers.", self.settings.trigger_folder)
         while True:
             took_any = False
             for ticker in self._triggers.take():

@@ -31,7 +31,8 @@ from runtime import (
 )
 from settings import ConfigurationError, Settings
 
-logger = logging.getLogger(__name__)
+# Not __name__, which is __main__ when this is the command.
+logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
 # A monitor that lived less long than this is started again after a pause.

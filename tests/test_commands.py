@@ -1,0 +1,330 @@
+"""The commands as a user runs them: run_system.py, price_checker.py and the hands-on check."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_server import ClickHouseServer
+
+import demo
+from clickhouse_manager import ClickHouseManager, Outbox, Outcome, PriceRow
+from runtime import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
+from settings import Settings
+from simulator import Gateway, GatewayThread, Market, Trade
+from triggers import TriggerFolder
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as running:
+        yield running
+
+
+@pytest.fixture
+def database(server: ClickHouseServer) -> Iterator[ClickHouseManager]:
+    """An empty database on the server."""
+    manager = ClickHouseManager(Settings(clickhouse_host=server.host, clickhouse_port=server.port))
+    manager.connect()
+    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
+    manager.create_tables()
+    yield manager
+    manager.close()
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    market = Market([Trade(s / 4, "ABCD", 5 + (s % 5) / 100, 100) for s in range(1000)])
+    with GatewayThread(Gateway(market)) as thread:
+        yield thread.gateway
+
+
+class Command:
+    """A command of newshead's in a process of its own, with its output as it comes."""
+
+    def __init__(self, folder: Path, script: str, *arguments: str, **variables: object) -> None:
+        self.output = folder / f"{Path(script).stem}.output"
+        environment = dict(os.environ) | {name: str(value) for name, value in variables.items()}
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, str(PROJECT / script), *arguments],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def shows(self, pattern: str) -> re.Match[str]:
+        """Waits until the output holds `pattern`."""
+        found = until(lambda: re.search(pattern, self.text()), lambda: f"{pattern}: {self.text()}")
+        assert isinstance(found, re.Match)
+        return found
+
+    def ends(self) -> int:
+        return self.process.wait(DEADLINE_S)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.ends()
+
+
+def until(condition: Callable[[], Any], what: Callable[[], str]) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    pytest.fail(f"did not come about within {DEADLINE_S:.0f} s: {what()}")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts commands in the test's folder, and ends them."""
+    started: list[Command] = []
+
+    def begin(script: str, *arguments: str, **variables: object) -> Command:
+        started.append(Command(tmp_path, script, *arguments, **variables))
+        return started[-1]
+
+    yield begin
+    for command in started:
+        with contextlib.suppress(ProcessLookupError):
+            command.process.kill()
+        command.process.wait()
+
+
+def on_server(server: ClickHouseServer, gateway: Gateway) -> dict[str, object]:
+    return {
+        "CLICKHOUSE_HOST": server.host,
+        "CLICKHOUSE_PORT": server.port,
+        "IBKR_PORT": gateway.port,
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    return False
+
+
+Start = Callable[..., Command]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "variables", "told"),
+    [
+        ("run_system.py", ["--bogus"], {}, "--bogus"),
+        ("run_system.py", ["--demo", "--demo-seconds", "x"], {}, "--demo-seconds"),
+        ("run_system.py", ["--skip-list"], {"IBKR_PORT": "abc"}, "IBKR_PORT"),
+        ("run_system.py", [], {"CLICKHOUSE_PATH": "/dev/null/x"}, "CLICKHOUSE_PATH"),
+        ("price_checker.py", ["--bogus"], {}, "--bogus"),
+        ("price_checker.py", [], {"IBKR_CLIENT_ID": "-1"}, "IBKR_CLIENT_ID"),
+    ],
+)
+def test_wrong_configuration_is_one_sentence_and_exit_code_2(
+    start: Start, script: str, arguments: list[str], variables: dict[str, str], told: str
+) -> None:
+    command = start(script, *arguments, **variables)
+    assert command.ends() == EXIT_MISCONFIGURED
+    told_lines = [line for line in command.text().splitlines() if line.startswith(script)]
+    assert len(told_lines) == 1
+    assert told in told_lines[0]
+    assert "Traceback" not in command.text()
+
+
+def test_settings_come_from_dotenv_below_the_environment(start: Start, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("IBKR_PORT=abc\nIBKR_CLIENT_ID=xyz\n")
+    command = start("price_checker.py", IBKR_PORT=free_port())
+    assert command.ends() == EXIT_MISCONFIGURED
+    assert "IBKR_CLIENT_ID" in command.text()
+
+
+def test_the_monitor_alone_says_why_it_cannot_reach_ibkr(start: Start, gateway: Gateway) -> None:
+    refused = start("price_checker.py", IBKR_PORT=free_port())
+    assert refused.ends() == EXIT_FAILED
+    assert refused.text().count("No connection to IBKR") == 1
+    assert "start TWS or IB Gateway" in refused.text()
+    assert "Traceback" not in refused.text()
+
+    with socket.create_connection(("127.0.0.1", gateway.port)) as other:
+        other.sendall(b"API\0" + b"\0\0\0\x09v100..187" + b"\0\0\0\x0871\x002\x0010\0\0")
+        until(lambda: gateway.requests, lambda: "the other client")
+        clashing = start("price_checker.py", IBKR_PORT=gateway.port)
+        assert clashing.ends() == EXIT_FAILED
+    assert clashing.text().count("No connection to IBKR: Client id 10 is in use") == 1
+    assert "IBKR_CLIENT_ID" in clashing.text()
+
+
+def test_a_waiting_monitor_serves_triggers_and_connects_when_ibkr_comes_up(
+    start: Start, tmp_path: Path
+) -> None:
+    port = free_port()
+    command = start("price_checker.py", "--wait", IBKR_PORT=port)
+    command.shows("No connection to IBKR")
+    TriggerFolder(tmp_path / "triggers").write("ABCD")
+    command.shows("Trigger for ABCD: tracking it")
+    with GatewayThread(Gateway(Market([Trade(0, "ABCD", 5.0, 100)]), port=port)):
+        command.shows("Subscribed ABCD")
+        command.shows(": 1 rows, 1 active tickers")
+        assert command.stop() == EXIT_OK
+
+
+def test_the_embedded_database_takes_rows_and_a_second_newshead_touches_nothing(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    first = start("run_system.py", "--skip-list", "--socket", IBKR_PORT=gateway.port)
+    first.shows("BENZINGA_API_KEY")
+    first.shows("Price monitor initialized")
+    TriggerFolder(tmp_path / "triggers").write("ABCD")
+    first.shows(": 1 rows, 1 active tickers")
+
+    second = start("run_system.py", "--skip-list", IBKR_PORT=gateway.port)
+    assert second.ends() == EXIT_FAILED
+    assert "newshead runs in this folder already" in second.text()
+    alone = start("price_checker.py", IBKR_PORT=gateway.port)
+    assert alone.ends() == EXIT_FAILED
+    assert "in use by another newshead" in alone.text()
+
+    assert first.stop() == EXIT_OK
+    assert "Traceback" not in first.text()
+    manager = ClickHouseManager(Settings(clickhouse_path=tmp_path / "data" / "clickhouse"))
+    manager.connect()
+    try:
+        assert manager.client.command("SELECT count() > 0 FROM News.price_tracking") == 1
+    finally:
+        manager.close()
+
+
+def test_a_killed_monitor_is_started_again_and_ends_with_its_parent(
+    start: Start, server: ClickHouseServer, database: ClickHouseManager, gateway: Gateway
+) -> None:
+    command = start("run_system.py", "--skip-list", **on_server(server, gateway))
+    first_pid = int(command.shows(r"Price monitor started, pid=(\d+)")[1])
+    command.shows("Connected to IBKR")
+    os.kill(first_pid, signal.SIGKILL)
+    command.shows(r"The price monitor ended with code -9")
+    second_pid = int(command.shows(rf"pid=(?!{first_pid}\b)(\d+)")[1])
+    command.shows(r"(?s)Connected to IBKR.*Connected to IBKR")
+    command.process.kill()
+    until(lambda: not alive(second_pid), lambda: "the end of the orphan")
+    assert database.windows() == {}
+
+
+def test_sigterm_ends_both_processes_in_order(
+    start: Start,
+    server: ClickHouseServer,
+    database: ClickHouseManager,
+    gateway: Gateway,
+    tmp_path: Path,
+) -> None:
+    command = start("run_system.py", "--skip-list", **on_server(server, gateway))
+    pid = int(command.shows(r"pid=(\d+)")[1])
+    command.shows("Connected to IBKR")
+    TriggerFolder(tmp_path / "triggers").write("ABCD")
+    command.shows(": 1 rows, 1 active tickers")
+    assert command.stop() == EXIT_OK
+    assert not alive(pid)
+    assert "Traceback" not in command.text()
+    assert "is started again" not in command.text()
+    assert database.windows().keys() == {"ABCD"}
+    # One log for both processes, each line once.
+    logged = (tmp_path / "logs" / "newshead.log").read_text().splitlines()
+    assert sorted(logged) == sorted(command.text().splitlines())
+    assert len([line for line in logged if "Trigger for ABCD" in line]) == 1
+
+
+def test_a_fresh_session_moves_the_last_one_and_keep_session_does_not(
+    start: Start, server: ClickHouseServer, database: ClickHouseManager, gateway: Gateway
+) -> None:
+    outbox = Outbox()
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    outbox.add([PriceRow(at, "ABCD", 1.0, 1, "x", "neutral", "HOLD", "low")])
+    outbox.flush(database.client)
+
+    command = start("run_system.py", "--skip-list", "--keep-session", **on_server(server, gateway))
+    command.shows("Connected to IBKR")
+    assert command.stop() == EXIT_OK
+    assert "ABCD" in database.windows()
+
+    command = start("run_system.py", **on_server(server, gateway))
+    command.shows("Fresh session: 1 rows of price_tracking moved to price_tracking_history")
+    command.shows("News.float_list stays")
+    assert command.stop() == EXIT_OK
+    assert database.windows() == {}
+    assert database.client.command("SELECT count() FROM News.price_tracking_history") == 1
+
+
+def test_a_short_demo_reads_no_settings_of_the_user(start: Start, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("IBKR_HOST=192.0.2.1\nCLICKHOUSE_HOST=192.0.2.1\n")
+    command = start("run_system.py", "--demo", "--demo-seconds", "3", IBKR_PORT="abc")
+    assert command.ends() == EXIT_OK
+    assert command.text().count("not tested") == len(demo.ACTORS)
+    assert "Traceback" not in command.text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", command.output.name]
+
+
+def test_the_demo_fails_when_what_was_expected_did_not_come_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nothing = demo.Result(Outcome(0, 0, 0, 0.0, 0, 0), tracked=False)
+    results = {actor.ticker: nothing for actor in demo.ACTORS}
+    stats = {"ibkr_ticks_received": 0.0, "alerts_triggered": 0.0}
+    assert not demo.report(results, stats, demo.DURATION_S)
+    assert "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("port_from", ["IBKR_PORT", "--port"])
+def test_the_hands_on_check_shows_trades(start: Start, gateway: Gateway, port_from: str) -> None:
+    arguments = ["--ticker", "ABCD", "--seconds", "2"]
+    if port_from == "--port":
+        command = start(
+            "testfiles/test_ibkr_connection.py", *arguments, "--port", str(gateway.port)
+        )
+    else:
+        command = start("testfiles/test_ibkr_connection.py", *arguments, IBKR_PORT=gateway.port)
+    assert command.ends() == EXIT_OK
+    assert "OK: " in command.text()
+    assert {request.client_id for request in gateway.requests} == {99}
+
+
+@pytest.mark.parametrize(
+    ("ticker", "told"),
+    [("NOPE", "IBKR knows no US stock NOPE"), ("QUIET", r"market is closed|should be open")],
+)
+def test_the_hands_on_check_says_why_no_trades_came(start: Start, ticker: str, told: str) -> None:
+    with GatewayThread(Gateway(Market(symbols=["QUIET"]))) as thread:
+        command = start(
+            "testfiles/test_ibkr_connection.py",
+            *("--ticker", ticker, "--seconds", "1", "--port", str(thread.gateway.port)),
+        )
+        assert command.ends() == EXIT_FAILED
+    assert re.search(told, command.text().split("FAILED")[1])
+
+
+def test_the_hands_on_check_fails_without_a_gateway(start: Start) -> None:
+    command = start("testfiles/test_ibkr_connection.py", "--port", str(free_port()))
+    assert command.ends() == EXIT_FAILED
+    assert "start TWS or IB Gateway" in command.text()

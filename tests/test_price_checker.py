@@ -1,0 +1,551 @@
+"""The price monitor at work: real ticks over a real socket into the real engine behind HTTP."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_server import ClickHouseServer
+
+import clickhouse_manager
+import price_checker
+from clickhouse_manager import ClickHouseManager, Outcome
+from ibkr_client import GatewayError
+from price_checker import ContinuousPriceMonitor, notify_new_ticker
+from settings import Settings
+from simulator import Gateway, Market
+from triggers import TriggerFolder
+
+DEADLINE_S = 20.0
+CYCLE_S = 0.5
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with Gateway(Market(symbols=["ABCD", "EFGH", "BRK B"])) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(tmp_path: Path, server: ClickHouseServer, gateway: Gateway) -> Settings:
+    return Settings(
+        ibkr_port=gateway.port,
+        clickhouse_host=server.host,
+        clickhouse_port=server.port,
+        trigger_folder=tmp_path / "triggers",
+        log_folder=tmp_path / "logs",
+    )
+
+
+@pytest.fixture
+def database(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
+    """An empty database, and the test's own way into it."""
+    server.clear_faults()
+    manager = ClickHouseManager(settings)
+    manager.connect()
+    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
+    manager.create_tables()
+    yield manager
+    server.clear_faults()
+    manager.close()
+
+
+@pytest.fixture(autouse=True)
+def short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(price_checker, "CYCLE_S", CYCLE_S)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[ContinuousPriceMonitor]:
+    """A monitor at work, connected, and ended in order."""
+    monitor = ContinuousPriceMonitor(settings)
+    work = asyncio.create_task(monitor.start())
+    try:
+        await asyncio.wait(
+            {work, asyncio.ensure_future(monitor.ready_event.wait())},
+            timeout=DEADLINE_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if work.done():
+            await work
+        yield monitor
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+
+async def until(condition: Callable[[], Any], what: str) -> Any:
+    """What `condition` gives once it is true."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        await asyncio.sleep(0.01)
+    pytest.fail(f"{what} did not come about within {DEADLINE_S:.0f} s")
+
+
+def requested(gateway: Gateway, kind: str = "reqMktData") -> list[str]:
+    return [request.symbol for request in gateway.requests if request.kind == kind]
+
+
+async def tracked(gateway: Gateway, settings: Settings, ticker: str = "ABCD") -> None:
+    """A trigger for `ticker`, and its subscription seen at the gateway."""
+    before = len(requested(gateway))
+    TriggerFolder(settings.trigger_folder).write(ticker)
+    await until(lambda: len(requested(gateway)) > before, "a subscription")
+
+
+def rows(database: ClickHouseManager, table: str = "price_tracking") -> list[dict[str, Any]]:
+    order = "timestamp, _block_number, _part_offset"
+    return list(
+        database.client.query(f"SELECT * FROM News.{table} ORDER BY {order}").named_results()
+    )
+
+
+def rate(database: ClickHouseManager, ticker: str, recommendation: str, **columns: Any) -> None:
+    """A row of breaking_news."""
+    values = {
+        "ticker": ticker,
+        "headline": f"{ticker} in the news",
+        "content_hash": f"{ticker}{time.time_ns()}",
+        "sentiment": "positive",
+        "recommendation": recommendation,
+        "confidence": "high",
+        # Older than a start looks back, so that only a trigger makes it active.
+        "detected_at": datetime.now(UTC) - timedelta(minutes=10),
+        **columns,
+    }
+    database.client.insert("News.breaking_news", [list(values.values())], column_names=list(values))
+
+
+async def trade_each_slot(gateway: Gateway, ticker: str, prices: list[float]) -> None:
+    """One trade in each slot."""
+    for price in prices:
+        await asyncio.sleep(CYCLE_S - time.time() % CYCLE_S + CYCLE_S / 4)
+        gateway.trade(ticker, price, 100)
+
+
+async def test_a_trigger_leads_to_ticks_rated_rows_an_alert_and_a_price_move(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    rate(database, "ABCD", "BUY", published_utc="2026-11-20T12:00:00Z", article_url="http://x/1")
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", [2.0, 2.02, 2.01, 2.05, 2.12])
+        await until(lambda: rows(database, "price_move"), "an alert")
+        assert monitor.stats["alerts_triggered"] == 1
+    prices = rows(database)
+    assert [(r["ticker"], r["price"], r["volume"], r["source"]) for r in prices] == [
+        ("ABCD", price, 100, "ibkr_last_trade") for price in [2.0, 2.02, 2.01, 2.05, 2.12]
+    ]
+    assert {(r["sentiment"], r["recommendation"], r["confidence"]) for r in prices} == {
+        ("positive", "BUY", "high")
+    }
+    assert [tuple(a.values()) for a in rows(database, "news_alert")] == [
+        ("ABCD", prices[-1]["timestamp"], 3, 2.12)
+    ]
+    move = rows(database, "price_move")[0]
+    assert move["news_headline"] == "ABCD in the news"
+    assert move["news_article_url"] == "http://x/1"
+    assert move["news_published_utc"] == datetime(2026, 11, 20, 12, tzinfo=UTC)
+    assert move["current_price"] == 2.12
+    assert move["price_move_percentage"] == pytest.approx((2.12 - 2.01) / 2.01 * 100)
+    assert move["minute_30_high"] == move["minute_30_volume"] == 0
+
+
+async def test_a_slot_gives_one_row_with_its_newest_tick(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    async with running(settings):
+        await tracked(gateway, settings)
+        for price in (5.0, 6.0):
+            await asyncio.sleep(CYCLE_S - time.time() % CYCLE_S + 0.05)
+            for step in range(3):
+                gateway.trade("ABCD", price + step / 10, 10 + step)
+        await until(lambda: len(rows(database)) == 2, "two rows")
+        await asyncio.sleep(3 * CYCLE_S)
+    assert [(r["price"], r["volume"]) for r in rows(database)] == [(5.2, 12), (6.2, 12)]
+
+
+async def test_rows_keep_the_name_the_news_used(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    async with running(settings):
+        await tracked(gateway, settings, "BRK.B")
+        gateway.trade("BRK B", 400.0, 1)
+        await until(lambda: rows(database), "a row")
+    assert requested(gateway) == ["BRK B"]
+    assert rows(database)[0]["ticker"] == "BRK.B"
+
+
+async def test_a_slow_database_costs_no_slot_its_row(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager, server: ClickHouseServer
+) -> None:
+    prices = [3.0 + step / 100 for step in range(10)]
+    async with running(settings):
+        await tracked(gateway, settings)
+        server.fault("slow", match="price_tracking", times=1, seconds=6 * CYCLE_S)
+        await trade_each_slot(gateway, "ABCD", prices)
+        await until(lambda: len(rows(database)) == len(prices), "a row for each slot")
+    assert [r["price"] for r in rows(database)] == prices
+
+
+async def test_rows_kept_through_an_outage_are_stored_once_in_order_and_alert_late(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(price_checker, "LATE_ALERT_S", 1.0)
+    rate(database, "ABCD", "BUY")
+    prices = [2.0, 2.01, 2.02, 2.2, 2.3, 2.31, 2.32, 2.33]
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", prices[:1])
+        await until(lambda: rows(database), "the first row")
+        server.fault("refuse", match="News.")
+        await trade_each_slot(gateway, "ABCD", prices[1:])
+        await asyncio.sleep(2.0)
+        server.clear_faults()
+        await until(lambda: rows(database, "price_move"), "the alerts")
+    assert [r["price"] for r in rows(database)] == prices
+    assert {r["recommendation"] for r in rows(database)} == {"BUY"}
+    seconds = Counter(a["timestamp"] for a in rows(database, "news_alert"))
+    assert set(seconds.values()) == {1}
+    assert [r.getMessage() for r in caplog.records if "late" in r.getMessage()]
+    failures = [r for r in caplog.records if "ClickHouse failed" in r.getMessage()]
+    assert [r.levelno for r in failures].count(logging.ERROR) == 1
+
+
+async def test_an_insert_whose_answer_is_lost_is_stored_once(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager, server: ClickHouseServer
+) -> None:
+    async with running(settings):
+        await tracked(gateway, settings)
+        server.fault("drop_answer", match="INSERT INTO News.price_tracking", times=5)
+        await trade_each_slot(gateway, "ABCD", [4.0, 4.1, 4.2])
+        await until(lambda: len(rows(database)) >= 3, "three rows")
+        await asyncio.sleep(3 * CYCLE_S)
+    assert [r["price"] for r in rows(database)] == [4.0, 4.1, 4.2]
+
+
+@pytest.mark.usefixtures("database")
+async def test_while_a_query_hangs_triggers_are_taken_and_the_loop_runs(
+    settings: Settings, gateway: Gateway, server: ClickHouseServer
+) -> None:
+    longest_stall = 0.0
+
+    async def watch_loop() -> None:
+        nonlocal longest_stall
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest_stall = max(longest_stall, time.monotonic() - before)
+
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        gateway.trade("ABCD", 1.0, 1)
+        server.fault("slow", match="News.", seconds=5)
+        asked = len(server.statements())
+        await until(lambda: len(server.statements()) > asked, "a query that hangs")
+        watch = asyncio.create_task(watch_loop())
+        written = time.monotonic()
+        TriggerFolder(settings.trigger_folder).write("EFGH")
+        await until(lambda: "EFGH" in monitor.active_tickers, "the ticker")
+        taken_s = time.monotonic() - written
+        await until(lambda: "EFGH" in requested(gateway), "its subscription")
+        watch.cancel()
+        server.clear_faults()
+    # The promise is 0.15 s; a noisy machine gets five times as much.
+    assert taken_s < 0.75
+    assert longest_stall < 0.75
+
+
+async def test_a_window_ends_after_its_time_and_is_not_opened_again(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(price_checker, "WINDOW_S", 2)
+    caplog.set_level(logging.INFO)
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        gateway.trade("ABCD", 1.0, 1)
+        await until(lambda: rows(database), "a row")
+        await until(lambda: requested(gateway, "cancelMktData"), "the end of the subscription")
+        assert "ABCD" not in monitor.active_tickers
+        assert "ABCD" not in monitor.ticker_timestamps
+        TriggerFolder(settings.trigger_folder).write("ABCD")
+        await until(lambda: "had its window" in caplog.text, "the answer to a second trigger")
+        await asyncio.sleep(2 * CYCLE_S)
+        assert requested(gateway) == ["ABCD"]
+        assert "Window of ABCD ended: no alert, only 1 prices." in caplog.text
+
+
+async def test_a_ticker_stays_inside_when_the_window_cannot_be_checked(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(price_checker, "WINDOW_S", 1)
+    async with running(settings) as monitor:
+        server.fault("error", match="now())", code=241, text="Memory limit exceeded")
+        await tracked(gateway, settings)
+        prices = [1.0 + step / 10 for step in range(8)]
+        await trade_each_slot(gateway, "ABCD", prices)
+        await until(lambda: len(rows(database)) == len(prices), "a row for each slot")
+        assert "ABCD" in monitor.active_tickers
+
+
+async def test_a_stock_unknown_to_ibkr_is_left_out_for_the_run(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(settings) as monitor:
+        await tracked(gateway, settings, "NOPE")
+        await until(lambda: "NOPE" not in monitor.active_tickers, "its end")
+        TriggerFolder(settings.trigger_folder).write("NOPE")
+        await until(lambda: "it stays left out" in caplog.text, "the answer to a second trigger")
+        gateway.drop()
+        await until(lambda: len(requested(gateway, "startApi")) == 2, "a new connection")
+        await tracked(gateway, settings)
+        assert requested(gateway) == ["NOPE", "ABCD"]
+    assert rows(database) == []
+
+
+async def test_the_start_takes_up_recent_news_and_leaves_out_what_is_no_ticker(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = datetime.now(UTC)
+    rate(database, "ABCD", "BUY", detected_at=now)
+    rate(database, "EFGH", "BUY", detected_at=now - timedelta(minutes=6))
+    rate(database, "'); DROP TABLE News.news_alert --", "BUY", detected_at=now)
+    async with running(settings) as monitor:
+        assert monitor.active_tickers == {"ABCD"}
+        await until(lambda: requested(gateway) == ["ABCD"], "its subscription")
+    assert "DROP TABLE" in caplog.text
+    assert rows(database, "news_alert") == []
+
+
+async def test_a_restarted_monitor_goes_on_inside_the_windows_it_left(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    now = datetime.now(UTC)
+    begun = clickhouse_manager.Outbox()
+    for age_s, ticker in ((30, "ABCD"), (61, "EFGH")):
+        at = now - timedelta(seconds=age_s)
+        begun.add([clickhouse_manager.PriceRow(at, ticker, 2.0, 1, "x", "neutral", "HOLD", "low")])
+    begun.flush(database.client)
+    async with running(settings) as monitor:
+        assert monitor.active_tickers == {"ABCD"}
+        TriggerFolder(settings.trigger_folder).write("EFGH")
+        await until(lambda: "EFGH: it had its window" in caplog.text, "the answer")
+        await until(lambda: requested(gateway) == ["ABCD"], "the subscription")
+        gateway.trade("ABCD", 2.5, 1)
+        await until(lambda: len(rows(database)) == 3, "a further row")
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_notification_in_the_process_has_the_effect_of_a_trigger(
+    settings: Settings, gateway: Gateway
+) -> None:
+    async with running(settings):
+        await notify_new_ticker("no ticker")
+        await notify_new_ticker("EFGH")
+        await until(lambda: requested(gateway) == ["EFGH"], "the subscription")
+
+
+@pytest.mark.usefixtures("database")
+async def test_bad_triggers_do_not_stop_the_good_ones(settings: Settings, gateway: Gateway) -> None:
+    async with running(settings):
+        folder = settings.trigger_folder
+        for number, content in enumerate(("", "{", '{"ticker": "x\'; DROP TABLE a"}', "[1]")):
+            (folder / f"immediate_BAD{number}_1.json").write_text(content)
+        await tracked(gateway, settings)
+        await until(lambda: len(list((folder / "rejected").glob("*"))) == 4, "the bad ones aside")
+        assert requested(gateway) == ["ABCD"]
+
+
+async def test_the_last_known_rating_stands_while_the_database_cannot_say(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager, server: ClickHouseServer
+) -> None:
+    rate(database, "ABCD", "BUY")
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", [1.0])
+        await until(lambda: rows(database), "a rated row")
+        server.fault("error", match="argMax((sentiment", code=241, text="Memory limit exceeded")
+        await trade_each_slot(gateway, "ABCD", [1.1])
+        await until(lambda: len(rows(database)) == 2, "a further row")
+    assert [r["recommendation"] for r in rows(database)] == ["BUY", "BUY"]
+
+
+async def test_a_rise_that_is_not_rated_buy_is_told_once_and_gives_no_alert(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    rate(database, "ABCD", "HOLD")
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", [2.0, 2.0001, 2.0, 2.2, 2.3])
+        await until(lambda: len(rows(database)) == 5, "the rows")
+        await asyncio.sleep(2 * CYCLE_S)
+    assert [r.getMessage() for r in caplog.records if "held back" in r.getMessage()] == [
+        "ABCD rose +10.0 % and is held back: it is not rated BUY."
+    ]
+    assert rows(database, "news_alert") == []
+
+
+async def test_an_alert_without_news_says_so_in_price_move(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    monitor_rating = clickhouse_manager.Rating("positive", "BUY", "low")
+    async with running(settings) as monitor:
+        at = datetime.now(UTC)
+        history = clickhouse_manager.Outbox()
+        for step, price in enumerate((2.0, 2.0, 2.0, 2.2)):
+            row = (at + timedelta(seconds=step), "ABCD", price, 1, "x", *monitor_rating)
+            history.add([clickhouse_manager.PriceRow(*row)])
+        history.flush(database.client)
+        await tracked(gateway, settings)
+        await until(lambda: rows(database, "price_move"), "an alert")
+        assert monitor.stats["alerts_triggered"] == 1
+    assert rows(database, "price_move")[0]["news_headline"] == "No recent news"
+
+
+@pytest.mark.usefixtures("database")
+async def test_tickers_tracked_for_too_long_are_dropped(
+    settings: Settings, gateway: Gateway
+) -> None:
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        await tracked(gateway, settings, "EFGH")
+        monitor.ticker_timestamps["ABCD"] -= timedelta(minutes=31)
+        await monitor.cleanup_old_tickers()
+        assert monitor.active_tickers == {"EFGH"}
+        await until(lambda: requested(gateway, "cancelMktData"), "the end of its subscription")
+
+
+async def test_a_lost_connection_is_made_anew_and_subscribed_again(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        first_client = monitor.ibkr_client
+        gateway.drop()
+        await until(lambda: len(requested(gateway)) == 2, "the second subscription")
+        gateway.trade("ABCD", 7.0, 1)
+        await until(lambda: rows(database), "a row")
+        assert monitor.ibkr_client is not first_client
+        assert monitor.stats["ibkr_reconnections"] == 1
+
+
+async def test_what_came_before_the_end_is_stored(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(price_checker, "CYCLE_S", 3600.0)
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        gateway.trade("ABCD", 9.0, 5)
+        client = monitor.ibkr_client
+        assert client is not None
+        await until(lambda: client.price_buffer, "the tick")
+    assert [(r["price"], r["volume"]) for r in rows(database)] == [(9.0, 5)]
+    assert len(requested(gateway, "cancelMktData")) == 1
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_gateway_that_is_not_there_ends_the_start_with_its_reason(
+    settings: Settings, gateway: Gateway
+) -> None:
+    await gateway.stop()
+    with pytest.raises(GatewayError, match="start TWS or IB Gateway"):
+        await ContinuousPriceMonitor(settings).start()
+
+
+@pytest.mark.parametrize(
+    ("failures", "chance", "pause"),
+    [
+        (1, 0.5, 3.0),
+        (2, 0.5, 6.0),
+        (3, 0.5, 12.0),
+        (6, 0.5, 60.0),
+        (10_000, 0.5, 60.0),
+        (1, 0.0, 2.4),
+        (1, 1.0, 3.6),
+    ],
+)
+def test_pauses_between_attempts_double_up_to_a_minute(
+    failures: int, chance: float, pause: float
+) -> None:
+    assert price_checker.retry_pause_s(failures, chance) == pytest.approx(pause)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-11-22T09:30:00Z", datetime(2026, 11, 22, 9, 30, tzinfo=UTC)),
+        ("2026-11-22T09:30:00-05:00", datetime(2026, 11, 22, 14, 30, tzinfo=UTC)),
+        ("2026-11-22 09:30:00", datetime(2026, 11, 22, 9, 30, tzinfo=UTC)),
+        ("Sun, 22 Nov 2026 09:30:00 -0500", datetime(2026, 11, 22, 14, 30, tzinfo=UTC)),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("9999-01-01", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_times_are_read_as_news_sources_write_them(text: str, time: datetime | None) -> None:
+    assert price_checker.parse_time(text) == time
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        (None, "no ticks"),
+        (Outcome(0, 2, 0, 0.0, 0, 0), "no alert, only 2 prices"),
+        (Outcome(0, 9, 7, 3.21, 0, 0), "no alert, best change +3.2 % of 5 %"),
+        (
+            Outcome(0, 9, 7, 8.0, 2, 0),
+            "no alert, price outside 0.40 to 11, best change +8.0 % of 5 %",
+        ),
+        (Outcome(0, 9, 7, 8.0, 2, 1), "no alert, not rated BUY, best change +8.0 % of 5 %"),
+        (Outcome(3, 9, 7, 8.0, 3, 3), "3 alerts, best change +8.0 % of 5 %"),
+    ],
+)
+def test_the_outcome_of_a_window_says_why(outcome: Outcome | None, text: str) -> None:
+    assert price_checker.describe(outcome) == text
