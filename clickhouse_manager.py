@@ -370,6 +370,10 @@ class DatabaseError(Exception):
     """ClickHouse cannot be used now; the text says why and what to do."""
 
 
+# Whatever goes wrong with the database.
+DATABASE_ERRORS: Final = (ClickHouseError, DatabaseError)
+
+
 class Batch(NamedTuple):
     """Rows of one kind for one insert, with the token that makes them be stored once."""
 
@@ -645,7 +649,7 @@ def _rule(tickers: Iterable[str]) -> dict[str, Any]:
 
 def one_line(problem: Exception) -> str:
     """An exception's cause in one line, in the system's own words where it has some."""
-    cause: BaseException | None = problem
+    cause: BaseException | None = None if isinstance(problem, DatabaseError) else problem
     while cause is not None:
         if isinstance(cause, OSError):
             return f"{cause.strerror or cause}."

@@ -15,16 +15,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
 from clickhouse_manager import (
     ALERT_CHANGE_PCT,
     ALERT_PRICES,
+    DATABASE_ERRORS,
     UNRATED,
     WINDOW_S,
     AlertRow,
     ClickHouseManager,
-    DatabaseError,
     Outbox,
     Outcome,
     PriceMoveRow,
@@ -63,8 +61,6 @@ MAX_TRACKED_S: Final = 1800.0
 LATE_ALERT_S: Final = 10.0
 LAST_FLUSH_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
-
-DATABASE_ERRORS: Final = (ClickHouseError, DatabaseError, OSError)
 
 # For code in the same process: has the effect of a trigger file.
 ticker_notification_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -198,9 +194,11 @@ class ContinuousPriceMonitor:
 
     async def cleanup(self) -> None:
         """Ends the connection to IBKR, stores what waits (for at most 3 s), closes the database."""
-        await self.close_ibkr()
+        self._take_ticks()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._store_last_rows(), LAST_FLUSH_S)
+            await asyncio.gather(
+                self.close_ibkr(), asyncio.wait_for(self._store_last_rows(), LAST_FLUSH_S)
+            )
         lost = len(self._outbox) + len(self._slots)
         if lost:
             logger.error("%d rows could not be stored and are lost.", lost)
@@ -210,9 +208,8 @@ class ContinuousPriceMonitor:
             await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
 
     async def _store_last_rows(self) -> None:
-        if self._slots:
-            self._outbox.add(await self._rows(list(self._slots)))
-        await self._flush()
+        await self._make_rows(list(self._slots))
+        await self._store()
 
     # --- IBKR ---------------------------------------------------------------
 
@@ -392,10 +389,7 @@ class ContinuousPriceMonitor:
         finished = [key for key in self._slots if key[1] < now or key[1] > now + 1]
         if not finished:
             return
-        rows = await self._rows(finished)
-        self._outbox.add(rows)
-        self._unjudged.update(row.ticker for row in rows)
-        self.stats["price_checks"] += len(rows)
+        await self._make_rows(finished)
         await self._store()
 
     def _take_ticks(self) -> None:
@@ -406,10 +400,10 @@ class ContinuousPriceMonitor:
             for tick in ticks:
                 self._slots[ticker, _slot(tick["timestamp"])] = tick
 
-    async def _rows(self, keys: Sequence[tuple[str, int]]) -> list[PriceRow]:
-        """Makes the rows of these slots, oldest first, and leaves out what is past its window."""
-        ticks = [(key, self._slots.pop(key)) for key in keys]
-        inside = [(key[0], tick) for key, tick in ticks if self._in_window(*key)]
+    async def _make_rows(self, keys: Sequence[tuple[str, int]]) -> None:
+        """Puts the rows of these slots, oldest first, on their way; leaves out those past
+        their ticker's window."""
+        inside = [key for key in keys if self._in_window(*key)]
         known = await self._get_sentiment_data({ticker for ticker, _ in inside})
         rows = [
             PriceRow(
@@ -420,9 +414,14 @@ class ContinuousPriceMonitor:
                 tick["source"],
                 **known.get(ticker, UNRATED._asdict()),
             )
-            for ticker, tick in inside
+            for (ticker, _), tick in ((key, self._slots[key]) for key in inside)
         ]
-        return sorted(rows)
+        # From here on without a pause: a cancelled task must not lose what it took.
+        for key in keys:
+            del self._slots[key]
+        self._outbox.add(sorted(rows))
+        self._unjudged.update(row.ticker for row in rows)
+        self.stats["price_checks"] += len(rows)
 
     def _in_window(self, ticker: str, slot: int) -> bool:
         """Whether a cycle on time, at the slot's end, would have found the window open."""
@@ -646,8 +645,8 @@ async def run(settings: Settings, *, wait: bool, supervised: bool) -> int:
         await until_stopped(monitor.start(), with_parent=supervised)
     except GatewayError:
         return EXIT_FAILED
-    except DatabaseError as problem:
-        logger.error("%s", problem)
+    except DATABASE_ERRORS as problem:
+        logger.error("%s", one_line(problem))
         return EXIT_FAILED
     return EXIT_OK
 

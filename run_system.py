@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import demo
-from clickhouse_manager import ClickHouseManager, DatabaseError
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
 from price_checker import ContinuousPriceMonitor
 from runtime import (
     EXIT_FAILED,
@@ -94,8 +94,8 @@ async def monitor_here(settings: Settings) -> str:
     """Runs the monitor on this loop: the embedded engine belongs to one process."""
     try:
         await ContinuousPriceMonitor(settings, wait=True).start()
-    except DatabaseError as problem:
-        return f"stopped ({problem})"
+    except DATABASE_ERRORS as problem:
+        return f"stopped ({one_line(problem)})"
     except Exception:
         logger.exception("The price monitor failed.")
     return "failed"
@@ -182,8 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as problem:
         print(f"run_system.py: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
-    except DatabaseError as problem:
-        logger.error("%s", problem)
+    except DATABASE_ERRORS as problem:
+        logger.error("%s", one_line(problem))
         return EXIT_FAILED
     finally:
         os.close(lock)

@@ -172,7 +172,7 @@ def test_an_empty_variable_means_its_default(name: str, empty: str) -> None:
 
 def test_a_wrong_value_in_the_env_file_is_refused_too() -> None:
     write_env("IBKR_PORT=abc\n")
-    with pytest.raises(ConfigurationError, match="IBKR_PORT.*'abc'"):
+    with pytest.raises(ConfigurationError, match=r"IBKR_PORT .*'abc'"):
         Settings.from_environment()
 
 
