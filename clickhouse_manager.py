@@ -36,6 +36,10 @@ ALERT_CHANGE_PCT: Final = 5.0
 # Alerts are for prices from the first (included) to the second (excluded), USD.
 ALERT_PRICES: Final = (0.40, 11.0)
 DEDUPLICATION_WINDOW: Final = 1000
+# Rows kept while the database is away; some 100 MB at the most.
+MAX_KEPT_ROWS: Final = 200_000
+# The engine's codes for a table or a database that does not exist.
+MISSING_TABLE_CODES: Final = (60, 81)
 # What a table of ours keeps of one session, in `<table>_history` afterwards.
 SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
 
@@ -149,7 +153,7 @@ SCHEMA: Final = {
 }
 # The tables that newshead's own batches go into, which need the setting also
 # where an earlier installation created them.
-DEDUPLICATED_TABLES: Final = ("price_tracking", "news_alert", "price_move")
+DEDUPLICATED_TABLES: Final = ("price_tracking", "news_alert", "breaking_news", "price_move")
 
 ACTIVE_TICKERS: Final = """
     SELECT ticker
@@ -241,9 +245,9 @@ NEWEST_NEWS: Final = """
     ORDER BY detected_at DESC
     LIMIT 1"""
 
-TABLES_LIKE: Final = """
-    SELECT name, toString(uuid) FROM system.tables
-    WHERE database = 'News' AND name IN {names:Array(String)}"""
+MOVING_TABLE: Final = """
+    SELECT toString(uuid), comment FROM system.tables
+    WHERE database = 'News' AND name = {table:String}"""
 
 COLUMNS: Final = """
     SELECT name, type FROM system.columns
@@ -384,12 +388,14 @@ class Batch(NamedTuple):
 class Outbox:
     """Batches on their way into ClickHouse, kept in order until each was stored, once.
 
-    Kept rows live in this process's memory only. Any thread.
+    Kept rows live in this process's memory only, and no more than MAX_KEPT_ROWS
+    of them: beyond that the oldest are given up and counted. Any thread.
     """
 
     def __init__(self) -> None:
         self._batches: deque[Batch] = deque()
         self._flushing = threading.Lock()
+        self.given_up = 0
 
     def __len__(self) -> int:
         """The number of rows not stored yet."""
@@ -399,6 +405,14 @@ class Outbox:
         """Puts rows, all of one kind, behind those that wait already."""
         if rows:
             self._batches.append(Batch(rows, str(uuid.uuid4())))
+        # A batch that is being stored right now is not the one to give up.
+        while len(self) > MAX_KEPT_ROWS and not self._flushing.locked():
+            if not self.given_up:
+                logger.error(
+                    "Over %d rows wait for ClickHouse: from now on the oldest are given up.",
+                    MAX_KEPT_ROWS,
+                )
+            self.given_up += len(self._batches.popleft().rows)
 
     def flush(self, client: Client) -> None:
         """Stores what waits, oldest first.
@@ -583,7 +597,7 @@ class ClickHouseManager:
         rows = self.client.query(NEWEST_NEWS, parameters={"ticker": ticker}).result_rows
         return News(*rows[0]) if rows else None
 
-    def move_session(self) -> dict[str, int]:
+    def move_session(self, keep_news_since: datetime | None = None) -> None:
         """Empties the session's tables; their rows go to `<table>_history`, each once.
 
         An interrupted move is finished by the next one. The exchange of a
@@ -591,27 +605,33 @@ class ClickHouseManager:
         nothing, and the insert carries a token of the exchanged table, so
         blocks that got through before an interruption are not stored again.
 
-        Returns
-        -------
-        dict[str, int]
-            Per table, the rows moved.
+        Parameters
+        ----------
+        keep_news_since
+            News detected since then stays in `breaking_news`: a ticker that
+            comes up in the middle of the move needs its rating.
         """
-        return {
-            table: self._finish_move(table) + self._begin_move(table) for table in SESSION_TABLES
-        }
+        for table in SESSION_TABLES:
+            kept_since = keep_news_since if table == "breaking_news" else None
+            moved = self._finish_move(table) + self._begin_move(table, kept_since)
+            logger.info("Fresh session: %d rows of %s moved to %s_history.", moved, table, table)
 
-    def _begin_move(self, table: str) -> int:
+    def _begin_move(self, table: str, kept_since: datetime | None) -> int:
         if not self.client.query(f"SELECT 1 FROM News.{table} LIMIT 1").result_rows:
             return 0
         self.client.command(f"CREATE TABLE News.{table}_moving AS News.{table}")
+        # The comment goes with the rows, so that an interrupted move ends as it began.
+        comment = "" if kept_since is None else kept_since.isoformat()
+        self.client.command(f"ALTER TABLE News.{table} MODIFY COMMENT '{comment}'")
         self.client.command(f"EXCHANGE TABLES News.{table} AND News.{table}_moving")
         return self._finish_move(table)
 
     def _finish_move(self, table: str) -> int:
         moving, history = f"{table}_moving", f"{table}_history"
-        found = self.client.query(TABLES_LIKE, parameters={"names": [moving]}).result_rows
+        found = self.client.query(MOVING_TABLE, parameters={"table": moving}).result_rows
         if not found:
             return 0
+        token, comment = found[0]
         columns = self.client.query(COLUMNS, parameters={"table": moving}).result_rows
         typed = [f"{quote_identifier(name)} {kind}" for name, kind in columns]
         names = ", ".join(quote_identifier(name) for name, _ in columns)
@@ -621,19 +641,23 @@ class ClickHouseManager:
         )
         for column in typed:
             self.client.command(f"ALTER TABLE News.{history} ADD COLUMN IF NOT EXISTS {column}")
-        # One thread and one order: a second attempt makes the very same blocks.
-        self.client.command(
-            f"INSERT INTO News.{history} ({names}) "
-            f"SELECT {names} FROM News.{moving} ORDER BY {names}",
-            settings={
-                "insert_deduplication_token": found[0][1],
-                "max_threads": 1,
-                "max_insert_threads": 1,
-            },
-        )
-        moved = int(str(self.client.command(f"SELECT count() FROM News.{moving}")))
+        kept = f"detected_at >= parseDateTime64BestEffort('{comment}', 3, 'UTC')"
+        destinations = {history: "1"} if not comment else {history: f"NOT {kept}", table: kept}
+        for destination, condition in destinations.items():
+            # One thread and one order: a second attempt makes the very same blocks.
+            self.client.command(
+                f"INSERT INTO News.{destination} ({names}) "
+                f"SELECT {names} FROM News.{moving} WHERE {condition} ORDER BY {names}",
+                settings={
+                    "insert_deduplication_token": f"{token} {destination}",
+                    "max_threads": 1,
+                    "max_insert_threads": 1,
+                },
+            )
+        condition = destinations[history]
+        counted = self.client.command(f"SELECT count() FROM News.{moving} WHERE {condition}")
         self.client.command(f"DROP TABLE News.{moving} SYNC")
-        return moved
+        return int(str(counted))
 
 
 def _rule(tickers: Iterable[str]) -> dict[str, Any]:

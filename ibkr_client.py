@@ -12,28 +12,28 @@ import functools
 import logging
 import math
 import re
-import selectors
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from ibapi import comm
 from ibapi.client import EClient
-from ibapi.const import MAX_MSG_LEN, UNSET_DECIMAL, UNSET_DOUBLE
+from ibapi.const import UNSET_DECIMAL, UNSET_DOUBLE
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
 from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
+from ibkr_codes import CODES, NO_US_LISTING, Reaction, meaning
 from settings import Settings
+from tws_socket import TwsSocket
 
 logger = logging.getLogger(__name__)
 # It logs every message sent, at INFO.
@@ -41,13 +41,34 @@ logging.getLogger("ibapi").setLevel(logging.WARNING)
 
 CONNECT_TIMEOUT_S: Final = 9.0
 DISCONNECT_TIMEOUT_S: Final = 2.0
-# TWS takes 50 messages a second and then cuts the connection.
-MAX_SENDS_PER_S: Final = 45
+# Without a message for so long TWS is asked for the time, and without an answer
+# for so long again the connection is given up: an open socket tells nothing.
+HEARTBEAT_S: Final = 10.0
+ANSWER_S: Final = 10.0
+# A subscription without data for so long, while others have some, is asked for
+# again; each time after twice the pause.
+SILENT_S: Final = 30.0
+MAX_SILENT_S: Final = 600.0
+# After TWS said that data flows again, it is given so long to show.
+RECOVERY_S: Final = 2.0
+WATCH_EVERY_S: Final = 1.0
+# A ticker for which TWS has no line free, or fails, is asked for again after this.
+PARKED_S: Final = 20.0
 MAX_TICKS_PER_TICKER: Final = 5000
 # Above this a size is no number of shares.
 MAX_VOLUME: Final = 2**63
 
-SOURCE: Final = "ibkr_last_trade"
+# Market data types as TWS numbers them.
+LIVE: Final = 1
+DELAYED: Final = 3
+# What a trade's price and size are called in each, and the source of its rows.
+TRADE_TICKS: Final = {
+    TickTypeEnum.LAST: (TickTypeEnum.LAST_SIZE, "ibkr_last_trade"),
+    TickTypeEnum.DELAYED_LAST: (TickTypeEnum.DELAYED_LAST_SIZE, "ibkr_delayed_last"),
+}
+
+NEW_YORK: Final = ZoneInfo("America/New_York")
+US_EXCHANGES: Final = frozenset({"NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "IEX", "PINK"})
 
 # Ports as TWS and IB Gateway come; both let the user change them.
 PAPER_PORTS: Final = (7497, 4002)
@@ -61,198 +82,32 @@ _LIBRARY_KNOWS_PROTOBUF: Final = hasattr(Decoder, "processProtoBuf")
 
 
 class ConnectionState(Enum):
-    """How far the connection to TWS has come."""
+    """How far the connection to TWS has come.
+
+    An open socket, an API that takes requests, and data that flows are three
+    things: SOCKET_OPEN is the first, STALE the first two, READY all of them,
+    as far as TWS says.
+    """
 
     DISCONNECTED = "disconnected"
     CONNECTING = "connecting"
     SOCKET_OPEN = "socket open"
     READY = "ready"
-
-
-class Reaction(Enum):
-    """What a code from TWS makes the client do, besides the line in the log."""
-
-    NONE = "nothing"
-    DROP_TICKER = "drop the ticker for this run"
-    END_CONNECTION = "end the connection"
-
-
-class Code(NamedTuple):
-    """What a code means: the reaction, the log level, and the line for the trader.
-
-    The line may hold {ticker}, {host}, {port}, {client_id} and {text}, TWS's own words.
-    """
-
-    reaction: Reaction
-    level: int
-    line: str
-
-
-_FARM_NOTICE = Code(Reaction.NONE, logging.DEBUG, "{text}")
-_NOT_CONNECTED = Code(
-    Reaction.END_CONNECTION,
-    logging.ERROR,
-    "Not connected to TWS at {host}:{port}: start TWS or IB Gateway, enable its API "
-    "(Configure > API > Settings > Enable ActiveX and Socket Clients) and compare its machine and "
-    "socket port with IBKR_HOST and IBKR_PORT.",
-)
-
-# Sources: TWS API message codes, and what gateways were seen to send.
-CODES: Final[dict[int, Code]] = {
-    200: Code(
-        Reaction.DROP_TICKER,
-        logging.ERROR,
-        "IBKR knows no US stock {ticker}; it is left out for this run. ({text})",
-    ),
-    326: Code(
-        Reaction.END_CONNECTION,
-        logging.ERROR,
-        "Client id {client_id} is in use at {host}:{port}: stop the other program that holds it, "
-        "or set IBKR_CLIENT_ID to a free one (tradehead holds 1).",
-    ),
-    354: Code(
-        Reaction.NONE,
-        logging.ERROR,
-        "No data for {ticker}: the account has no live market data subscription for it; buy it in "
-        "IBKR's Client Portal (Settings > Market Data Subscriptions). ({text})",
-    ),
-    502: _NOT_CONNECTED,
-    504: _NOT_CONNECTED,
-    2104: _FARM_NOTICE,
-    2106: _FARM_NOTICE,
-    2158: _FARM_NOTICE,
-    10167: Code(
-        Reaction.NONE,
-        logging.WARNING,
-        "IBKR serves {ticker} delayed only: its account has no live subscription for it. ({text})",
-    ),
-}
-OTHER_CODE: Final = Code(Reaction.NONE, logging.WARNING, "{ticker}: {text}")
+    STALE = "stale"
 
 
 class GatewayError(ConnectionError):
     """No connection to TWS; the text names the cause and the remedy.
 
     `accepted`: something accepted the connection, which then failed. False:
-    nothing listens there, or nothing was reached.
+    nothing listens there, or nothing was reached. `final`: trying again is no
+    use until the user has acted.
     """
 
-    def __init__(self, text: str, *, accepted: bool) -> None:
+    def __init__(self, text: str, *, accepted: bool, final: bool = False) -> None:
         super().__init__(text)
         self.accepted = accepted
-
-
-class TwsSocket:
-    """The socket to TWS: every whole message in, paced messages out.
-
-    It stands in for the library's Connection and EReader, which throw away
-    everything received when a burst ends on a multiple of 4096 bytes and a
-    second of quiet follows. The API thread owns the socket; `sendMsg`,
-    `isConnected` and `disconnect` may be called from any thread and never wait.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._connection = connection
-        self._received = bytearray()
-        self._outbox: deque[bytes] = deque()
-        self._unsent = b""
-        self._sent_at: deque[float] = deque(maxlen=MAX_SENDS_PER_S)
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._ends_at = math.inf
-        self._closed = False
-
-    def isConnected(self) -> bool:
-        """Whether the socket is open; that says nothing about TWS."""
-        return not self._closed
-
-    def sendMsg(self, message: bytes) -> None:
-        """Puts a message on its way."""
-        self._outbox.append(message)
-        self._wake()
-
-    def disconnect(self, within_s: float = 0.0) -> None:
-        """Ends `messages`, at the latest in `within_s` seconds; sooner if all has been sent."""
-        self._ends_at = time.monotonic() + within_s
-        self._wake()
-
-    def messages(self) -> Iterator[bytes]:
-        """Whole messages as they arrive, until either side ends the connection. API thread.
-
-        Raises
-        ------
-        OSError
-            The connection broke.
-        ValueError
-            What arrives is not framed as TWS frames messages.
-        """
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection, selectors.EVENT_READ)
-            selector.register(self._wake_in, selectors.EVENT_READ)
-            while True:
-                pause = self._send()
-                if self._finished():
-                    return
-                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-                selector.modify(self._connection, events)
-                pause = min(pause, self._ends_at - time.monotonic())
-                selector.select(None if pause == math.inf else max(pause, 0.0))
-                with suppress(BlockingIOError):
-                    self._wake_in.recv(4096)
-                with suppress(BlockingIOError):
-                    data = self._connection.recv(1 << 18)
-                    if not data:
-                        return
-                    self._received += data
-                    yield from self._whole_messages()
-
-    def close(self) -> None:
-        """Closes the socket. API thread."""
-        self._closed = True
-        for each in (self._connection, self._wake_in, self._wake_out):
-            each.close()
-
-    def _wake(self) -> None:
-        # A full pipe wakes too, and one that is closed has nobody left to wake.
-        with suppress(OSError):
-            self._wake_out.send(b"\0")
-
-    def _finished(self) -> bool:
-        now = time.monotonic()
-        return now >= self._ends_at or (
-            self._ends_at < math.inf and not self._outbox and not self._unsent
-        )
-
-    def _send(self) -> float:
-        """Sends what may be sent now; returns the seconds until more may be, inf if none waits."""
-        while self._unsent or self._outbox:
-            if not self._unsent:
-                now = time.monotonic()
-                if len(self._sent_at) == MAX_SENDS_PER_S and now - self._sent_at[0] < 1.0:
-                    return 1.0 - (now - self._sent_at[0])
-                self._sent_at.append(now)
-                self._unsent = self._outbox.popleft()
-            try:
-                self._unsent = self._unsent[self._connection.send(self._unsent) :]
-            except BlockingIOError:
-                break
-        return math.inf
-
-    def _whole_messages(self) -> Iterator[bytes]:
-        start, end = 0, len(self._received)
-        while end - start >= 4:
-            size = int.from_bytes(self._received[start : start + 4], "big")
-            if size > MAX_MSG_LEN:
-                raise ValueError(f"a message of {size} bytes")
-            if end - start - 4 < size:
-                break
-            yield bytes(self._received[start + 4 : start + 4 + size])
-            start += 4 + size
-        del self._received[:start]
+        self.final = final
 
 
 def never_raises(callback: Callable[..., None]) -> Callable[..., None]:
@@ -281,6 +136,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         port: int = 7497,
         client_id: int = 10,
         price_callback: Callable[[str, float, int, datetime], object] | None = None,
+        market_data_type: int = LIVE,
     ) -> None:
         """
         Parameters
@@ -292,6 +148,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         price_callback
             Called on the API thread with ticker, price (USD), volume (shares)
             and time (aware UTC) of each trade, once. What it raises is logged.
+        market_data_type
+            1 live; 3 takes trades 15 minutes late where the account has no live data.
         """
         EWrapper.__init__(self)
         EClient.__init__(self, self)
@@ -299,6 +157,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.port = port
         self.client_id = client_id
         self.price_callback = price_callback
+        self.market_data_type = market_data_type
 
         self.state = ConnectionState.DISCONNECTED
         self.next_order_id: int | None = None
@@ -306,10 +165,15 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # Why the connection failed or ended; the monitor hands it on to the next client.
         self.failure: GatewayError | None = None
         self._settled = threading.Event()
-        self._messages: Iterator[bytes] = iter(())
+        self._messages: Iterator[bytes | None] = iter(())
+        # time.monotonic() of the last data of any subscription.
+        self.last_data_at = -math.inf
+        # Why no data flows although TWS is connected; empty while it does.
+        self.stale_reason = ""
 
-        # Everything below is shared with the API thread and guarded by the lock.
-        self.price_buffer_lock = threading.Lock()
+        # Everything below is shared with the API thread and guarded by the lock; a
+        # request that fails calls error() at once, which takes it a second time.
+        self.price_buffer_lock = threading.RLock()
         self.next_req_id = 1000
         self.reqid_to_ticker: dict[int, str] = {}
         self.ticker_to_reqid: dict[str, int] = {}
@@ -322,15 +186,33 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.ticks_pushed_out = 0
         self._pushed_out: dict[str, int] = {}
 
-        # The price of a trade whose size comes in the next callback. API thread only.
-        self._price_without_size: dict[int, float] = {}
+        # Tickers asked for again later, with the time.monotonic() of when.
+        self._parked: dict[str, float] = {}
+
+        # API thread only, from here on: the price of a trade whose size comes in
+        # the next callback, with its source; when each request had data last;
+        self._price_without_size: dict[int, tuple[float, str]] = {}
+        self._heard_at: dict[int, float] = {}
+        # how often each silent ticker was asked for again, and who gets no data anyway;
+        self._silent_asks: dict[str, int] = {}
+        self._without_data: set[str] = set()
+        # the listings found for an ambiguous ticker, and what was chosen;
+        self._listings: dict[int, list[Contract]] = {}
+        self._chosen: dict[str, Contract | None] = {}
+        # when each line was told, when a message came last, whether TWS was asked
+        # for a sign of life since, and the begin and end of a time without data.
+        self._told_at: dict[tuple[int, str], float] = {}
+        self._message_at = -math.inf
+        self._probed = False
+        self._stale_at = -math.inf
+        self._recovered_at = math.inf
 
         self.api_thread: threading.Thread | None = None
 
     @property
     def connected(self) -> bool:
         """Whether the API is ready: requests are taken and data can come."""
-        return self.state is ConnectionState.READY
+        return self.state in (ConnectionState.READY, ConnectionState.STALE)
 
     @property
     def paper(self) -> bool | None:
@@ -390,7 +272,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             connection = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
         except OSError as problem:
             reason = problem.strerror or str(problem)
-            line = _NOT_CONNECTED.line.format(host=host, port=port)
+            line = CODES[502].line.format(host=host, port=port)
             raise GatewayError(f"{line} ({reason})", accepted=False) from problem
         self.conn = TwsSocket(connection)
         if self._settled.is_set():
@@ -406,8 +288,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def run(self) -> None:
         """Takes messages until the connection ends. API thread; use `connect_and_run`."""
+        self._message_at = next_watch = time.monotonic()
         for message in self._messages:
-            self._decode(message)
+            now = time.monotonic()
+            if message is not None:
+                self._message_at = now
+                self._probed = False
+                self._decode(message)
+            if now >= next_watch:
+                next_watch = now + WATCH_EVERY_S
+                self._watch(now)
 
     def disconnect(self) -> None:
         """Ends the connection at once; `connectionClosed` follows on the API thread."""
@@ -449,7 +339,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """Reads up to TWS's answer to the handshake; other messages may stand before it."""
         try:
             for message in self._messages:
-                fields = message.split(b"\0")
+                fields = (message or b"").split(b"\0")
                 if len(fields) == 3 and fields[0].isdigit():
                     return int(fields[0]), fields[1].decode(errors="replace")
         except ValueError as problem:
@@ -512,8 +402,14 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 number = int(number_text)
             if number > _PROTOBUF_ID and _LIBRARY_KNOWS_PROTOBUF:
                 self.decoder.processProtoBuf(body, number - _PROTOBUF_ID)
-            elif _LIBRARY_KNOWS_PROTOBUF:
-                self.decoder.interpret(comm.read_fields(body), number)
+                return
+            fields = comm.read_fields(body)
+            parameters = self.decoder.msgId2handleInfo[number].wrapperParams
+            # The library would only log it. The version's field stands for `self`.
+            if parameters is not None and len(parameters) != len(fields):
+                raise ValueError(f"{len(fields)} fields instead of {len(parameters)}")
+            if _LIBRARY_KNOWS_PROTOBUF:
+                self.decoder.interpret(fields, number)
             else:
                 self.decoder.interpret(comm.read_fields(message))
         except Exception as problem:
@@ -547,6 +443,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.next_order_id = orderId
         self._set_state(ConnectionState.READY)
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
+        if self.market_data_type != LIVE:
+            self.reqMarketDataType(self.market_data_type)
+            logger.warning(
+                "DELAYED DATA is asked for (IBKR_MARKET_DATA_TYPE=%d): alerts on it come 15 "
+                "minutes late.",
+                self.market_data_type,
+            )
         self._settled.set()
 
     @never_raises
@@ -571,26 +474,127 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         number, text = details[1:3] if isinstance(details[1], int) else details[0:2]
         with self.price_buffer_lock:
             ticker = self.reqid_to_ticker.get(reqId, "")
-        code = CODES.get(number, OTHER_CODE)
+        code = meaning(number, text)
+        line = self._line(code.line, ticker, text)
+        if code.reaction in (Reaction.END_CONNECTION, Reaction.STOP):
+            # It is logged as the reason for what follows.
+            self._fail(GatewayError(line, accepted=True, final=code.reaction is Reaction.STOP))
+            self.disconnect()
+            return
+        told = (number, ticker if "{ticker}" in code.line else "")
+        now = time.monotonic()
+        again = now - self._told_at.get(told, -math.inf) < code.again_s
+        self._told_at[told] = now if not again else self._told_at[told]
+        logger.log(logging.DEBUG if again else code.level, "IBKR code %d: %s", number, line)
+        if ticker:
+            with self.price_buffer_lock:
+                self.ticker_problems[ticker] = line
+        self._react(code.reaction, ticker, line)
+
+    def _react(self, reaction: Reaction, ticker: str, line: str) -> None:
+        match reaction:
+            case Reaction.SLOW_DOWN:
+                self.conn.slow_down()
+            case Reaction.MARK_STALE:
+                self._mark_stale(line)
+            case Reaction.RESUBSCRIBE_ALL:
+                self._data_flows()
+                for each in self.subscribed():
+                    self._ask(each)
+            case Reaction.RESUBSCRIBE_SILENT if self.state is ConnectionState.STALE:
+                self._recovered_at = time.monotonic()
+                self._data_flows()
+            case _ if ticker:
+                self._react_for(ticker, reaction)
+
+    def _react_for(self, ticker: str, reaction: Reaction) -> None:
+        match reaction:
+            case Reaction.DROP_TICKER:
+                self._drop(ticker)
+            case Reaction.NO_DATA:
+                self._without_data.add(ticker)
+            case Reaction.PARK_TICKER:
+                self._park(ticker)
+            case Reaction.NEW_REQUEST_ID:
+                self._ask(ticker, cancel=False)
+            case Reaction.FIND_LISTING:
+                self._find_listing(ticker)
+
+    def _line(self, template: str, ticker: str, text: str = "") -> str:
         host, port, client_id = self._address()
-        line = code.line.format(
+        return template.format(
             ticker=ticker or "IBKR",
             host=host,
             port=port,
             client_id=client_id,
             text=" ".join(str(text).split()),
         )
-        if code.reaction is Reaction.END_CONNECTION:
-            # It is logged as the reason for what follows.
-            self._fail(GatewayError(line, accepted=True))
-            self.disconnect()
+
+    # --- Watching over the data, on the API thread ---------------------------
+
+    def _watch(self, now: float) -> None:
+        """Once a second: is TWS alive, and does every subscription have data?
+
+        Raises
+        ------
+        GatewayError
+            TWS gave no sign of life.
+        """
+        quiet_s = now - self._message_at
+        if quiet_s >= HEARTBEAT_S + ANSWER_S:
+            raise GatewayError(
+                f"TWS at {self.host}:{self.port} says nothing since {quiet_s:.0f} s although its "
+                "socket is open: it hangs, or the network between is cut.",
+                accepted=True,
+            )
+        if quiet_s >= HEARTBEAT_S and not self._probed:
+            self._probed = True
+            self.reqCurrentTime()
+        if now - self._recovered_at >= RECOVERY_S:
+            for ticker in self._silent_since(self._recovered_at):
+                self._ask(ticker)
+            self._recovered_at = math.inf
+        if in_trading_hours(datetime.now(UTC)):
+            self._ask_for_the_silent(now)
+
+    def _ask_for_the_silent(self, now: float) -> None:
+        if now - self.last_data_at > SILENT_S:
+            # None has data; that is no single subscription's fault.
             return
-        logger.log(code.level, "IBKR code %d: %s", number, line)
-        if ticker:
-            with self.price_buffer_lock:
-                self.ticker_problems[ticker] = line
-        if code.reaction is Reaction.DROP_TICKER and ticker:
-            self._drop(ticker)
+        for ticker in self._silent_since(now - SILENT_S) - self._without_data:
+            asks = self._silent_asks.get(ticker, 0)
+            since = now - self._heard_at[self.ticker_to_reqid[ticker]]
+            if since >= min(MAX_SILENT_S, SILENT_S * 2**asks):
+                self._silent_asks[ticker] = asks + 1
+                logger.warning(
+                    "%s has had no data for %.0f s while others have; it is asked for again.",
+                    ticker,
+                    since,
+                )
+                self._ask(ticker)
+
+    def _silent_since(self, moment: float) -> set[str]:
+        with self.price_buffer_lock:
+            requests = dict(self.ticker_to_reqid)
+        return {t for t, req_id in requests.items() if self._heard_at.get(req_id, moment) < moment}
+
+    def _mark_stale(self, reason: str) -> None:
+        self.stale_reason = reason
+        self._stale_at = time.monotonic()
+        self._recovered_at = math.inf
+        self._set_state(ConnectionState.STALE)
+
+    def _data_flows(self) -> None:
+        if self.state is ConnectionState.STALE:
+            self.stale_reason = ""
+            self._set_state(ConnectionState.READY)
+            logger.info("Data from IBKR flows again.")
+
+    def _heard(self, req_id: int) -> None:
+        now = time.monotonic()
+        self._heard_at[req_id] = self.last_data_at = now
+        if self.state is ConnectionState.STALE and now - self._stale_at > RECOVERY_S:
+            self._data_flows()
 
     # --- Market data callbacks, on the API thread ---------------------------
 
@@ -600,28 +604,69 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
         TWS sends both in one message; the library calls `tickPrice`, then `tickSize`.
         """
-        if tickType == TickTypeEnum.LAST:
+        self._heard(reqId)
+        if tickType in TRADE_TICKS and self._takes(tickType):
             self._price_without_size.pop(reqId, None)
             if _is_price(price):
-                self._price_without_size[reqId] = float(price)
+                _, source = TRADE_TICKS[tickType]
+                self._price_without_size[reqId] = (float(price), source)
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
         """A size. A trade's (LAST_SIZE) completes the price before it; a lone one is no tick."""
-        if tickType == TickTypeEnum.LAST_SIZE:
-            price = self._price_without_size.pop(reqId, None)
+        self._heard(reqId)
+        if tickType in (TickTypeEnum.LAST_SIZE, TickTypeEnum.DELAYED_LAST_SIZE):
+            price, source = self._price_without_size.pop(reqId, (None, ""))
             if price is not None:
-                self._record(reqId, price, _shares(size))
+                self._record(reqId, price, _shares(size), source)
 
     @never_raises
-    def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:
-        """Not used; without it the library would log each."""
+    def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
+        """A sign of life of its subscription, no more."""
+        self._heard(reqId)
 
     @never_raises
-    def tickString(self, reqId: int, tickType: int, value: str) -> None:
-        """Not used; without it the library would log each."""
+    def tickString(self, reqId: int, tickType: int, value: str) -> None:  # noqa: ARG002
+        """A sign of life of its subscription, no more."""
+        self._heard(reqId)
 
-    def _record(self, req_id: int, price: float, volume: int) -> None:
+    @never_raises
+    def contractDetails(self, reqId: int, contractDetails: Any) -> None:
+        """One of the listings of an ambiguous ticker."""
+        self._listings[reqId].append(contractDetails.contract)
+
+    @never_raises
+    def contractDetailsEnd(self, reqId: int) -> None:
+        """All listings of an ambiguous ticker have come: take the US one."""
+        with self.price_buffer_lock:
+            ticker = self.reqid_to_ticker.pop(reqId, "")
+        us = [c for c in self._listings.pop(reqId) if c.primaryExchange in US_EXCHANGES]
+        if not ticker:
+            return
+        if not us:
+            logger.error("%s", self._line(NO_US_LISTING, ticker))
+            self._drop(ticker)
+            return
+        self._chosen[ticker] = us[0]
+        logger.info("%s is taken to be the one listed on %s.", ticker, us[0].primaryExchange)
+        self._ask(ticker, cancel=False)
+
+    def _find_listing(self, ticker: str) -> None:
+        if ticker in self._chosen:
+            logger.error("%s", self._line(NO_US_LISTING, ticker))
+            self._drop(ticker)
+            return
+        self._chosen[ticker] = None
+        with self.price_buffer_lock:
+            req_id = self._get_next_req_id()
+            self.reqid_to_ticker[req_id] = ticker
+        self._listings[req_id] = []
+        self.reqContractDetails(req_id, self._create_stock_contract(ticker))
+
+    def _takes(self, tick_type: int) -> bool:
+        return tick_type == TickTypeEnum.LAST or self.market_data_type != LIVE
+
+    def _record(self, req_id: int, price: float, volume: int, source: str) -> None:
         with self.price_buffer_lock:
             ticker = self.reqid_to_ticker.get(req_id)
             if ticker is None:
@@ -635,7 +680,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 del ticks[0]
                 self.ticks_pushed_out += 1
                 self._pushed_out[ticker] = self._pushed_out.get(ticker, 0) + 1
-            ticks.append({"price": price, "volume": volume, "timestamp": now, "source": SOURCE})
+            ticks.append({"price": price, "volume": volume, "timestamp": now, "source": source})
         if self.price_callback is not None:
             try:
                 self.price_callback(ticker, price, volume, now)
@@ -652,29 +697,33 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         with self.price_buffer_lock:
             if ticker in self.active_subscriptions:
                 return True
-            if ticker in self.rejected_tickers:
+            if ticker in self.rejected_tickers or self._is_parked(ticker):
                 return False
-            req_id = self._get_next_req_id()
-            self.reqid_to_ticker[req_id] = ticker
-            self.ticker_to_reqid[ticker] = req_id
+            self._parked.pop(ticker, None)
             self.active_subscriptions.add(ticker)
-        self.reqMktData(req_id, self._create_stock_contract(ticker), "", False, False, [])
-        logger.info("Subscribed %s, reqId=%d", ticker, req_id)
-        return True
+            self._ask(ticker)
+            logger.info("Subscribed %s, reqId=%d", ticker, self.ticker_to_reqid[ticker])
+            return True
 
     def unsubscribe_ticker(self, ticker: str) -> None:
         """Ends a subscription and forgets its buffered ticks. Never waits."""
-        req_id = self._forget(ticker)
-        if req_id is not None:
+        with self.price_buffer_lock:
+            req_id = self._forget(ticker)
+            if req_id is None:
+                return
             if self.connected:
                 self.cancelMktData(req_id)
-            logger.info("Unsubscribed %s", ticker)
+        logger.info("Unsubscribed %s", ticker)
 
     def update_subscriptions(self, needed_tickers: set[str]) -> None:
         """Subscribes and unsubscribes until just `needed_tickers` are subscribed. Never waits."""
         with self.price_buffer_lock:
             current = set(self.active_subscriptions)
-            added = needed_tickers - current - self.rejected_tickers
+            added = {
+                ticker
+                for ticker in needed_tickers - current - self.rejected_tickers
+                if not self._is_parked(ticker)
+            }
         removed = current - needed_tickers
         for ticker in sorted(removed):
             self.unsubscribe_ticker(ticker)
@@ -685,13 +734,49 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 "Subscriptions: +%d -%d = %d active",
                 len(added),
                 len(removed),
-                len(self.active_subscriptions),
+                len(self.subscribed()),
             )
+
+    def subscribed(self) -> list[str]:
+        """The tickers asked for at present, sorted."""
+        with self.price_buffer_lock:
+            return sorted(self.active_subscriptions)
 
     def get_rejected_tickers(self) -> set[str]:
         """The tickers that IBKR refused on this connection; they are not asked for again."""
         with self.price_buffer_lock:
             return set(self.rejected_tickers)
+
+    def _ask(self, ticker: str, *, cancel: bool = True) -> None:
+        """Makes the request for a subscription, anew if there was one."""
+        with self.price_buffer_lock:
+            if ticker not in self.active_subscriptions:
+                return
+            old = self.ticker_to_reqid.pop(ticker, None)
+            if old is not None:
+                self.reqid_to_ticker.pop(old, None)
+                self._heard_at.pop(old, None)
+                if cancel:
+                    self.cancelMktData(old)
+            req_id = self._get_next_req_id()
+            self.reqid_to_ticker[req_id] = ticker
+            self.ticker_to_reqid[ticker] = req_id
+            self._heard_at[req_id] = time.monotonic()
+            contract = self._chosen.get(ticker) or self._create_stock_contract(ticker)
+            self.reqMktData(req_id, contract, "", False, False, [])
+
+    def _park(self, ticker: str) -> None:
+        self._forget(ticker)
+        with self.price_buffer_lock:
+            self._parked[ticker] = time.monotonic() + PARKED_S
+
+    def _is_parked(self, ticker: str) -> bool:
+        return self._parked.get(ticker, -math.inf) > time.monotonic()
+
+    def get_ticker_problems(self) -> dict[str, str]:
+        """What TWS said last against the data of a ticker."""
+        with self.price_buffer_lock:
+            return dict(self.ticker_problems)
 
     def _drop(self, ticker: str) -> None:
         with self.price_buffer_lock:
@@ -706,6 +791,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             req_id = self.ticker_to_reqid.pop(ticker, None)
             if req_id is not None:
                 self.reqid_to_ticker.pop(req_id, None)
+                self._heard_at.pop(req_id, None)
             return req_id
 
     def _get_next_req_id(self) -> int:
@@ -743,6 +829,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             lost = {t: self._pushed_out.pop(t) for t in tickers if t in self._pushed_out}
         _log_lost(lost)
         return taken
+
+
+def in_trading_hours(at: datetime) -> bool:
+    """Whether US stocks trade at that time, holidays aside: 04:00 to 20:00 in New York."""
+    there = at.astimezone(NEW_YORK)
+    return there.weekday() < 5 and 4 <= there.hour < 20
 
 
 def _log_lost(lost: dict[str, int]) -> None:

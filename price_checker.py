@@ -5,13 +5,15 @@
 
 import asyncio
 import logging
+import math
 import random
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from clickhouse_manager import (
     ALERT_CHANGE_PCT,
     ALERT_PRICES,
     DATABASE_ERRORS,
+    MISSING_TABLE_CODES,
     UNRATED,
     WINDOW_S,
     AlertRow,
@@ -31,7 +34,7 @@ from clickhouse_manager import (
     Rise,
     one_line,
 )
-from ibkr_client import GatewayError, IBKRClient
+from ibkr_client import NEW_YORK, GatewayError, IBKRClient, in_trading_hours
 from runtime import (
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
@@ -61,6 +64,11 @@ MAX_TRACKED_S: Final = 1800.0
 LATE_ALERT_S: Final = 10.0
 LAST_FLUSH_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
+# Without any data for so long, although tickers are active, the monitor is blind.
+BLIND_S: Final = 15.0
+SIGHT_CHECK_S: Final = 1.0
+# A roll of the session leaves the news of the last minute where it is.
+ROLL_KEEPS_NEWS_S: Final = 60.0
 
 # For code in the same process: has the effect of a trigger file.
 ticker_notification_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -127,6 +135,13 @@ class ContinuousPriceMonitor:
         self._new_alerts: deque[Rise] = deque()
         self._written_alerts: deque[Rise] = deque()
         self._database_down = False
+        self._tables_missing = False
+        # time.monotonic() of the last data, of since when some is awaited, and
+        # whether its absence was told; the begin of the present gap.
+        self._data_at = -math.inf
+        self._awaited_since = -math.inf
+        self._blind = False
+        self._gap_began: datetime | None = None
 
     @property
     def ibkr_connected(self) -> bool:
@@ -141,17 +156,25 @@ class ContinuousPriceMonitor:
         Raises
         ------
         GatewayError
-            IBKR cannot be reached; not with `wait`.
+            IBKR cannot be reached; with `wait` only where trying again is no use.
         DatabaseError, ConfigurationError
             ClickHouse cannot be used.
         """
+        tasks: list[asyncio.Task[None]] = []
         try:
             await self.initialize()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._keep_connected())
-                tasks.create_task(self.file_trigger_monitor_async())
-                tasks.create_task(self.continuous_polling_loop())
+            for part in (
+                self._keep_connected(),
+                self._watch_sight(),
+                self.file_trigger_monitor_async(),
+                self.continuous_polling_loop(),
+            ):
+                tasks.append(asyncio.create_task(part))
+            await asyncio.gather(*tasks)
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.cleanup()
 
     async def initialize(self) -> None:
@@ -159,10 +182,11 @@ class ContinuousPriceMonitor:
 
         Raises as `start`.
         """
-        await off_loop(self.ch_manager.connect)
-        await self.create_essential_tables()
-        await off_loop(self.ch_manager.warn_of_clock_difference)
         self._triggers.reject_old()
+        patient = self.wait and not self.settings.embedded
+        await until_database_works(self.ch_manager.connect, wait=patient)
+        await until_database_works(self.ch_manager.warn_of_clock_difference, wait=patient)
+        await self.create_essential_tables()
         await self._restore_windows()
         for ticker in await self.get_active_tickers_from_breaking_news() - self._ended:
             self._track(ticker)
@@ -202,6 +226,7 @@ class ContinuousPriceMonitor:
         lost = len(self._outbox) + len(self._slots)
         if lost:
             logger.error("%d rows could not be stored and are lost.", lost)
+        self._tell_given_up()
         if self.ready_event.is_set():
             await self.report_stats()
         with suppress(TimeoutError):
@@ -221,7 +246,12 @@ class ContinuousPriceMonitor:
         GatewayError
             It failed; the client has logged why.
         """
-        client = IBKRClient(self.ibkr_host, self.ibkr_port, self.ibkr_client_id)
+        client = IBKRClient(
+            self.ibkr_host,
+            self.ibkr_port,
+            self.ibkr_client_id,
+            market_data_type=self.settings.ibkr_market_data_type,
+        )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
         self.ibkr_client = client
@@ -237,22 +267,32 @@ class ContinuousPriceMonitor:
 
     async def reconnect_ibkr(self) -> None:
         """Makes one attempt at a new connection and subscribes what is active."""
-        lost = self.ready_event.is_set()
         await self.close_ibkr()
         with suppress(GatewayError):
             await self.setup_ibkr_connection()
-            self.stats["ibkr_reconnections"] += lost
             await self.update_ibkr_subscriptions()
 
     async def _keep_connected(self) -> None:
+        """Connects again whenever the connection is lost.
+
+        Raises
+        ------
+        GatewayError
+            Trying again is no use until the user has acted.
+        """
         failures = 0
         while True:
             if self.ibkr_connected:
                 failures = 0
+                self._tell_gap()
                 self.ready_event.set()
                 await asyncio.sleep(CONNECTION_CHECK_S)
                 continue
+            if self.ready_event.is_set() and self._gap_began is None:
+                self._gap_began = datetime.now(UTC)
+            _refuse_if_final(self.ibkr_client)
             await self.reconnect_ibkr()
+            _refuse_if_final(self.ibkr_client)
             if self.ibkr_client is not None and self.ibkr_client.failure is not None:
                 failures += self.ibkr_client.failure.accepted
                 pause = (
@@ -261,6 +301,55 @@ class ContinuousPriceMonitor:
                     else RETRY_S
                 )
                 await asyncio.sleep(pause)
+
+    def _tell_gap(self) -> None:
+        if self._gap_began is not None:
+            self.stats["ibkr_reconnections"] += 1
+            end = datetime.now(UTC)
+            logger.warning(
+                "There is no data from IBKR from %s to %s UTC (%.0f s): the connection was lost.",
+                f"{self._gap_began:%H:%M:%S}",
+                f"{end:%H:%M:%S}",
+                (end - self._gap_began).total_seconds(),
+            )
+            self._gap_began = None
+
+    async def _watch_sight(self) -> None:
+        """Says so when tickers are active and no data comes, and when it comes again."""
+        while True:
+            await asyncio.sleep(SIGHT_CHECK_S)
+            now = time.monotonic()
+            if self.ibkr_client is not None:
+                self._data_at = max(self._data_at, self.ibkr_client.last_data_at)
+            if not self.active_tickers:
+                self._awaited_since = math.inf
+                continue
+            self._awaited_since = min(self._awaited_since, now)
+            dark_s = now - max(self._data_at, self._awaited_since)
+            if dark_s >= BLIND_S and not self._blind:
+                self._blind = True
+                logger.warning(
+                    "BLIND: no data for %.0f s although %d tickers are active: %s",
+                    dark_s,
+                    len(self.active_tickers),
+                    self._blind_reason(),
+                )
+            elif self._blind and self._data_at > now - BLIND_S:
+                self._blind = False
+                logger.warning("Sight is back: data comes again.")
+
+    def _blind_reason(self) -> str:
+        client = self.ibkr_client
+        if client is None or not client.connected:
+            return f"not connected to IBKR. {client.failure if client and client.failure else ''}"
+        if client.stale_reason:
+            return client.stale_reason
+        problems = client.get_ticker_problems()
+        for ticker in sorted(self.active_tickers & problems.keys()):
+            return problems[ticker]
+        if not in_trading_hours(datetime.now(UTC)):
+            return "the US market is closed (it is open from 04:00 to 20:00 New York time)."
+        return "IBKR sends nothing: a holiday, a trading halt, or nobody trades these stocks."
 
     async def update_ibkr_subscriptions(self) -> None:
         """Subscribes just the active tickers; those unknown to IBKR are active no more."""
@@ -345,6 +434,7 @@ class ContinuousPriceMonitor:
         cycle = 0
         next_cleanup = time.monotonic() + CLEANUP_EVERY_S
         next_stats = time.monotonic() + STATS_EVERY_S
+        next_roll = next_roll_after(datetime.now(UTC), self.settings.session_roll)
         while True:
             await _next_slot()
             cycle += 1
@@ -356,13 +446,17 @@ class ContinuousPriceMonitor:
                 if time.monotonic() >= next_stats:
                     next_stats = time.monotonic() + STATS_EVERY_S
                     await self.report_stats()
+                if next_roll is not None and datetime.now(UTC) >= next_roll and self._idle():
+                    await self._roll_session()
+                    next_roll = next_roll_after(datetime.now(UTC), self.settings.session_roll)
+            except DATABASE_ERRORS as problem:
+                self._database_failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
 
     async def _cycle(self, number: int) -> None:
         await self.update_ibkr_subscriptions()
-        busy = self.active_tickers or self._slots or self._unjudged or self._untold
-        if not busy and not len(self._outbox):
+        if self._idle():
             logger.debug("Cycle %d: no active tickers.", number)
             return
         started = time.monotonic()
@@ -378,8 +472,33 @@ class ContinuousPriceMonitor:
             time.monotonic() - started,
         )
 
+    def _idle(self) -> bool:
+        """Whether nothing is tracked and nothing waits."""
+        return not (
+            self.active_tickers
+            or self._slots
+            or self._unjudged
+            or self._untold
+            or self._written_alerts
+            or len(self._outbox)
+        )
+
+    async def _roll_session(self) -> None:
+        """Begins a fresh session: tickers may have their window again."""
+        # Before the move, so that a trigger in the middle of it is not refused.
+        self._ended.clear()
+        self._first_rows.clear()
+        self._ratings.clear()
+        self._told_held_back.clear()
+        kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
+        await off_loop(self.ch_manager.move_session, kept_since)
+
     async def process_ibkr_prices(self) -> None:
         """Writes one row per ticker and finished slot: its newest tick, with the rating."""
+        if self._tables_missing:
+            with suppress(*DATABASE_ERRORS):
+                await self.create_essential_tables()
+                self._tables_missing = False
         await self._store()
         if self.active_tickers:
             await self.get_tickers_within_60_second_window()
@@ -564,13 +683,21 @@ class ContinuousPriceMonitor:
             if self._database_down:
                 logger.info("ClickHouse works again; %d rows that waited were stored.", waiting)
                 self._database_down = False
+                self._tell_given_up()
         return True
 
     def _database_failed(self, problem: Exception) -> None:
         """Says once, until it works again, that the database does not."""
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            self._tables_missing = True
         level = logging.DEBUG if self._database_down else logging.ERROR
         self._database_down = True
         logger.log(level, "ClickHouse failed, rows are kept until it works: %s", one_line(problem))
+
+    def _tell_given_up(self) -> None:
+        if self._outbox.given_up:
+            logger.error("%d rows were given up for want of memory.", self._outbox.given_up)
+            self._outbox.given_up = 0
 
     async def report_stats(self) -> None:
         """Logs the monitor's figures."""
@@ -587,6 +714,46 @@ class ContinuousPriceMonitor:
             self.stats["ibkr_reconnections"],
             mode,
         )
+
+
+def _refuse_if_final(client: IBKRClient | None) -> None:
+    if client is not None and client.failure is not None and client.failure.final:
+        raise client.failure
+
+
+async def until_database_works(work: Callable[[], object], *, wait: bool) -> None:
+    """Does blocking work with the database; with `wait`, until it succeeds.
+
+    Raises
+    ------
+    DatabaseError, ClickHouseError
+        It failed; not with `wait`.
+    ConfigurationError
+        It can never succeed.
+    """
+    told = ""
+    while True:
+        try:
+            await off_loop(work)
+        except DATABASE_ERRORS as problem:
+            if not wait:
+                raise
+            if one_line(problem) != told:
+                told = one_line(problem)
+                logger.error("%s It is tried again every %.0f s.", told, RETRY_S)
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
+def next_roll_after(now: datetime, roll: time_of_day | None) -> datetime | None:
+    """When the session rolls over next: at `roll` New York time; None for never."""
+    if roll is None:
+        return None
+    today = now.astimezone(NEW_YORK).replace(
+        hour=roll.hour, minute=roll.minute, second=roll.second, microsecond=0
+    )
+    return today if today > now else today + timedelta(days=1)
 
 
 def retry_pause_s(failures: int, chance: float) -> float:

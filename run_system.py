@@ -6,6 +6,7 @@ everything on this machine without an account or a server.
 
 import argparse
 import asyncio
+import functools
 import logging
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Final
 
 import demo
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
-from price_checker import ContinuousPriceMonitor
+from price_checker import ContinuousPriceMonitor, until_database_works
 from runtime import (
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
@@ -26,7 +27,6 @@ from runtime import (
     CommandLine,
     configure_logging,
     lock_file,
-    off_loop,
     until_stopped,
 )
 from settings import ConfigurationError, Settings
@@ -44,9 +44,11 @@ MAX_PAUSE_S: Final = 60.0
 def prepare_database(settings: Settings, *, keep_session: bool) -> None:
     """Creates what is missing and, unless told otherwise, begins a fresh session. Blocks.
 
+    May be called again after it failed.
+
     Raises
     ------
-    DatabaseError, ConfigurationError
+    DatabaseError, ClickHouseError, ConfigurationError
         ClickHouse cannot be used.
     """
     manager = ClickHouseManager(settings)
@@ -55,16 +57,16 @@ def prepare_database(settings: Settings, *, keep_session: bool) -> None:
         manager.create_tables()
         if keep_session:
             logger.info("The session in the database goes on (--keep-session).")
-            return
-        for table, moved in manager.move_session().items():
-            logger.info("Fresh session: %d rows of %s moved to %s_history.", moved, table, table)
+        else:
+            manager.move_session()
     finally:
         manager.close()
 
 
 async def run(options: argparse.Namespace, settings: Settings) -> None:
     """Starts everything in order and runs until it is cancelled."""
-    await off_loop(lambda: prepare_database(settings, keep_session=options.keep_session))
+    prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
+    await until_database_works(prepare, wait=not settings.embedded)
     if not options.skip_list:
         logger.warning("No source for the ticker list is configured; News.float_list stays.")
     if options.socket and not settings.benzinga_api_key:

@@ -7,6 +7,7 @@ the folder newshead is started in. `.env.example` shows them all.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import time
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -28,6 +29,7 @@ class Settings:
     ibkr_host: str = "127.0.0.1"
     ibkr_port: int = 7497
     ibkr_client_id: int = 10
+    ibkr_market_data_type: int = 1
     clickhouse_host: str = ""
     clickhouse_port: int = 0
     clickhouse_user: str = "default"
@@ -35,6 +37,7 @@ class Settings:
     clickhouse_secure: bool = False
     clickhouse_path: Path = Path("data/clickhouse")
     benzinga_api_key: str = field(default="", repr=False)
+    session_roll: time | None = time(4, 0)
     trigger_folder: Path = Path("triggers")
     log_folder: Path = Path("logs")
 
@@ -90,6 +93,23 @@ def _client_id(name: str, text: str) -> int:
     return int(text)
 
 
+def _market_data_type(name: str, text: str) -> int:
+    if text not in ("1", "3"):
+        raise ConfigurationError(f"{name} must be 1 (live) or 3 (delayed), not {text!r}.")
+    return int(text)
+
+
+def _time_or_off(name: str, text: str) -> time | None:
+    if text.lower() == "off":
+        return None
+    try:
+        return time.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{name} must be a time of day in New York such as 04:00, or off, not {text!r}."
+        ) from None
+
+
 def _switch(name: str, text: str) -> bool:
     switches = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     if text.lower() not in switches:
@@ -104,6 +124,8 @@ def _path(_name: str, text: str) -> Path:
 _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "IBKR_PORT": _port,
     "IBKR_CLIENT_ID": _client_id,
+    "IBKR_MARKET_DATA_TYPE": _market_data_type,
+    "SESSION_ROLL": _time_or_off,
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,
     "CLICKHOUSE_PATH": _path,
