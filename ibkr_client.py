@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 
 from ibapi import comm
 from ibapi.client import EClient
-from ibapi.const import MAX_MSG_LEN, UNSET_DECIMAL, UNSET_DOUBLE
+from ibapi.const import MAX_MSG_LEN, NO_VALID_ID, UNSET_DECIMAL, UNSET_DOUBLE
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
 from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
@@ -41,11 +41,14 @@ logging.getLogger("ibapi").setLevel(logging.WARNING)
 
 CONNECT_TIMEOUT_S: Final = 9.0
 DISCONNECT_TIMEOUT_S: Final = 2.0
-# TWS takes 50 messages a second and then cuts the connection.
-MAX_SENDS_PER_S: Final = 45
+# TWS takes 50 messages a second, as it counts them when they arrive, and then
+# cuts the connection. So many at once and then evenly spaced, they stay below
+# that even if the network holds some back for a tenth of a second.
+MAX_SENDS_AT_ONCE: Final = 10
+MAX_SENDS_PER_S: Final = 35
 MAX_TICKS_PER_TICKER: Final = 5000
-# Above this a size is no number of shares.
-MAX_VOLUME: Final = 2**63
+# From here on a size is no number of shares but a gateway's way to say "missing".
+MAX_VOLUME: Final = 2**31 - 1
 
 SOURCE: Final = "ibkr_last_trade"
 
@@ -159,7 +162,8 @@ class TwsSocket:
         self._received = bytearray()
         self._outbox: deque[bytes] = deque()
         self._unsent = b""
-        self._sent_at: deque[float] = deque(maxlen=MAX_SENDS_PER_S)
+        # When the messages sent so far would have gone out one by one.
+        self._paced_to = 0.0
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -232,9 +236,10 @@ class TwsSocket:
         while self._unsent or self._outbox:
             if not self._unsent:
                 now = time.monotonic()
-                if len(self._sent_at) == MAX_SENDS_PER_S and now - self._sent_at[0] < 1.0:
-                    return 1.0 - (now - self._sent_at[0])
-                self._sent_at.append(now)
+                early = self._paced_to - now - (MAX_SENDS_AT_ONCE - 1) / MAX_SENDS_PER_S
+                if early > 0:
+                    return early
+                self._paced_to = max(self._paced_to, now) + 1 / MAX_SENDS_PER_S
                 self._unsent = self._outbox.popleft()
             try:
                 self._unsent = self._unsent[self._connection.send(self._unsent) :]
@@ -306,6 +311,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # Why the connection failed or ended; the monitor hands it on to the next client.
         self.failure: GatewayError | None = None
         self._settled = threading.Event()
+        # An attempt either becomes ready or fails.
+        self._settling = threading.RLock()
         self._messages: Iterator[bytes] = iter(())
 
         # Everything below is shared with the API thread and guarded by the lock.
@@ -359,14 +366,18 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             True once the API is ready. False leaves the reason in `failure`
             and one line in the log, unless `failure` held the same before.
         """
+        if self.api_thread is not None:
+            raise RuntimeError("An IBKRClient is for one connection only; make a new one.")
         logger.debug("Connecting to TWS at %s:%d, client_id=%d", *self._address())
         known = self.failure
         self.failure = None
         self._set_state(ConnectionState.CONNECTING)
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
-        if not self._settled.wait(CONNECT_TIMEOUT_S):
-            self._fail(self._silence())
+        self._settled.wait(CONNECT_TIMEOUT_S)
+        with self._settling:
+            if not self._settled.is_set():
+                self._fail(self._silence())
         if self.failure is None:
             return True
         self.disconnect()
@@ -388,8 +399,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.clientId = clientId
         try:
             connection = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
-        except OSError as problem:
-            reason = problem.strerror or str(problem)
+        except (OSError, UnicodeError) as problem:  # UnicodeError: no host can be called that
+            reason = getattr(problem, "strerror", None) or str(problem)
             line = _NOT_CONNECTED.line.format(host=host, port=port)
             raise GatewayError(f"{line} ({reason})", accepted=False) from problem
         self.conn = TwsSocket(connection)
@@ -429,10 +440,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         try:
             self.connect(self.host, self.port, self.client_id)
             self.run()
+            if not self.connected:
+                raise self._closed_early()
         except GatewayError as failure:
             self._fail(failure)
         except (OSError, ValueError) as problem:
-            self._fail(GatewayError(f"The connection to TWS broke: {problem}.", accepted=True))
+            logger.debug("The connection broke: %s", problem)
+            self._fail(
+                GatewayError(f"The connection to TWS broke: {problem}.", accepted=True)
+                if self.connected
+                else self._closed_early()
+            )
         except Exception:
             logger.exception("The API thread failed; the connection ends.")
         finally:
@@ -460,7 +478,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             ) from problem
         except OSError as problem:
             logger.debug("The handshake broke: %s", problem)
-        raise GatewayError(
+        raise self._closed_early()
+
+    def _closed_early(self) -> GatewayError:
+        return GatewayError(
             f"TWS at {self.host}:{self.port} closed the connection during the handshake: allow "
             "this machine under Configure > API > Settings > Trusted IPs, and see whether TWS "
             "takes more clients.",
@@ -484,9 +505,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def _fail(self, failure: GatewayError) -> None:
         """Notes why the connection failed; the first reason stands."""
-        if self.failure is None:
-            self.failure = failure
-        self._settled.set()
+        with self._settling:
+            if self.failure is None:
+                self.failure = failure
+            self._settled.set()
 
     def _address(self) -> tuple[str, int, int]:
         return self.host, self.port, self.client_id
@@ -544,10 +566,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @never_raises
     def nextValidId(self, orderId: int) -> None:
         """The API is ready."""
-        self.next_order_id = orderId
-        self._set_state(ConnectionState.READY)
+        with self._settling:
+            if self.failure is not None:
+                return
+            self.next_order_id = orderId
+            self._set_state(ConnectionState.READY)
+            self._settled.set()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
-        self._settled.set()
 
     @never_raises
     def connectionClosed(self) -> None:
@@ -585,7 +610,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self._fail(GatewayError(line, accepted=True))
             self.disconnect()
             return
-        logger.log(code.level, "IBKR code %d: %s", number, line)
+        # About a request that is over; there is no ticker left to name.
+        over = not ticker and "{ticker}" in code.line and reqId != NO_VALID_ID
+        logger.log(logging.DEBUG if over else code.level, "IBKR code %d: %s", number, line)
         if ticker:
             with self.price_buffer_lock:
                 self.ticker_problems[ticker] = line
@@ -782,8 +809,8 @@ _ibkr_client: IBKRClient | None = None
 def get_ibkr_client(
     host: str | None = None, port: int | None = None, client_id: int | None = None
 ) -> IBKRClient:
-    """The process's one client, made at the first call. For scripts; a monitor that
-    reconnects needs a new `IBKRClient` each time.
+    """The process's one client, made at the first call, and anew once its connection
+    has failed or ended. For scripts.
 
     Parameters
     ----------
@@ -796,7 +823,7 @@ def get_ibkr_client(
         A variable's value is wrong.
     """
     global _ibkr_client
-    if _ibkr_client is None:
+    if _ibkr_client is None or _ibkr_client.failure is not None:
         settings = Settings.from_environment()
         _ibkr_client = IBKRClient(
             host=settings.ibkr_host if host is None else host,
