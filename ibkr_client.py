@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 
 from ibapi import comm
 from ibapi.client import EClient
-from ibapi.const import UNSET_DECIMAL, UNSET_DOUBLE
+from ibapi.const import NO_VALID_ID, UNSET_DECIMAL, UNSET_DOUBLE
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
 from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
@@ -55,8 +55,8 @@ WATCH_EVERY_S: Final = 1.0
 # A ticker for which TWS has no line free, or fails, is asked for again after this.
 PARKED_S: Final = 20.0
 MAX_TICKS_PER_TICKER: Final = 5000
-# Above this a size is no number of shares.
-MAX_VOLUME: Final = 2**63
+# From here on a size is no number of shares but a gateway's way to say "missing".
+MAX_VOLUME: Final = 2**31 - 1
 
 # Market data types as TWS numbers them.
 LIVE: Final = 1
@@ -165,6 +165,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # Why the connection failed or ended; the monitor hands it on to the next client.
         self.failure: GatewayError | None = None
         self._settled = threading.Event()
+        # An attempt either becomes ready or fails.
+        self._settling = threading.RLock()
         self._messages: Iterator[bytes | None] = iter(())
         # time.monotonic() of the last data of any subscription.
         self.last_data_at = -math.inf
@@ -241,14 +243,18 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             True once the API is ready. False leaves the reason in `failure`
             and one line in the log, unless `failure` held the same before.
         """
+        if self.api_thread is not None:
+            raise RuntimeError("An IBKRClient is for one connection only; make a new one.")
         logger.debug("Connecting to TWS at %s:%d, client_id=%d", *self._address())
         known = self.failure
         self.failure = None
         self._set_state(ConnectionState.CONNECTING)
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
-        if not self._settled.wait(CONNECT_TIMEOUT_S):
-            self._fail(self._silence())
+        self._settled.wait(CONNECT_TIMEOUT_S)
+        with self._settling:
+            if not self._settled.is_set():
+                self._fail(self._silence())
         if self.failure is None:
             return True
         self.disconnect()
@@ -270,8 +276,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.clientId = clientId
         try:
             connection = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
-        except OSError as problem:
-            reason = problem.strerror or str(problem)
+        except (OSError, UnicodeError) as problem:  # UnicodeError: no host can be called that
+            reason = getattr(problem, "strerror", None) or str(problem)
             line = CODES[502].line.format(host=host, port=port)
             raise GatewayError(f"{line} ({reason})", accepted=False) from problem
         self.conn = TwsSocket(connection)
@@ -319,10 +325,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         try:
             self.connect(self.host, self.port, self.client_id)
             self.run()
+            if not self.connected:
+                raise self._closed_early()
         except GatewayError as failure:
             self._fail(failure)
         except (OSError, ValueError) as problem:
-            self._fail(GatewayError(f"The connection to TWS broke: {problem}.", accepted=True))
+            logger.debug("The connection broke: %s", problem)
+            self._fail(
+                GatewayError(f"The connection to TWS broke: {problem}.", accepted=True)
+                if self.connected
+                else self._closed_early()
+            )
         except Exception:
             logger.exception("The API thread failed; the connection ends.")
         finally:
@@ -350,7 +363,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             ) from problem
         except OSError as problem:
             logger.debug("The handshake broke: %s", problem)
-        raise GatewayError(
+        raise self._closed_early()
+
+    def _closed_early(self) -> GatewayError:
+        return GatewayError(
             f"TWS at {self.host}:{self.port} closed the connection during the handshake: allow "
             "this machine under Configure > API > Settings > Trusted IPs, and see whether TWS "
             "takes more clients.",
@@ -374,9 +390,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def _fail(self, failure: GatewayError) -> None:
         """Notes why the connection failed; the first reason stands."""
-        if self.failure is None:
-            self.failure = failure
-        self._settled.set()
+        with self._settling:
+            if self.failure is None:
+                self.failure = failure
+            self._settled.set()
 
     def _address(self) -> tuple[str, int, int]:
         return self.host, self.port, self.client_id
@@ -440,8 +457,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @never_raises
     def nextValidId(self, orderId: int) -> None:
         """The API is ready."""
-        self.next_order_id = orderId
-        self._set_state(ConnectionState.READY)
+        with self._settling:
+            if self.failure is not None:
+                return
+            self.next_order_id = orderId
+            self._set_state(ConnectionState.READY)
+            self._settled.set()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
         if self.market_data_type != LIVE:
             self.reqMarketDataType(self.market_data_type)
@@ -450,7 +471,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 "minutes late.",
                 self.market_data_type,
             )
-        self._settled.set()
 
     @never_raises
     def connectionClosed(self) -> None:
@@ -485,7 +505,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         now = time.monotonic()
         again = now - self._told_at.get(told, -math.inf) < code.again_s
         self._told_at[told] = now if not again else self._told_at[told]
-        logger.log(logging.DEBUG if again else code.level, "IBKR code %d: %s", number, line)
+        # About a request that is over there is no ticker left to name.
+        over = not ticker and "{ticker}" in code.line and reqId != NO_VALID_ID
+        level = logging.DEBUG if again or over else code.level
+        logger.log(level, "IBKR code %d: %s", number, line)
         if ticker:
             with self.price_buffer_lock:
                 self.ticker_problems[ticker] = line
@@ -551,9 +574,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self._probed = True
             self.reqCurrentTime()
         if now - self._recovered_at >= RECOVERY_S:
-            for ticker in self._silent_since(self._recovered_at):
-                self._ask(ticker)
+            since_s = now - self._recovered_at
             self._recovered_at = math.inf
+            for ticker, silence_s in self._silences(now).items():
+                if silence_s > since_s:
+                    self._ask(ticker)
         if in_trading_hours(datetime.now(UTC)):
             self._ask_for_the_silent(now)
 
@@ -561,22 +586,27 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if now - self.last_data_at > SILENT_S:
             # None has data; that is no single subscription's fault.
             return
-        for ticker in self._silent_since(now - SILENT_S) - self._without_data:
+        for ticker, silence_s in self._silences(now).items():
             asks = self._silent_asks.get(ticker, 0)
-            since = now - self._heard_at[self.ticker_to_reqid[ticker]]
-            if since >= min(MAX_SILENT_S, SILENT_S * 2**asks):
+            if silence_s < SILENT_S:
+                self._silent_asks.pop(ticker, None)
+            elif silence_s >= min(MAX_SILENT_S, SILENT_S * 2**asks):
                 self._silent_asks[ticker] = asks + 1
                 logger.warning(
                     "%s has had no data for %.0f s while others have; it is asked for again.",
                     ticker,
-                    since,
+                    silence_s,
                 )
                 self._ask(ticker)
 
-    def _silent_since(self, moment: float) -> set[str]:
+    def _silences(self, now: float) -> dict[str, float]:
+        """For how many seconds each subscription that could have data has had none."""
         with self.price_buffer_lock:
-            requests = dict(self.ticker_to_reqid)
-        return {t for t, req_id in requests.items() if self._heard_at.get(req_id, moment) < moment}
+            return {
+                ticker: now - self._heard_at[req_id]
+                for ticker, req_id in self.ticker_to_reqid.items()
+                if ticker not in self._without_data
+            }
 
     def _mark_stale(self, reason: str) -> None:
         self.stale_reason = reason
@@ -874,8 +904,8 @@ _ibkr_client: IBKRClient | None = None
 def get_ibkr_client(
     host: str | None = None, port: int | None = None, client_id: int | None = None
 ) -> IBKRClient:
-    """The process's one client, made at the first call. For scripts; a monitor that
-    reconnects needs a new `IBKRClient` each time.
+    """The process's one client, made at the first call, and anew once its connection
+    has failed or ended. For scripts.
 
     Parameters
     ----------
@@ -888,7 +918,7 @@ def get_ibkr_client(
         A variable's value is wrong.
     """
     global _ibkr_client
-    if _ibkr_client is None:
+    if _ibkr_client is None or _ibkr_client.failure is not None:
         settings = Settings.from_environment()
         _ibkr_client = IBKRClient(
             host=settings.ibkr_host if host is None else host,

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-# TWS takes 50 messages a second from all its clients, and then cuts the connection.
-MAX_SENDS_PER_S: Final = 45
-SLOW_SENDS_PER_S: Final = 20
+# TWS takes 50 messages a second, as it counts them when they arrive, and then
+# cuts the connection. So many at once and then evenly spaced, they stay below
+# that even if the network holds some back for a tenth of a second.
+MAX_SENDS_AT_ONCE: Final = 10
+MAX_SENDS_PER_S: Final = 35
+SLOW_SENDS_PER_S: Final = 10
 # `messages` comes back at least this often, also when nothing arrives.
 BREATH_S: Final = 1.0
 # The largest message that answers a request of newshead's is far below it.
@@ -39,7 +42,8 @@ class TwsSocket:
         self._outbox: deque[bytes] = deque()
         self._unsent = b""
         self._sends_per_s = MAX_SENDS_PER_S
-        self._sent_at: deque[float] = deque(maxlen=MAX_SENDS_PER_S)
+        # When the messages sent so far would have gone out one by one.
+        self._paced_to = 0.0
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -63,7 +67,6 @@ class TwsSocket:
     def slow_down(self) -> None:
         """Sends fewer messages a second from now on. API thread."""
         self._sends_per_s = SLOW_SENDS_PER_S
-        self._sent_at = deque(self._sent_at, maxlen=SLOW_SENDS_PER_S)
 
     def messages(self) -> Iterator[bytes | None]:
         """Whole messages as they arrive, until either side ends the connection; None after a
@@ -120,9 +123,10 @@ class TwsSocket:
         while self._unsent or self._outbox:
             if not self._unsent:
                 now = time.monotonic()
-                if len(self._sent_at) == self._sends_per_s and now - self._sent_at[0] < 1.0:
-                    return 1.0 - (now - self._sent_at[0])
-                self._sent_at.append(now)
+                early = self._paced_to - now - (MAX_SENDS_AT_ONCE - 1) / self._sends_per_s
+                if early > 0:
+                    return early
+                self._paced_to = max(self._paced_to, now) + 1 / self._sends_per_s
                 self._unsent = self._outbox.popleft()
             try:
                 self._unsent = self._unsent[self._connection.send(self._unsent) :]

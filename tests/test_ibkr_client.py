@@ -6,7 +6,6 @@ import logging
 import math
 import random
 import socket
-import struct
 import sys
 import threading
 import time
@@ -152,10 +151,10 @@ def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def seed() -> Iterator[int]:
+def seed() -> int:
     number = random.randrange(2**32)
     print(f"seed {number}")  # noqa: T201 -- pytest shows it when the test fails
-    yield number
+    return number
 
 
 # Connecting
@@ -181,7 +180,8 @@ def test_it_connects_in_each_form_of_the_protocol(
         assert lines(caplog) == []
 
 
-def test_the_state_shows_how_far_an_attempt_has_come(short_timeout: None) -> None:
+@pytest.mark.usefixtures("short_timeout")
+def test_the_state_shows_how_far_an_attempt_has_come() -> None:
     with serving() as thread:
         thread.gateway.handshake = Handshake.SILENT
         client = IBKRClient(HOST, thread.gateway.port)
@@ -583,7 +583,7 @@ def test_a_share_class_is_asked_for_as_ibkr_writes_it_and_rows_keep_the_news_nam
 
 @every_form
 def test_update_subscriptions_asks_for_what_is_new_and_cancels_what_is_not_needed(
-    server_version: int,
+    server_version: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     tickers = ["AAPL", "MSFT", "NVDA", "TSLA"]
     with (
@@ -595,6 +595,10 @@ def test_update_subscriptions_asks_for_what_is_new_and_cancels_what_is_not_neede
         client.update_subscriptions({"AAPL", "MSFT"})
         client.update_subscriptions({"AAPL", "NVDA", "TSLA"})
         assert client.active_subscriptions == {"AAPL", "NVDA", "TSLA"}
+        assert [line for line in lines(caplog, logging.INFO) if "active" in line] == [
+            "Subscriptions: +2 -0 = 2 active",
+            "Subscriptions: +2 -1 = 3 active",
+        ]
         until(lambda: len(thread.gateway.requests) == 6)
         assert [request[2:5] for request in thread.gateway.requests[3:4]] == [
             ("cancelMktData", msft, "")
@@ -831,11 +835,19 @@ def test_garbage_ends_the_connection_with_one_line_and_nothing_else(
         connected(thread, "AAPL") as client,
     ):
         thread.call(thread.gateway.raw, garbage(server_version), client_id=10)
-        # A wrong length shows only when more has come.
-        trade(thread, "AAPL", 271.5, 100)
+
+        def cut_off() -> bool:
+            # A wrong length shows only when more has come.
+            trade(thread, "AAPL", 271.5, 100)
+            return not client.connected
+
+        until(cut_off)
         assert ended(client)
-        assert not client.connected
-        assert lines(caplog) == [f"IBKR connection closed. {client.failure}"]
+        # The library may say more of its own, by codes: 505 unknown message, 508 bad message.
+        codes = ("IBKR code 505: ", "IBKR code 508: ")
+        own = [line for line in lines(caplog) if not line.startswith(codes)]
+        assert own == [f"IBKR connection closed. {client.failure}"]
+        assert lines(caplog, logging.ERROR) == []
         assert client.failure is not None
         assert client.failure.accepted
         trade(thread, "AAPL", 272.0, 100)
@@ -931,17 +943,17 @@ FAILURES: dict[
     "closes after its version": (
         lambda: a_handshake(Handshake.CLOSE_AFTER_VERSION),
         True,
-        ("TWS ended it", "see whether TWS restarts"),
+        CLOSED,
     ),
 }
 
 
+@pytest.mark.usefixtures("short_timeout")
 @pytest.mark.parametrize(("answering", "accepted", "parts"), FAILURES.values(), ids=FAILURES)
 def test_a_failed_connection_gives_false_and_one_line_with_cause_and_remedy(
     answering: Callable[[], AbstractContextManager[tuple[str, int]]],
     accepted: bool,
     parts: tuple[str, ...],
-    short_timeout: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with answering() as (host, port):
@@ -979,16 +991,22 @@ def test_a_failure_is_not_logged_again_while_it_stays_the_same(
         assert len(lines(caplog, logging.ERROR)) == 1
 
 
-def test_a_client_that_failed_before_says_so_at_the_next_attempt_too() -> None:
-    with nothing_listens() as (host, port):
-        client = IBKRClient(host, port)
-        assert client.connect_and_run() is False
+@pytest.mark.usefixtures("short_timeout")
+def test_a_client_that_was_connected_before_never_takes_that_for_a_new_connection() -> None:
+    with serving() as thread:
+        client = IBKRClient(HOST, thread.gateway.port)
+        assert client.connect_and_run() is True
+        client.disconnect_safely()
+        thread.gateway.handshake = Handshake.SILENT
         with suppress(RuntimeError):  # it may refuse to be used again
             assert client.connect_and_run() is False
+            assert "says nothing" in str(client.failure)
+        assert ended(client)
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_an_attempt_that_was_given_up_never_becomes_ready_later(
-    short_timeout: None, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     encoder = Encoder(176)
     with socket.create_server((HOST, 0)) as listener:
@@ -1008,8 +1026,9 @@ def test_an_attempt_that_was_given_up_never_becomes_ready_later(
         assert "ready" not in " ".join(lines(caplog, ALL_LEVELS))
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_an_answer_that_comes_while_the_attempt_is_given_up_does_not_make_it_ready(
-    short_timeout: None, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     given_up = threading.Event()
 
@@ -1065,13 +1084,23 @@ def test_a_dropped_connection_is_noticed_and_logged_once_with_the_reason(
         assert client.subscribe_ticker("MSFT") is False
 
 
-def test_ticks_before_the_end_of_the_connection_are_kept() -> None:
-    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
-        trade(thread, "AAPL", 271.5, 100)
-        until(came(client, "AAPL", 271.5))
-        thread.call(thread.gateway.drop)
+@every_form
+def test_ticks_that_come_just_before_the_end_of_the_connection_are_kept(
+    server_version: int,
+) -> None:
+    with (
+        serving("AAPL", server_version=server_version) as thread,
+        connected(thread, "AAPL") as client,
+    ):
+        gateway = thread.gateway
+
+        def tell_and_leave() -> None:
+            gateway.burst("AAPL", range(1, 101), 100)
+            gateway.drop()
+
+        thread.call(tell_and_leave)
         assert ended(client)
-        assert buffered(client, "AAPL") == [(271.5, 100)]
+        assert buffered(client, "AAPL") == [(price, 100) for price in range(1, 101)]
 
 
 @every_form
@@ -1089,8 +1118,9 @@ def test_disconnect_safely_cancels_all_subscriptions_and_ends_the_thread(
         assert client.api_thread is not None
         assert not client.api_thread.is_alive()
         assert not client.connected
-        # It would take 1 s if it waited for an answer, and 2 s if it gave up waiting.
         assert took_s < 2
+        # The end is not blamed on TWS.
+        assert str(client.failure) == "newshead ended it."
         until(lambda: not thread.gateway.sessions)
         cancelled = [r.req_id for r in thread.gateway.requests if r.kind == "cancelMktData"]
         assert sorted(cancelled) == ids
@@ -1145,7 +1175,7 @@ def test_disconnect_safely_may_be_called_by_price_callback(
         until(lambda: requested(thread, "reqMktData"))
         trade(thread, "AAPL", 271.5, 100)
         assert ended(client)
-        assert requested(thread, "cancelMktData") == [""]
+        until(lambda: requested(thread, "cancelMktData") == [""])
         assert lines(caplog) == []
 
 
@@ -1165,7 +1195,7 @@ def test_requests_are_paced_below_what_tws_takes_in_a_second() -> None:
     for _ in range(3):
         with serving(*symbols) as thread, connected(thread) as client:
             client.update_subscriptions(set(symbols))
-            until(lambda: len(requested(thread, "reqMktData")) == len(symbols))  # noqa: B023
+            until(lambda: len(requested(thread, "reqMktData")) == len(symbols))
             assert requested(thread, "reqMktData") == symbols
             at = [request.at for request in thread.gateway.requests]
             # A little more than a second, since the way to a real TWS is not always as long.
