@@ -588,9 +588,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             return
         for ticker, silence_s in self._silences(now).items():
             asks = self._silent_asks.get(ticker, 0)
-            if silence_s < SILENT_S:
-                self._silent_asks.pop(ticker, None)
-            elif silence_s >= min(MAX_SILENT_S, SILENT_S * 2**asks):
+            if silence_s >= min(MAX_SILENT_S, SILENT_S * 2**asks):
                 self._silent_asks[ticker] = asks + 1
                 logger.warning(
                     "%s has had no data for %.0f s while others have; it is asked for again.",
@@ -623,6 +621,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _heard(self, req_id: int) -> None:
         now = time.monotonic()
         self._heard_at[req_id] = self.last_data_at = now
+        if self._silent_asks:
+            with self.price_buffer_lock:
+                self._silent_asks.pop(self.reqid_to_ticker.get(req_id, ""), None)
         if self.state is ConnectionState.STALE and now - self._stale_at > RECOVERY_S:
             self._data_flows()
 
