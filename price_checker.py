@@ -139,7 +139,7 @@ class ContinuousPriceMonitor:
         # time.monotonic() of the last data, of since when some is awaited, and
         # whether its absence was told; the begin of the present gap.
         self._data_at = -math.inf
-        self._awaited_since = -math.inf
+        self._awaited_since = math.inf
         self._blind = False
         self._gap_began: datetime | None = None
 
@@ -345,8 +345,8 @@ class ContinuousPriceMonitor:
         if client.stale_reason:
             return client.stale_reason
         problems = client.get_ticker_problems()
-        for ticker in sorted(self.active_tickers & problems.keys()):
-            return problems[ticker]
+        if self.active_tickers <= problems.keys():
+            return problems[min(self.active_tickers)]
         if not in_trading_hours(datetime.now(UTC)):
             return "the US market is closed (it is open from 04:00 to 20:00 New York time)."
         return "IBKR sends nothing: a holiday, a trading halt, or nobody trades these stocks."

@@ -1,17 +1,23 @@
 """The price monitor at work: real ticks over a real socket into the real engine behind HTTP."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from monitoring import (
+    CYCLE_S,
+    rate,
+    requested,
+    rows,
+    running,
+    tracked,
+    trade_each_slot,
+    until,
+)
 
 import clickhouse_manager
 import price_checker
@@ -19,123 +25,10 @@ from clickhouse_manager import ClickHouseManager, Outcome
 from ibkr_client import GatewayError
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
 from settings import Settings
-from simulator import Gateway, Market
+from simulator import Gateway
 from triggers import TriggerFolder
 
-DEADLINE_S = 20.0
-CYCLE_S = 0.5
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as running:
-        yield running
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with Gateway(Market(symbols=["ABCD", "EFGH", "BRK B"])) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(tmp_path: Path, server: ClickHouseServer, gateway: Gateway) -> Settings:
-    return Settings(
-        ibkr_port=gateway.port,
-        clickhouse_host=server.host,
-        clickhouse_port=server.port,
-        trigger_folder=tmp_path / "triggers",
-        log_folder=tmp_path / "logs",
-    )
-
-
-@pytest.fixture
-def database(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
-    """An empty database, and the test's own way into it."""
-    server.clear_faults()
-    manager = ClickHouseManager(settings)
-    manager.connect()
-    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
-    manager.create_tables()
-    yield manager
-    server.clear_faults()
-    manager.close()
-
-
-@pytest.fixture(autouse=True)
-def short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(price_checker, "CYCLE_S", CYCLE_S)
-
-
-@contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[ContinuousPriceMonitor]:
-    """A monitor at work, connected, and ended in order."""
-    monitor = ContinuousPriceMonitor(settings)
-    work = asyncio.create_task(monitor.start())
-    try:
-        await asyncio.wait(
-            {work, asyncio.ensure_future(monitor.ready_event.wait())},
-            timeout=DEADLINE_S,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if work.done():
-            await work
-        yield monitor
-    finally:
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-
-
-async def until(condition: Callable[[], Any], what: str) -> Any:
-    """What `condition` gives once it is true."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        await asyncio.sleep(0.01)
-    pytest.fail(f"{what} did not come about within {DEADLINE_S:.0f} s")
-
-
-def requested(gateway: Gateway, kind: str = "reqMktData") -> list[str]:
-    return [request.symbol for request in gateway.requests if request.kind == kind]
-
-
-async def tracked(gateway: Gateway, settings: Settings, ticker: str = "ABCD") -> None:
-    """A trigger for `ticker`, and its subscription seen at the gateway."""
-    before = len(requested(gateway))
-    TriggerFolder(settings.trigger_folder).write(ticker)
-    await until(lambda: len(requested(gateway)) > before, "a subscription")
-
-
-def rows(database: ClickHouseManager, table: str = "price_tracking") -> list[dict[str, Any]]:
-    order = "timestamp, _block_number, _part_offset"
-    return list(
-        database.client.query(f"SELECT * FROM News.{table} ORDER BY {order}").named_results()
-    )
-
-
-def rate(database: ClickHouseManager, ticker: str, recommendation: str, **columns: Any) -> None:
-    """A row of breaking_news."""
-    values = {
-        "ticker": ticker,
-        "headline": f"{ticker} in the news",
-        "content_hash": f"{ticker}{time.time_ns()}",
-        "sentiment": "positive",
-        "recommendation": recommendation,
-        "confidence": "high",
-        # Older than a start looks back, so that only a trigger makes it active.
-        "detected_at": datetime.now(UTC) - timedelta(minutes=10),
-        **columns,
-    }
-    database.client.insert("News.breaking_news", [list(values.values())], column_names=list(values))
-
-
-async def trade_each_slot(gateway: Gateway, ticker: str, prices: list[float]) -> None:
-    """One trade in each slot."""
-    for price in prices:
-        await asyncio.sleep(CYCLE_S - time.time() % CYCLE_S + CYCLE_S / 4)
-        gateway.trade(ticker, price, 100)
+pytestmark = pytest.mark.usefixtures("short_cycles")
 
 
 async def test_a_trigger_leads_to_ticks_rated_rows_an_alert_and_a_price_move(

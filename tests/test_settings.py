@@ -1,6 +1,7 @@
 """The environment variables: their defaults, their checks and `.env.example`."""
 
 import os
+from datetime import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ VARIABLES = [
     "IBKR_HOST",
     "IBKR_PORT",
     "IBKR_CLIENT_ID",
+    "IBKR_MARKET_DATA_TYPE",
     "CLICKHOUSE_HOST",
     "CLICKHOUSE_PORT",
     "CLICKHOUSE_USER",
@@ -20,6 +22,7 @@ VARIABLES = [
     "CLICKHOUSE_SECURE",
     "CLICKHOUSE_PATH",
     "BENZINGA_API_KEY",
+    "SESSION_ROLL",
 ]
 
 
@@ -34,6 +37,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ibkr_host="127.0.0.1",
         ibkr_port=7497,
         ibkr_client_id=10,
+        ibkr_market_data_type=1,
         clickhouse_host="",
         clickhouse_port=8123,
         clickhouse_user="default",
@@ -41,6 +45,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         clickhouse_secure=False,
         clickhouse_path=Path("data/clickhouse"),
         benzinga_api_key="",
+        session_roll=time(4, 0),
         trigger_folder=Path("triggers"),
         log_folder=Path("logs"),
     )
@@ -56,6 +61,8 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("IBKR_PORT", " 65535 ", 65535),
         ("IBKR_CLIENT_ID", "0", 0),
         ("IBKR_CLIENT_ID", "2147483647", 2147483647),
+        ("IBKR_MARKET_DATA_TYPE", "1", 1),
+        ("IBKR_MARKET_DATA_TYPE", "3", 3),
         ("CLICKHOUSE_HOST", "db.example", "db.example"),
         ("CLICKHOUSE_PORT", "9123", 9123),
         ("CLICKHOUSE_USER", "news", "news"),
@@ -68,6 +75,9 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("CLICKHOUSE_SECURE", "0", False),
         ("CLICKHOUSE_PATH", "/data/ch", Path("/data/ch")),
         ("BENZINGA_API_KEY", "k-1", "k-1"),
+        ("SESSION_ROLL", "03:30", time(3, 30)),
+        ("SESSION_ROLL", "off", None),
+        ("SESSION_ROLL", "OFF", None),
     ],
 )
 def test_each_variable_is_read_from_the_environment(
@@ -95,7 +105,9 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
             ("IBKR_CLIENT_ID", text)
             for text in ("abc", "-1", "2147483648", "1.5", "0x10", "\u0661", "²")
         ),
+        *(("IBKR_MARKET_DATA_TYPE", text) for text in ("0", "2", "4", "live", "\u0661")),
         *(("CLICKHOUSE_SECURE", text) for text in ("maybe", "2", "truee", "-")),
+        *(("SESSION_ROLL", text) for text in ("24:00", "4", "04:60", "never", "-1:00")),
         *(
             pytest.param(
                 name,
@@ -185,9 +197,11 @@ def test_the_example_file_shows_each_variable_with_its_default() -> None:
         "IBKR_HOST": "127.0.0.1",
         "IBKR_PORT": "7497",
         "IBKR_CLIENT_ID": "10",
+        "IBKR_MARKET_DATA_TYPE": "1",
         "CLICKHOUSE_USER": "default",
         "CLICKHOUSE_SECURE": "false",
         "CLICKHOUSE_PATH": "data/clickhouse",
+        "SESSION_ROLL": "04:00",
     }
 
 

@@ -1,0 +1,135 @@
+"""What the tests of the monitor at work share: a gateway, a database behind HTTP, a monitor."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_server import ClickHouseServer
+
+import price_checker
+from clickhouse_manager import ClickHouseManager
+from price_checker import ContinuousPriceMonitor
+from settings import Settings
+from simulator import Gateway, Market
+from triggers import TriggerFolder
+
+DEADLINE_S = 20.0
+CYCLE_S = 0.5
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with Gateway(Market(symbols=["ABCD", "EFGH", "BRK B"])) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(tmp_path: Path, server: ClickHouseServer, gateway: Gateway) -> Settings:
+    return Settings(
+        ibkr_port=gateway.port,
+        clickhouse_host=server.host,
+        clickhouse_port=server.port,
+        trigger_folder=tmp_path / "triggers",
+        log_folder=tmp_path / "logs",
+    )
+
+
+@pytest.fixture
+def database(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
+    """An empty database, and the test's own way into it."""
+    server.clear_faults()
+    manager = ClickHouseManager(settings)
+    manager.connect()
+    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
+    manager.create_tables()
+    yield manager
+    server.clear_faults()
+    manager.close()
+
+
+@pytest.fixture
+def short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots of half a second."""
+    monkeypatch.setattr(price_checker, "CYCLE_S", CYCLE_S)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[ContinuousPriceMonitor]:
+    """A monitor at work, connected, and ended in order."""
+    monitor = ContinuousPriceMonitor(settings)
+    work = asyncio.create_task(monitor.start())
+    try:
+        await asyncio.wait(
+            {work, asyncio.ensure_future(monitor.ready_event.wait())},
+            timeout=DEADLINE_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if work.done():
+            await work
+        yield monitor
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+
+async def until(condition: Callable[[], Any], what: str) -> Any:
+    """What `condition` gives once it is true."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        await asyncio.sleep(0.01)
+    pytest.fail(f"{what} did not come about within {DEADLINE_S:.0f} s")
+
+
+def requested(gateway: Gateway, kind: str = "reqMktData") -> list[str]:
+    return [request.symbol for request in gateway.requests if request.kind == kind]
+
+
+async def tracked(gateway: Gateway, settings: Settings, ticker: str = "ABCD") -> None:
+    """A trigger for `ticker`, and its subscription seen at the gateway."""
+    before = len(requested(gateway))
+    TriggerFolder(settings.trigger_folder).write(ticker)
+    await until(lambda: len(requested(gateway)) > before, "a subscription")
+
+
+def rows(database: ClickHouseManager, table: str = "price_tracking") -> list[dict[str, Any]]:
+    order = "timestamp, _block_number, _part_offset"
+    return list(
+        database.client.query(f"SELECT * FROM News.{table} ORDER BY {order}").named_results()
+    )
+
+
+def rate(database: ClickHouseManager, ticker: str, recommendation: str, **columns: Any) -> None:
+    """A row of breaking_news."""
+    values = {
+        "ticker": ticker,
+        "headline": f"{ticker} in the news",
+        "content_hash": f"{ticker}{time.time_ns()}",
+        "sentiment": "positive",
+        "recommendation": recommendation,
+        "confidence": "high",
+        # Older than a start looks back, so that only a trigger makes it active.
+        "detected_at": datetime.now(UTC) - timedelta(minutes=10),
+        **columns,
+    }
+    database.client.insert("News.breaking_news", [list(values.values())], column_names=list(values))
+
+
+async def trade_each_slot(gateway: Gateway, ticker: str, prices: list[float]) -> None:
+    """One trade in each slot."""
+    for price in prices:
+        await asyncio.sleep(CYCLE_S - time.time() % CYCLE_S + CYCLE_S / 4)
+        gateway.trade(ticker, price, 100)

@@ -1,0 +1,847 @@
+"""The soak: the real newshead for 20 minutes among faults, and then the account of every trade.
+
+`make soak`. It runs `run_system.py` against a simulated gateway and a ClickHouse server of its
+own, breaks them one after the other, and kills the price monitor now and then. Each trade's price
+is unique, so each stored row is traced to the trade it came from. SOAK_SECONDS makes it shorter,
+SOAK_SEED repeats a run's market and faults; exit code 0 only if all was as it must be.
+
+Times are Unix seconds, but for those of the plan: seconds since the market's opening.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from clickhouse_server import ClickHouseServer
+
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager
+from settings import Settings
+from simulator import Gateway, GatewayThread, Market
+from simulator.wire import frame
+from triggers import TriggerFolder
+
+PROJECT: Final = Path(__file__).resolve().parent.parent
+CLIENT_ID: Final = 10
+SLOT_S: Final = 2
+WINDOW_S: Final = 60
+SERVER_VERSIONS: Final = (187, 203, 225)  # text, raw message ids, protobuf
+
+# How long newshead may take to be back: the gateway's reaction table of the specification.
+RECONNECT_S: Final = 10.0
+RESUBSCRIBE_S: Final = 5.0
+# A gateway that was silent for so long lost its connection. The next attempt may have begun
+# just before it spoke again: 9 s until that is given up, and the first pause of at most 3.6 s.
+LONG_SILENCE_S: Final = 19.0
+AFTER_SILENCE_S: Final = 16.0
+# A frame that never ends is noticed by the heartbeat's 20 s at the latest.
+STUCK_S: Final = 25.0
+# A new monitor's start, and the database's next attempt (3 s) before it.
+RESTART_S: Final = 12.0
+
+# Allowances for a busy machine. A trade reaches newshead within this time,
+TRAVEL_S: Final = 0.5
+# and where a thread here woke up later than that, no trade's time is certain.
+STALL_S: Final = 0.35
+# From a trigger to the subscription.
+TRIGGER_S: Final = 1.0
+# From a slot's end until its row is stored and judged.
+CYCLE_S: Final = 3.0
+STOP_S: Final = 8.0
+
+
+@dataclass
+class Fault:
+    """Something that went wrong on purpose.
+
+    `lead_s`: trades so shortly before it may be lost with it. `recovery_s`: after its end trades
+    may go by so long without a subscription; None if it costs no trade at all.
+    """
+
+    kind: str
+    begin: float
+    end: float
+    lead_s: float = TRAVEL_S
+    recovery_s: float | None = None
+    database: bool = False
+    kill: bool = False
+
+
+class Published(NamedTuple):
+    """A trade as it was published; `served`: newshead had a subscription for it."""
+
+    at: float
+    key: int
+    size: int
+    served: bool
+
+
+class Row(NamedTuple):
+    """A row of price_tracking."""
+
+    ticker: str
+    second: int
+    price: float
+    volume: int
+    source: str
+    recommendation: str
+
+    @property
+    def slot_end(self) -> int:
+        return self.second // SLOT_S * SLOT_S + SLOT_S
+
+
+@dataclass
+class Stock:
+    """A ticker, its part in the plan, and what became of it."""
+
+    ticker: str
+    begin_s: float
+    rating: str
+    rating_after_s: float
+    scores: list[float | None]
+    # (seconds since the opening, the price's key, size); the key is the price in millionths
+    # of a USD, whose last three digits count the trades.
+    script: list[tuple[float, int, int]]
+    triggered_at: float = float("inf")
+    rated_at: float = float("inf")
+    trades: list[Published] = field(default_factory=list)
+    asked_at: list[float] = field(default_factory=list)
+
+    @property
+    def priority(self) -> int:
+        score = self.scores[-1] if self.scores else None
+        return 3 if score is None else 1 if score >= 4 else 2
+
+
+def key_of(price: float) -> int:
+    return round(price * 1_000_000)
+
+
+def scripted(seed: str, number: int, begin_s: float) -> Stock:
+    """A stock with a random walk from shortly before its news until well after its window."""
+    dice = random.Random(f"{seed} {number}")
+    low, high = dice.choice([(0.37, 0.43), (10.3, 11.3), (0.5, 10.0), (0.5, 10.0)])
+    mills = round(dice.uniform(low, high) * 1000)
+    pause_s = dice.choice([0.35, 0.35, 0.35, 2.5])
+    jump_s = begin_s + dice.uniform(5, 50) if dice.random() < 0.6 else float("inf")
+    script: list[tuple[float, int, int]] = []
+    seconds = max(0.0, begin_s - 3)
+    while seconds < begin_s + 100:
+        if seconds >= jump_s:
+            jump_s = float("inf")
+            mills = round(mills * (1 + dice.uniform(0.04, 0.12)))
+        mills = max(300, round(mills * (1 + dice.gauss(0, 0.003))))
+        script.append((seconds, mills * 1000 + len(script) % 1000, len(script) + 1))
+        seconds += dice.uniform(0.2, 1.8) * pause_s
+    scores: list[list[float | None]] = [[], [5.0, None], [None, 4.0], [6.0, 3.9], [4.5]]
+    late = dice.uniform(5, 25) if dice.random() < 0.3 else 0.0
+    rating = dice.choice(["BUY", "BUY", "BUY", "HOLD"])
+    return Stock(f"S{number}", begin_s, rating, late, dice.choice(scores), script)
+
+
+class Soak:
+    """One run: the plan, everything that takes part in it, and the record of what happened."""
+
+    def __init__(self, seed: str, seconds: float, folder: Path) -> None:
+        self.seconds = seconds
+        self.settle_s = min(70.0, max(12.0, seconds / 10))
+        self.folder = folder
+        self.dice = random.Random(seed)
+        self.password = f"secret{self.dice.randrange(10**9)}"
+        begins, begin_s = [], 1.0
+        while begin_s < seconds:
+            begins.append(begin_s)
+            begin_s += self.dice.uniform(1, 12)
+        self.stocks = [scripted(seed, number, begin_s) for number, begin_s in enumerate(begins)]
+        self.by_ticker = {stock.ticker: stock for stock in self.stocks}
+        self.gateway = Gateway(
+            Market(symbols=self.by_ticker), server_version=self.dice.choice(SERVER_VERSIONS)
+        )
+        self.gateway_thread = GatewayThread(self.gateway)
+        self.server = ClickHouseServer(folder / "database", password=self.password)
+        self.faults: list[Fault] = []
+        self.stalls: list[tuple[float, float]] = []
+        # pid → (seconds of its life, RSS in MB, threads, open files) once a second
+        self.figures: dict[int, list[tuple[float, float, int, int]]] = defaultdict(list)
+        self.problems: list[str] = []
+        self.opening = self.stopped_at = float("inf")
+        self._dark = False
+        self._hold_news = False
+        self._ended = threading.Event()
+        # What newshead asked for, as far as it was looked at: request id → ticker.
+        self._served: dict[int, str] = {}
+        self._requests_seen = self._connections = 0
+
+    # --- The run ------------------------------------------------------------
+
+    def run(self) -> None:
+        """Runs everything, to the end of run_system.py."""
+        with self.server, self.gateway_thread, self._newshead() as newshead:
+            self._until(lambda: "Connected to IBKR" in self.output(), 60, "newshead's start")
+            self._store_scores()
+            loop = self.gateway_thread.call(asyncio.get_running_loop)
+            self.opening = time.time()
+            tape = asyncio.run_coroutine_threadsafe(self._publish(), loop)
+            threads = [
+                threading.Thread(target=work, args=arguments, daemon=True)
+                for work, *arguments in ((self._news,), (self._probe,), (self._watch, newshead.pid))
+            ]
+            for thread in threads:
+                thread.start()
+            self._break_things(newshead)
+            self._log("All faults are over.")
+            time.sleep(self.settle_s)
+            self._ended.set()
+            for thread in threads:
+                thread.join()
+            self._stop(newshead)
+            tape.cancel()
+            self._check_all()
+
+    @contextlib.contextmanager
+    def _newshead(self) -> Iterator[subprocess.Popen[bytes]]:
+        environment = dict(os.environ) | {
+            "CLICKHOUSE_HOST": self.server.host,
+            "CLICKHOUSE_PORT": str(self.server.port),
+            "CLICKHOUSE_PASSWORD": self.password,
+            "IBKR_HOST": "127.0.0.1",
+            "IBKR_PORT": str(self.gateway.port),
+            "IBKR_CLIENT_ID": str(CLIENT_ID),
+            "SESSION_ROLL": "off",
+        }
+        with (self.folder / "output").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, str(PROJECT / "run_system.py"), "--skip-list"],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def output(self) -> str:
+        """What newshead has printed so far."""
+        return (self.folder / "output").read_text(errors="replace")
+
+    def monitors(self) -> list[int]:
+        """The process ids of all price monitors so far."""
+        return [int(pid) for pid in re.findall(r"Price monitor started, pid=(\d+)", self.output())]
+
+    def _break_things(self, newshead: subprocess.Popen[bytes]) -> None:
+        """One fault after the other; after each a quiet phase, once newshead is back."""
+        scale = min(1.0, max(0.3, self.seconds / 300))
+        end = self.opening + self.seconds
+        plan: list[Callable[[float], Fault]] = []
+        while True:
+            time.sleep(max(2.5, self.dice.uniform(3, 14) * scale))
+            if newshead.poll() is not None:
+                raise RuntimeError(f"run_system.py ended by itself: {newshead.returncode}")
+            plan = plan or self._deck()
+            breaks, seconds = plan.pop(), max(2.0, self.dice.uniform(3, 15) * scale)
+            # The last monitor lives for a third of the run, so that its figures mean something.
+            last_third = time.time() > end - self.seconds / 3
+            if breaks in (self._kill, self._kill_without_database) and last_third:
+                continue
+            if time.time() + seconds > end:
+                return
+            self._log(f"{breaks.__name__.strip('_').replace('_', ' ')} begins.")
+            fault = breaks(seconds)
+            self.faults.append(fault)
+            self._log(f"{fault.kind} is over after {fault.end - fault.begin:.1f} s.")
+            if fault.recovery_s is not None:
+                self._until(self._is_back, fault.recovery_s + 2, f"recovery from {fault.kind}")
+
+    def _deck(self) -> list[Callable[[float], Fault]]:
+        deck = [
+            self._refuse,
+            self._hang,
+            self._slow,
+            self._error,
+            self._drop_answer,
+            self._crash_of_the_database,
+            self._restart_of_the_gateway,
+            self._silence,
+            self._drop,
+            self._farm,
+            self._offline_with_subscriptions_lost,
+            self._offline_with_subscriptions_kept,
+            self._clash,
+            self._garbage,
+            self._kill,
+            self._kill_without_database,
+        ]
+        if self.seconds >= 200:
+            deck.append(self._long_silence)
+        self.dice.shuffle(deck)
+        return deck
+
+    def _is_back(self) -> bool:
+        return self.gateway.has_client(CLIENT_ID)
+
+    def _stop(self, newshead: subprocess.Popen[bytes]) -> None:
+        self.stopped_at = time.time()
+        newshead.send_signal(signal.SIGTERM)
+        try:
+            code = newshead.wait(STOP_S)
+            self._log(f"Stopped within {time.time() - self.stopped_at:.1f} s.")
+            self._claim(code == 0, f"run_system.py ended with code {code}")
+        except subprocess.TimeoutExpired:
+            self.problems.append(f"run_system.py did not end within {STOP_S:.0f} s of SIGTERM")
+        left = [pid for pid in self.monitors() if Path(f"/proc/{pid}").exists()]
+        self._claim(not left, f"price monitors were left behind: {left}")
+
+    def _log(self, text: str) -> None:
+        print(f"{time.time() - self.opening:7.1f} s  {text}", flush=True)
+
+    def _claim(self, holds: bool, problem: str) -> None:
+        if not holds:
+            self.problems.append(problem)
+
+    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                self.problems.append(f"{what} took over {seconds:.0f} s")
+                self._log(self.problems[-1])
+                return
+            time.sleep(0.05)
+
+    # --- Market, news and figures, each in a thread of its own ---------------
+
+    async def _publish(self) -> None:
+        """Plays the stocks' scripts. Gateway's thread."""
+        tape = sorted((*trade, stock.ticker) for stock in self.stocks for trade in stock.script)
+        for seconds, key, size, ticker in tape:
+            await asyncio.sleep(self.opening + seconds - time.time())
+            if self._dark:
+                continue
+            self._follow_requests()
+            served = ticker in self._served.values() and not self.gateway.silent
+            published = Published(time.time(), key, size, served)
+            self.gateway.trade(ticker, key / 1_000_000, size)
+            self.by_ticker[ticker].trades.append(published)
+
+    def _follow_requests(self) -> None:
+        """Keeps account of newshead's subscriptions. Gateway's thread."""
+        offset = time.time() - time.monotonic()
+        for request in self.gateway.requests[self._requests_seen :]:
+            self._requests_seen += 1
+            if request.client_id != CLIENT_ID:
+                continue
+            if request.kind == "startApi":
+                self._connections += 1
+                self._served.clear()
+            elif request.kind == "reqMktData":
+                self._served[request.req_id] = request.symbol
+                self.by_ticker[request.symbol].asked_at.append(request.at + offset)
+            elif request.kind == "cancelMktData":
+                self._served.pop(request.req_id, None)
+        if not self._is_back():
+            self._served.clear()
+
+    def _news(self) -> None:
+        """Stores each stock's news, drops its trigger, and later some useless triggers."""
+        dice = random.Random(self.password)
+        triggers = TriggerFolder(self.folder / "triggers")
+        plan = [(stock.begin_s, stock, True) for stock in self.stocks]
+        again = (stock.begin_s + dice.uniform(10, 100) for stock in self.stocks)
+        plan += [(s, stock, False) for s, stock in zip(again, self.stocks, strict=True)]
+        for seconds, stock, first in sorted(plan, key=lambda each: each[0]):
+            while time.time() < self.opening + seconds or (first and self._hold_news):
+                if self._ended.wait(0.01):
+                    return
+            if first and time.time() < self.opening + self.seconds:
+                storing = threading.Thread(target=self._store_news, args=[stock], daemon=True)
+                storing.start()
+                # Without the database the trigger comes first.
+                storing.join(1.0)
+                stock.triggered_at = time.time()
+            if stock.triggered_at < float("inf"):
+                triggers.write(stock.ticker)
+
+    def _store_news(self, stock: Stock) -> None:
+        """Stores a stock's news, however often it takes, and a later analysis of it."""
+        for rating in ["HOLD", stock.rating] if stock.rating_after_s else [stock.rating]:
+            row = [stock.ticker, f"News of {stock.ticker}", stock.ticker, "positive", rating]
+            columns = ["ticker", "headline", "content_hash", "sentiment", "recommendation"]
+            while not self._ended.is_set():
+                with contextlib.suppress(*DATABASE_ERRORS), self._database() as database:
+                    database.client.insert("News.breaking_news", [row], column_names=columns)
+                    break
+                time.sleep(0.3)
+            if rating == stock.rating:
+                stock.rated_at = time.time()
+            elif self._ended.wait(stock.rating_after_s):
+                return
+
+    def _store_scores(self) -> None:
+        rows = [
+            [stock.ticker, 1_700_000_000 + order, score]
+            for stock in self.stocks
+            for order, score in enumerate(stock.scores)
+        ]
+        columns = ["ticker", "scraped_at", "strength_score"]
+        with self._database() as database:
+            database.client.insert(
+                "News.float_list_detailed_dedup",
+                rows,
+                column_names=columns,
+                column_type_names=["String", "DateTime", "Nullable(Float64)"],
+            )
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[ClickHouseManager]:
+        manager = ClickHouseManager(
+            Settings(
+                clickhouse_host=self.server.host,
+                clickhouse_port=self.server.port,
+                clickhouse_password=self.password,
+            )
+        )
+        manager.connect()
+        try:
+            yield manager
+        finally:
+            manager.close()
+
+    def _probe(self) -> None:
+        """Notes when the machine let a thread wait."""
+        before = time.time()
+        while not self._ended.wait(0.05):
+            now = time.time()
+            if now - before > 0.05 + STALL_S:
+                self.stalls.append((before, now))
+            before = now
+
+    def _watch(self, pid: int) -> None:
+        """Notes once a second what newshead's processes take."""
+        born: dict[int, float] = {}
+        while not self._ended.wait(1.0):
+            for each in (pid, self.monitors()[-1]):
+                age = time.monotonic() - born.setdefault(each, time.monotonic())
+                with contextlib.suppress(OSError, TypeError):
+                    status = Path(f"/proc/{each}/status").read_text()
+                    memory, threads = (
+                        int(re.search(rf"{name}:\s+(\d+)", status)[1])  # type: ignore[index]
+                        for name in ("VmRSS", "Threads")
+                    )
+                    files = len(list(Path(f"/proc/{each}/fd").iterdir()))
+                    self.figures[each].append((age, memory / 1024, threads, files))
+
+    # --- The faults ---------------------------------------------------------
+
+    def _with_fault(self, lasts_s: float, kind: str, **details: Any) -> Fault:
+        begin = time.time()
+        self.server.fault(kind, **details)
+        time.sleep(lasts_s)
+        self.server.clear_faults()
+        return Fault(kind, begin, time.time(), database=True)
+
+    def _refuse(self, seconds: float) -> Fault:
+        return self._with_fault(seconds, "refuse")
+
+    def _hang(self, seconds: float) -> Fault:
+        return self._with_fault(seconds, "hang")
+
+    def _slow(self, seconds: float) -> Fault:
+        return self._with_fault(seconds, "slow", seconds=self.dice.uniform(0.3, 3))
+
+    def _error(self, seconds: float) -> Fault:
+        code, text = self.dice.choice(
+            [(243, "Cannot reserve 1 MiB, not enough space"), (241, "Memory limit exceeded")]
+        )
+        match = self.dice.choice(["", "INSERT INTO", "SELECT"])
+        return self._with_fault(seconds, "error", code=code, text=text, match=match)
+
+    def _drop_answer(self, seconds: float) -> Fault:
+        return self._with_fault(seconds, "drop_answer", match=self.dice.choice(["", "INSERT INTO"]))
+
+    def _crash_of_the_database(self, seconds: float) -> Fault:
+        begin = time.time()
+        self.server.kill()
+        time.sleep(seconds)
+        self.server.start()
+        return Fault("crash of the database", begin, time.time(), database=True)
+
+    def _restart_of_the_gateway(self, seconds: float) -> Fault:
+        begin = time.time()
+        loop = self.gateway_thread.call(asyncio.get_running_loop)
+        asyncio.run_coroutine_threadsafe(self.gateway.stop(), loop).result()
+        time.sleep(seconds)
+        asyncio.run_coroutine_threadsafe(self.gateway.start(), loop).result()
+        return Fault("restart of the gateway", begin, time.time(), recovery_s=RECONNECT_S)
+
+    def _silence(self, seconds: float) -> Fault:
+        begin = time.time()
+        self.gateway.silent = True
+        time.sleep(seconds)
+        self.gateway.silent = False
+        recovery_s = 0.0 if seconds < LONG_SILENCE_S else AFTER_SILENCE_S
+        return Fault("silence", begin, time.time(), recovery_s=recovery_s)
+
+    def _long_silence(self, _seconds: float) -> Fault:
+        return self._silence(self.dice.uniform(21, 26))
+
+    def _drop(self, _seconds: float) -> Fault:
+        begin = time.time()
+        self.gateway_thread.call(self.gateway.drop)
+        return Fault("drop", begin, time.time(), recovery_s=RECONNECT_S)
+
+    def _tell(self, code: int, text: str) -> None:
+        self.gateway_thread.call(self.gateway.send_error, code, text)
+
+    def _farm(self, seconds: float) -> Fault:
+        begin = time.time()
+        for _ in range(self.dice.randint(1, 3)):
+            self._tell(2103, "Market data farm connection is broken:usfarm")
+            self._dark = True
+            time.sleep(seconds / 3)
+            self._dark = False
+            self._tell(2104, "Market data farm connection is OK:usfarm")
+            time.sleep(0.2)
+        return Fault("farm", begin, time.time())
+
+    def _offline_with_subscriptions_lost(self, seconds: float) -> Fault:
+        begin = time.time()
+
+        def lose() -> None:
+            self._follow_requests()
+            self._served.clear()
+            for session in self.gateway.sessions:
+                session._subscriptions.clear()  # noqa: SLF001 (as TWS does it, without a word)
+
+        self._tell(1100, "Connectivity between IBKR and Trader Workstation has been lost.")
+        self.gateway_thread.call(lose)
+        time.sleep(seconds)
+        self._tell(1101, "Connectivity has been restored - data lost.")
+        return Fault("1101", begin, time.time(), recovery_s=RESUBSCRIBE_S)
+
+    def _offline_with_subscriptions_kept(self, seconds: float) -> Fault:
+        begin = time.time()
+        self._tell(1100, "Connectivity between IBKR and Trader Workstation has been lost.")
+        self._dark = True
+        time.sleep(seconds)
+        self._dark = False
+        self._tell(1102, "Connectivity has been restored - data maintained.")
+        return Fault("1102", begin, time.time())
+
+    def _clash(self, seconds: float) -> Fault:
+        """Another client takes newshead's id as it loses its connection, and keeps it for 7 s at
+        most: newshead's second try may come just too early, its third within 7.2 s of that."""
+        begin = time.time()
+        hello, start = b"v100..187", b"71\x002\x00%d\x00\x00" % CLIENT_ID
+        with socket.create_connection(("127.0.0.1", self.gateway.port)) as other:
+            other.sendall(b"API\0" + frame(hello))
+            other.recv(100)
+            for session in list(self.gateway.sessions):
+                if session.client_id == CLIENT_ID:
+                    self.gateway_thread.call(session.drop)
+            other.sendall(frame(start))
+            time.sleep(min(seconds, 7.0))
+        time.sleep(0.1)
+        return Fault("clash", begin, time.time(), recovery_s=RECONNECT_S)
+
+    def _garbage(self, _seconds: float) -> Fault:
+        """Bytes that make no sense; newshead may ignore those that make a whole message."""
+        begin, connections = time.time(), self._connections
+        stuck = (60_000).to_bytes(4, "big") + b"17"
+        data = self.dice.choice(
+            [
+                b"\xff\xff\xff\xff",
+                frame(b"\0\0\x27\x0fxyz"),
+                frame(b"9999\0x\0"),
+                b"HTTP/1.1",
+                stuck,
+            ]
+        )
+        self.gateway_thread.call(self.gateway.raw, data)
+        deadline = begin + (STUCK_S if data == stuck else 1.0)
+        while time.time() < deadline and self._connections == connections:
+            time.sleep(0.05)
+        return Fault("garbage", begin, time.time(), recovery_s=RECONNECT_S)
+
+    def _kill(self, _seconds: float) -> Fault:
+        """SIGKILL of the price monitor: what was not stored is lost, two slots at the most."""
+        begin, monitors = time.time(), self.monitors()
+        os.kill(monitors[-1], signal.SIGKILL)
+        self._until(lambda: self.monitors() != monitors, 5, "the monitor's next start")
+        end = time.time()
+        return Fault("kill", begin, end, lead_s=2 * SLOT_S, recovery_s=RESTART_S, kill=True)
+
+    def _kill_without_database(self, seconds: float) -> Fault:
+        """The kept rows are lost as well. No news comes meanwhile: it could not be stored, and
+        the next monitor would not know of triggers that the last one took."""
+        self._hold_news = True
+        begin = time.time()
+        self.server.fault(self.dice.choice(["refuse", "hang", "drop_answer"]))
+        time.sleep(seconds / 2)
+        self._kill(0)
+        time.sleep(seconds / 2)
+        self.server.clear_faults()
+        self._hold_news = False
+        return Fault(
+            "kill without database",
+            begin,
+            time.time(),
+            lead_s=2 * SLOT_S,
+            recovery_s=RESTART_S,
+            database=True,
+            kill=True,
+        )
+
+    # --- The account --------------------------------------------------------
+
+    def _check_all(self) -> None:
+        with self._database() as database:
+            query = database.client.query
+            found = query(
+                "SELECT ticker, toUnixTimestamp(timestamp), price, volume, source, recommendation "
+                "FROM News.price_tracking ORDER BY ticker, timestamp, _block_number, _part_offset"
+            ).result_rows
+            alerts = query(
+                "SELECT ticker, toUnixTimestamp(timestamp), alert, price FROM News.news_alert"
+            ).result_rows
+            moves = query(
+                "SELECT ticker, toUnixTimestamp(current_price_timestamp) FROM News.price_move"
+            ).result_rows
+        rows: dict[str, list[Row]] = defaultdict(list)
+        for values in found:
+            rows[values[0]].append(Row(*values))
+        counts: Counter[str] = Counter()
+        self._claim(rows.keys() <= self.by_ticker.keys(), "there are rows of unknown tickers")
+        for stock in self.stocks:
+            self._check_rows(stock, rows[stock.ticker])
+            self._check_slots(stock, rows[stock.ticker], counts)
+        expected = self._check_alerts(rows, list(alerts), Counter(moves))
+        figures = self._check_figures()
+        self._check_log()
+        self._report(rows, counts, expected, len(alerts), figures)
+
+    def _excuse(self, trade: Published) -> str:
+        """What explains that newshead may not have got a trade, or not have stored it."""
+        for fault in self.faults:
+            if fault.recovery_s is not None:
+                in_fault = fault.begin - fault.lead_s <= trade.at <= fault.end
+                # Once newshead is subscribed again nothing is excused.
+                after = fault.end < trade.at <= fault.end + fault.recovery_s and not trade.served
+                if in_fault or after:
+                    return fault.kind
+        return "stall" if self._stalled(trade.at, trade.at) else ""
+
+    def _stalled(self, begin: float, end: float) -> bool:
+        return any(b - TRAVEL_S <= end and begin <= e + TRAVEL_S for b, e in self.stalls)
+
+    def _database_failed(self, begin: float, end: float) -> bool:
+        return any(f.database and f.begin <= end and begin <= f.end for f in self.faults)
+
+    def _check_rows(self, stock: Stock, rows: list[Row]) -> None:
+        """Every row is a trade of its slot, in order, with its size and rating, in the window."""
+        trades = {trade.key: trade for trade in stock.trades}
+        earlier: Row | None = None
+        for row in rows:
+            at = f"{stock.ticker} at {row.second - self.opening:.0f} s:"
+            trade = trades.get(key_of(row.price))
+            if trade is None or (row.volume, row.source) != (trade.size, "ibkr_last_trade"):
+                self.problems.append(f"{at} {row} is no trade ({trade})")
+                continue
+            # A new subscription is told the last trade, however old. Else it is of this second.
+            told_again = any(
+                row.second - TRAVEL_S <= asked < row.second + 1 for asked in stock.asked_at
+            )
+            on_time = row.second - TRAVEL_S <= trade.at < row.second + 1
+            late = trade.at < row.second and self._stalled(trade.at, row.second)
+            self._claim(on_time or told_again or late, f"{at} a trade of {trade.at:.1f}")
+            if earlier is not None:
+                self._claim(row.slot_end > earlier.slot_end, f"{at} a second row of one slot")
+                before = trades.get(key_of(earlier.price), trade)
+                in_order = trade.at > before.at or (told_again and trade is before)
+                self._claim(in_order, f"{at} an older trade than the row's before it")
+            earlier = row
+            # The rule for both: asked at the slot's end, unless the database could not say.
+            asked_in_vain = self._database_failed(row.slot_end - TRAVEL_S, row.slot_end + CYCLE_S)
+            in_window = row.slot_end - rows[0].second <= WINDOW_S
+            self._claim(in_window or asked_in_vain, f"{at} a row after its window")
+            if row.slot_end > stock.rated_at + TRAVEL_S and not asked_in_vain:
+                rated = row.recommendation == stock.rating
+                self._claim(rated, f"{at} rated {row.recommendation}, not {stock.rating}")
+            else:
+                self._claim(row.recommendation in ("HOLD", stock.rating), f"{at} wrong rating")
+
+    def _check_slots(self, stock: Stock, rows: list[Row], counts: Counter[str]) -> None:
+        """Each slot of the window in which a trade surely came has its row, with the newest."""
+        window_end = rows[0].second + WINDOW_S if rows else float("inf")
+        row_of = {row.slot_end: row for row in rows}
+        slots: dict[int, list[Published]] = defaultdict(list)
+        for trade in stock.trades:
+            # Before the subscription is there, and after SIGTERM, none is awaited.
+            awaited = trade.served or trade.at >= stock.triggered_at + TRIGGER_S
+            if awaited and trade.at < self.stopped_at - TRAVEL_S:
+                slots[int(trade.at // SLOT_S + 1) * SLOT_S].append(trade)
+        for slot_end, trades in slots.items():
+            if slot_end > window_end:
+                continue
+            excuses = [self._excuse(trade) for trade in trades]
+            # One at the slot's very end may count in the next.
+            sure = [
+                trade
+                for trade, excuse in zip(trades, excuses, strict=True)
+                if not excuse and trade.at <= slot_end - TRAVEL_S
+            ]
+            at = f"{stock.ticker} in the slot to {slot_end - self.opening:.1f} s:"
+            row = row_of.get(slot_end)
+            if sure:
+                counts["expected"] += 1
+                counts["found"] += row is not None
+                served = "" if sure[-1].served else ", and no subscription"
+                self._claim(row is not None, f"{at} {len(trades)} trades, no row{served}")
+                newest = row is None or sure[-1].key % 1000 <= key_of(row.price) % 1000
+                self._claim(newest, f"{at} the row is not the newest trade, {sure[-1]}")
+            elif row is None and (excuse := next(filter(None, excuses), "")):
+                counts[excuse] += 1
+
+    def _check_alerts(
+        self, rows: dict[str, list[Row]], alerts: list[Any], moves: Counter[Any]
+    ) -> int:
+        """The rule, in plain Python: every alert it gives is there once, and no other."""
+        expected: dict[tuple[str, int], Row] = {}
+        for ticker, own in rows.items():
+            if len(own) < 3:
+                continue
+            baseline = min(own[1].price, own[2].price)
+            for row in own[2:]:
+                if (
+                    (row.price - baseline) / baseline * 100 >= 5.0
+                    and row.second - own[0].second <= WINDOW_S
+                    and 0.40 <= row.price < 11.0
+                    and row.recommendation == "BUY"
+                ):
+                    expected.setdefault((ticker, row.second), row)
+        found = Counter((ticker, second) for ticker, second, _, _ in alerts)
+        for (ticker, second), times in (found | Counter(expected.keys())).items():
+            at = f"{ticker} at {second - self.opening:.0f} s:"
+            # The rows of the last slots are stored at SIGTERM, but not judged any more.
+            at_the_end = second >= self.stopped_at - SLOT_S - CYCLE_S
+            self._claim((ticker, second) in expected, f"{at} an alert that the rule does not give")
+            times = found[ticker, second]
+            self._claim(times == 1 or (at_the_end and not times), f"{at} {times} alerts")
+            told = moves[ticker, second]
+            # Alerts go into price_move after news_alert; a kill in between loses that.
+            killed = any(
+                f.kill and f.begin - CYCLE_S - SLOT_S <= second <= f.end for f in self.faults
+            )
+            excused = told == 0 and (killed or at_the_end)
+            self._claim(told == times or excused, f"{at} {told} price moves for {times} alerts")
+        for ticker, second, priority, price in alerts:
+            alert = expected.get((ticker, second))
+            right = alert and (priority, price) == (self.by_ticker[ticker].priority, alert.price)
+            self._claim(bool(right), f"the alert {ticker} {second} {priority} {price} is not right")
+        return len(expected)
+
+    def _check_figures(self) -> str:
+        """Memory, threads and files of the processes at the end are those of their first minute."""
+        lines = []
+        for pid, samples in self.figures.items():
+            name = "run_system" if pid not in self.monitors() else "monitor"
+            if name == "monitor" and pid != self.monitors()[-1]:
+                continue
+            grown_up = min(60.0, samples[-1][0] / 2)
+            first = [sample for sample in samples if sample[0] >= grown_up][:5]
+            # A thread or connection is always just at work; the quietest second counts.
+            begin, end = (
+                [min(figures) for figures in zip(*some, strict=True)]
+                for some in (first, samples[-5:])
+            )
+            limits = (float("inf"), begin[1] * 1.1 + 15, begin[2] + 2, begin[3] + 3)
+            what = ", ".join(
+                f"{label} {a:.0f} → {b:.0f}"
+                for label, a, b in zip(
+                    ("RSS MB", "threads", "files"), begin[1:], end[1:], strict=True
+                )
+            )
+            lines.append(f"{name}: {what} (at {begin[0]:.0f} and {end[0]:.0f} s of its life)")
+            within = all(b <= limit for b, limit in zip(end, limits, strict=True))
+            self._claim(within, f"it takes more and more, {lines[-1]}")
+        return "\n  ".join(lines)
+
+    def _check_log(self) -> None:
+        text = self.output() + (self.folder / "logs" / "newshead.log").read_text()
+        for wrong in ("Traceback", r"Cycle \d+ failed", "API thread failed", self.password):
+            hit = re.search(f".*{wrong}.*", text)
+            self._claim(hit is None, f"the log says {hit and hit[0]!r}")
+
+    def _report(
+        self,
+        rows: dict[str, list[Row]],
+        counts: Counter[str],
+        expected_alerts: int,
+        alerts: int,
+        figures: str,
+    ) -> None:
+        kinds = Counter(fault.kind for fault in self.faults)
+        excused = {kind: n for kind, n in counts.items() if kind not in ("expected", "found")}
+        gaps = [
+            later.second - earlier.second
+            for own in rows.values()
+            for earlier, later in itertools.pairwise(own)
+        ]
+        late = [int(s) for s in re.findall(r"This alert for \S+ comes (\d+) s late", self.output())]
+        published = sum(len(stock.trades) for stock in self.stocks)
+        served = sum(trade.served for stock in self.stocks for trade in stock.trades)
+        stored = sum(map(len, rows.values()))
+        print(
+            f"""
+  faults: {", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))}
+  kills of the monitor: {len(self.monitors()) - 1}; stalls of the machine: {len(self.stalls)}
+  tickers: {len(self.stocks)}; trades published: {published}, to a subscription: {served}
+  rows: {stored}; slots expected: {counts["expected"]}, found: {counts["found"]}
+  slots without a row, excused: {excused or "none"}
+  alerts expected: {expected_alerts}, found: {alerts}
+  late alerts: {len(late)}, up to {max(late, default=0)} s
+  longest gap between rows: {max(gaps, default=0)} s
+  {figures}""",
+            flush=True,
+        )
+
+
+def main() -> int:
+    seconds = float(os.environ.get("SOAK_SECONDS") or 1200)
+    seed = os.environ.get("SOAK_SEED") or str(random.randrange(10**6))
+    print(f"Soak: SOAK_SEED={seed} SOAK_SECONDS={seconds:.0f}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="newshead-soak-"))
+    soak = Soak(seed, seconds, folder)
+    soak.run()
+    if not soak.problems:
+        shutil.rmtree(folder)
+        print("  all as it must be")
+        return 0
+    print(f"  FAILED: {len(soak.problems)} problems; everything is kept in {folder}")
+    for problem in soak.problems[:40]:
+        print(f"  - {problem}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

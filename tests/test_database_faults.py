@@ -1,0 +1,262 @@
+"""The monitor outlives what ClickHouse does to it."""
+
+import asyncio
+import logging
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
+from zoneinfo import ZoneInfo
+
+import pytest
+from clickhouse_server import ClickHouseServer
+from monitoring import (
+    CYCLE_S,
+    rate,
+    requested,
+    rows,
+    running,
+    tracked,
+    trade_each_slot,
+    until,
+)
+
+import clickhouse_manager
+import price_checker
+from clickhouse_manager import ClickHouseManager, Outbox, PriceRow
+from price_checker import ContinuousPriceMonitor, next_roll_after
+from settings import Settings
+from simulator import Gateway
+from triggers import TriggerFolder
+
+pytestmark = pytest.mark.usefixtures("short_cycles")
+
+
+def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines about the database, as a trader sees them."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= logging.INFO and "ClickHouse" in record.getMessage()
+    ]
+
+
+async def test_a_killed_server_costs_no_row_once_it_is_back(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    prices = [3.0 + step / 100 for step in range(12)]
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", prices[:3])
+        await until(lambda: len(rows(database)) == 3, "the first rows")
+        await asyncio.to_thread(server.kill)
+        await trade_each_slot(gateway, "ABCD", prices[3:])
+        await asyncio.to_thread(server.start)
+        await until(lambda: len(rows(database)) == len(prices), "the kept rows")
+    assert [r["price"] for r in rows(database)] == prices
+    assert len(failures(caplog)) == 2
+    assert "rows are kept until it works" in failures(caplog)[0]
+    assert "works again" in failures(caplog)[1]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (243, "Cannot reserve 1.00 MiB, not enough space"),
+        (497, "newshead: Not enough privileges. To execute this query, it's necessary to have"),
+    ],
+)
+async def test_a_full_disk_and_missing_rights_are_one_line_and_are_mended_by_the_next_insert(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    text: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    prices = [3.0, 3.1, 3.2, 3.3]
+    async with running(settings):
+        await tracked(gateway, settings)
+        server.fault("error", match="INSERT INTO", code=code, text=text)
+        await trade_each_slot(gateway, "ABCD", prices)
+        await until(lambda: failures(caplog), "the line")
+        server.clear_faults()
+        await until(lambda: len(rows(database)) == len(prices), "the kept rows")
+    assert [r["price"] for r in rows(database)] == prices
+    assert len(failures(caplog)) == 2
+    assert text in failures(caplog)[0]
+
+
+async def test_a_table_dropped_by_hand_is_created_again(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", [3.0])
+        await until(lambda: rows(database), "the first row")
+        for table in ("price_tracking", "news_alert", "breaking_news", "price_move"):
+            database.client.command(f"DROP TABLE News.{table} SYNC")
+        await trade_each_slot(gateway, "ABCD", [3.1, 3.2])
+        # Until the table is back the test's own question fails too.
+        await asyncio.sleep(4 * CYCLE_S)
+        await until(lambda: len(rows(database)) == 2, "the rows after")
+    assert [r["price"] for r in rows(database)] == [3.1, 3.2]
+
+
+async def test_a_long_query_delays_neither_triggers_nor_ticks_nor_the_connection(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ibkr_client.HEARTBEAT_S", 0.5)
+    prices = [3.0 + step / 100 for step in range(20)]
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        client = monitor.ibkr_client
+        server.fault("slow", match="price_tracking", times=1, seconds=10)
+        await trade_each_slot(gateway, "ABCD", prices)
+        TriggerFolder(settings.trigger_folder).write("EFGH")
+        await until(lambda: requested(gateway) == ["ABCD", "EFGH"], "the second subscription")
+        await until(lambda: requested(gateway, "reqCurrentTime"), "a heartbeat")
+        await until(lambda: len(rows(database)) == len(prices), "a row for each slot")
+        assert monitor.ibkr_client is client
+    assert [r["price"] for r in rows(database)] == prices
+
+
+async def test_beyond_its_limit_the_oldest_kept_rows_are_given_up_and_counted(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(clickhouse_manager, "MAX_KEPT_ROWS", 3)
+    prices = [3.0 + step / 100 for step in range(8)]
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        server.fault("error", match="INSERT INTO", code=243, text="no space")
+        await trade_each_slot(gateway, "ABCD", prices)
+        await until(lambda: monitor.stats["price_checks"] == len(prices), "all rows made")
+        await asyncio.sleep(2 * CYCLE_S)
+        server.clear_faults()
+        await until(lambda: "given up for want of memory" in caplog.text, "the count")
+    assert [r["price"] for r in rows(database)] == prices[-3:]
+    assert caplog.text.count("from now on the oldest are given up") == 1
+    assert "5 rows were given up" in caplog.text
+
+
+async def test_alerts_come_through_an_outage_once(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager, server: ClickHouseServer
+) -> None:
+    rate(database, "ABCD", "BUY")
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", [2.0, 2.0001, 2.0])
+        server.fault("drop_answer", match="INSERT INTO News.news_alert", times=3)
+        server.fault("error", match="INSERT INTO News.price_move", times=2, code=243, text="full")
+        await trade_each_slot(gateway, "ABCD", [2.2, 2.21, 2.22, 2.23])
+        await until(lambda: len(rows(database)) == 7, "the rows")
+        await asyncio.sleep(4 * CYCLE_S)
+    alerts = Counter((a["ticker"], a["timestamp"]) for a in rows(database, "news_alert"))
+    moves = Counter(m["current_price_timestamp"] for m in rows(database, "price_move"))
+    assert alerts
+    assert set(alerts.values()) == {1}
+    assert sorted(moves.elements()) == sorted(timestamp for _, timestamp in alerts)
+
+
+async def test_the_session_rolls_over_once_nothing_is_tracked_and_loses_nothing(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(price_checker, "WINDOW_S", 2)
+    rolls = iter([datetime.now(UTC) + timedelta(seconds=1), None])
+    monkeypatch.setattr(price_checker, "next_roll_after", lambda *_: next(rolls))
+    rate(database, "ABCD", "BUY")
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", [1.0])
+        await asyncio.sleep(1.0)
+        assert rows(database), "it rolled over although a ticker was tracked"
+        # News that comes as the session rolls over, with its trigger behind it.
+        rate(database, "EFGH", "BUY", detected_at=datetime.now(UTC) + timedelta(seconds=5))
+        await until(lambda: "rows of breaking_news moved" in caplog.text, "the roll")
+        await until(lambda: requested(gateway, "cancelMktData"), "the end of the subscription")
+        assert rows(database) == []
+        assert [r["price"] for r in rows(database, "price_tracking_history")] == [1.0]
+        for ticker, price in (("ABCD", 2.0), ("EFGH", 3.0)):
+            await tracked(gateway, settings, ticker)
+            gateway.trade(ticker, price, 1)
+        await until(lambda: len(rows(database)) == 2, "rows of second windows")
+        assert monitor.active_tickers == {"ABCD", "EFGH"}
+    assert {r["ticker"]: r["recommendation"] for r in rows(database)} == {
+        "ABCD": "HOLD",
+        "EFGH": "BUY",
+    }
+    assert [r["ticker"] for r in rows(database, "breaking_news_history")] == ["ABCD"]
+
+
+@pytest.mark.parametrize(
+    ("now", "roll"),
+    [
+        # 09:00 UTC is 04:00 in New York in winter, 08:00 UTC in summer.
+        (datetime(2026, 12, 1, 8, 59, tzinfo=UTC), datetime(2026, 12, 1, 9, tzinfo=UTC)),
+        (datetime(2026, 12, 1, 9, 0, tzinfo=UTC), datetime(2026, 12, 2, 9, tzinfo=UTC)),
+        (datetime(2026, 7, 1, 7, 59, tzinfo=UTC), datetime(2026, 7, 1, 8, tzinfo=UTC)),
+        # The night the clocks go back.
+        (datetime(2026, 10, 31, 20, tzinfo=UTC), datetime(2026, 11, 1, 9, tzinfo=UTC)),
+    ],
+)
+def test_the_session_rolls_over_at_four_in_new_york(now: datetime, roll: datetime) -> None:
+    assert next_roll_after(now, time_of_day(4, 0)) == roll
+    assert next_roll_after(now.astimezone(ZoneInfo("Asia/Tokyo")), time_of_day(4, 0)) == roll
+    assert next_roll_after(now, None) is None
+
+
+async def test_a_monitor_that_waits_starts_once_the_server_is_there(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(price_checker, "RETRY_S", 0.3)
+    await asyncio.to_thread(server.stop)
+    monitor = ContinuousPriceMonitor(settings, wait=True)
+    work = asyncio.create_task(monitor.start())
+    await until(lambda: "Connection refused" in caplog.text, "the line")
+    await asyncio.sleep(1.0)
+    await asyncio.to_thread(server.start)
+    await tracked(gateway, settings)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert caplog.text.count("Connection refused") == 1
+    assert rows(database) == []
+
+
+def test_an_outbox_full_of_rows_never_gives_up_the_batch_being_stored(
+    database: ClickHouseManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clickhouse_manager, "MAX_KEPT_ROWS", 2)
+    outbox = Outbox()
+    for step in range(5):
+        at = datetime.now(UTC)
+        outbox.add([PriceRow(at, "ABCD", 1.0 + step, 1, "x", "neutral", "HOLD", "low")])
+    assert len(outbox) == 2
+    assert outbox.given_up == 3
+    outbox.flush(database.client)
+    assert [r["price"] for r in rows(database)] == [4.0, 5.0]

@@ -1,0 +1,1140 @@
+"""What TWS does to newshead: silence, restarts, codes, nonsense, floods; and what newshead makes
+of it, over real sockets and, where the monitor matters, in front of the real engine.
+
+That bursts which end on a full read are delivered whole, and what each code's line says, is
+shown in test_ibkr_client.py; that a gateway which is not there at the start ends price_checker.py
+in test_commands.py.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import resource
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_server import ClickHouseServer
+from test_ibkr_client import (
+    EXPECTED,
+    GIVES_UP,
+    HOST,
+    buffered,
+    came,
+    connected,
+    ended,
+    every_form,
+    lines,
+    requested,
+    serving,
+    trade,
+    until,
+    versions,
+)
+
+import ibkr_client
+import ibkr_codes
+import price_checker
+import tws_socket
+from clickhouse_manager import ClickHouseManager
+from ibkr_client import ConnectionState, GatewayError, IBKRClient
+from ibkr_codes import CODES, Reaction
+from price_checker import ContinuousPriceMonitor
+from settings import Settings
+from simulator import Gateway, GatewayThread, Handshake, Market
+from simulator.book import DELAYED
+from simulator.encode import Encoder
+from simulator.stocks import Stock
+from simulator.wire import frame
+
+DEADLINE_S = 20.0
+LAST, LAST_SIZE = 4, 5
+TICKERS = ["ABCD", "EFGH", "IJKL"]
+OWN_WORDS = "TWS's own words"
+
+
+def test_the_waits_that_the_tests_shorten_are_as_promised() -> None:
+    # A watch and a breath may pass before each step of the heartbeat.
+    steps_s = 2 * (ibkr_client.WATCH_EVERY_S + tws_socket.BREATH_S)
+    assert ibkr_client.HEARTBEAT_S + ibkr_client.ANSWER_S + steps_s < 30
+    assert ibkr_client.CONNECT_TIMEOUT_S < 15
+    assert (price_checker.RETRY_S, price_checker.MAX_RETRY_S) == (3.0, 60.0)
+    assert price_checker.BLIND_S == 15.0
+    assert CODES[10197].again_s == 15 * 60
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if request.node.name == test_the_waits_that_the_tests_shorten_are_as_promised.__name__:
+        return
+    for module, name, seconds in (
+        (tws_socket, "BREATH_S", 0.02),
+        (ibkr_client, "WATCH_EVERY_S", 0.02),
+        (ibkr_client, "RECOVERY_S", 0.3),
+        (ibkr_client, "PARKED_S", 0.3),
+        (price_checker, "CYCLE_S", 0.5),
+        (price_checker, "CONNECTION_CHECK_S", 0.02),
+        (price_checker, "SIGHT_CHECK_S", 0.02),
+        (price_checker, "RETRY_S", 0.3),
+        (price_checker, "MAX_RETRY_S", 1.2),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+
+
+@pytest.fixture(autouse=True)
+def market_hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Opens (True) or closes the market, whatever the time is; it is closed at first."""
+
+    def set_open(is_open: bool) -> None:
+        for module in (ibkr_client, price_checker):
+            monkeypatch.setattr(module, "in_trading_hours", lambda _: is_open)
+
+    set_open(False)
+    return set_open
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("ibkr_client", "price_checker"):
+        caplog.set_level(logging.DEBUG, logger=name)
+
+
+def logged(
+    caplog: pytest.LogCaptureFixture, part: str, level: int = logging.WARNING
+) -> list[logging.LogRecord]:
+    """The records, from a level on, whose line has a part."""
+    return [
+        record
+        for record in list(caplog.records)
+        if part in record.getMessage() and record.levelno >= level
+    ]
+
+
+def asked_at(gateway: Gateway, kind: str, symbol: str = "") -> list[float]:
+    return [
+        r.at
+        for r in list(gateway.requests)
+        if r.kind == kind and (not symbol or r.symbol == symbol)
+    ]
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [after - before for before, after in zip(times, times[1:], strict=False)]
+
+
+@contextmanager
+def ticking(thread: GatewayThread, *tickers: str) -> Iterator[None]:
+    """Trades of some tickers, again and again, in the background."""
+    done = threading.Event()
+
+    def play() -> None:
+        number = 0
+        while not done.wait(0.01):
+            number += 1
+            for ticker in tickers:
+                trade(thread, ticker, 10 + number % 100, 1)
+
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        yield
+    finally:
+        done.set()
+        player.join()
+
+
+def send_code(thread: GatewayThread, number: int, req_id: int = -1, text: str = OWN_WORDS) -> None:
+    thread.call(thread.gateway.send_error, number, text, req_id)
+
+
+# Silence with the socket open
+
+
+@pytest.mark.parametrize("state", [ConnectionState.READY, ConnectionState.STALE])
+def test_a_gateway_gone_silent_is_noticed_by_the_heartbeat_in_every_state(
+    state: ConnectionState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(ibkr_client, "ANSWER_S", 1.0)
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        if state is ConnectionState.STALE:
+            send_code(thread, 1100)
+        until(lambda: client.state is state)
+        thread.gateway.silent = True
+        began = time.monotonic()
+        assert ended(client)
+        print(f"noticed after {time.monotonic() - began:.2f} s of 0.5 + 1.0 s")  # noqa: T201
+        assert len(asked_at(thread.gateway, "reqCurrentTime")) >= 1
+        assert "says nothing" in str(client.failure)
+        assert client.failure is not None
+        assert client.failure.accepted
+
+
+@versions(176, 225)
+def test_a_quiet_gateway_that_answers_is_kept(
+    server_version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(ibkr_client, "ANSWER_S", 15.0)
+    with serving(server_version=server_version) as thread, connected(thread) as client:
+        until(lambda: len(asked_at(thread.gateway, "reqCurrentTime")) >= 5)
+        # Asked once per silence, not at each look.
+        assert min(gaps(asked_at(thread.gateway, "reqCurrentTime"))) > 0.05
+        assert client.connected
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["then quiet", "then a trickle of ticks"])
+def test_a_wrong_length_that_swallows_all_messages_is_noticed_by_the_heartbeat(
+    more: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.3)
+    monkeypatch.setattr(ibkr_client, "ANSWER_S", 0.6)
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        thread.call(thread.gateway.raw, (1_000_000).to_bytes(4, "big"))
+        with ticking(thread, *(["AAPL"] if more else [])):
+            assert ended(client)
+        assert "says nothing" in str(client.failure)
+
+
+# Codes
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        number
+        for number, (level, reaction, _) in EXPECTED.items()
+        if level > logging.DEBUG
+        # Those that end the connection come once, and so do the ends of an outage.
+        and reaction
+        not in (
+            Reaction.END_CONNECTION,
+            Reaction.STOP,
+            Reaction.RESUBSCRIBE_ALL,
+            Reaction.RESUBSCRIBE_SILENT,
+        )
+    ],
+)
+def test_a_code_that_is_repeated_is_told_once(
+    number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
+        req_id = client.ticker_to_reqid["AAPL"] if "AAPL" in EXPECTED[number][2] else -1
+        for _ in range(20):
+            send_code(thread, number, req_id)
+        trade(thread, "MSFT", 478.0, 100)
+        until(came(client, "MSFT", 478.0))
+        assert len(logged(caplog, f"IBKR code {number}: ")) == 1
+        assert len(logged(caplog, f"IBKR code {number}: ", logging.DEBUG)) == 20
+
+
+@pytest.mark.parametrize(
+    "number", [n for n, (_, reaction, _) in EXPECTED.items() if reaction is Reaction.PARK_TICKER]
+)
+def test_a_parked_ticker_is_asked_for_again_after_a_while_and_not_before(number: int) -> None:
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        first_id = client.ticker_to_reqid["AAPL"]
+        send_code(thread, number, first_id)
+        until(lambda: not client.active_subscriptions)
+        parked_at = time.monotonic()
+
+        def asked_again() -> bool:
+            client.update_subscriptions({"AAPL"})  # as each cycle of the monitor does
+            return len(requested(thread, "reqMktData")) > 1
+
+        until(asked_again)
+        assert time.monotonic() - parked_at > ibkr_client.PARKED_S - 0.1
+        assert client.ticker_to_reqid["AAPL"] != first_id
+        trade(thread, "AAPL", 271.5, 100)
+        until(came(client, "AAPL", 271.5))
+
+
+def test_a_request_id_in_use_is_replaced_and_the_one_that_has_it_not_cancelled() -> None:
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        first_id = client.ticker_to_reqid["AAPL"]
+        send_code(thread, 102, first_id)
+        until(lambda: len(requested(thread, "reqMktData")) == 2)
+        assert client.ticker_to_reqid["AAPL"] != first_id
+        assert requested(thread, "cancelMktData") == []
+        trade(thread, "AAPL", 271.5, 100)
+        until(came(client, "AAPL", 271.5))
+
+
+def test_request_ids_that_are_all_in_use_are_not_asked_for_without_end() -> None:
+    with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
+        for _ in range(10):
+            if (req_id := client.ticker_to_reqid.get("AAPL")) is None:
+                break
+            send_code(thread, 102, req_id)
+            trade(thread, "MSFT", price := time.time(), 1)
+            until(came(client, "MSFT", price))
+        assert requested(thread, "reqMktData").count("AAPL") <= 2
+
+
+def test_a_ticker_whose_request_is_invalid_is_not_asked_for_again() -> None:
+    with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL") as client:
+        send_code(thread, 321, client.ticker_to_reqid["AAPL"])
+        until(lambda: client.get_rejected_tickers() == {"AAPL"})
+        client.update_subscriptions({"AAPL", "MSFT"})
+        until(lambda: requested(thread, "reqMktData") == ["AAPL", "MSFT"])
+        assert client.active_subscriptions == {"MSFT"}
+
+
+def test_code_100_slows_down() -> None:
+    symbols = [f"T{number:02}" for number in range(25)]
+    with serving("AAPL", *symbols) as thread, connected(thread, "AAPL") as client:
+        send_code(thread, 100)
+        trade(thread, "AAPL", 271.5, 100)
+        until(came(client, "AAPL", 271.5))
+        client.update_subscriptions({"AAPL", *symbols})
+        until(lambda: len(requested(thread, "reqMktData")) == 26)
+        at = asked_at(thread.gateway, "reqMktData")[1:]
+        # 25 messages, ten of them at once. At full speed it is less than half of it.
+        assert at[-1] - at[0] > (25 - 10) / tws_socket.SLOW_SENDS_PER_S - 0.3
+
+
+def test_tickers_without_a_subscription_for_data_are_not_asked_for_while_others_are(
+    monkeypatch: pytest.MonkeyPatch, market_hours: Callable[[bool], None]
+) -> None:
+    market_hours(True)
+    monkeypatch.setattr(ibkr_client, "SILENT_S", 0.2)
+    unserved = {f"A{n}": n for n, (_, r, _) in EXPECTED.items() if r is Reaction.NO_DATA}
+    assert set(unserved.values()) == {354, 10089, 10168, 10186}
+    with (
+        serving("MSFT", "SILENT", *unserved) as thread,
+        connected(thread, "MSFT", "SILENT", *unserved) as client,
+    ):
+        for ticker, number in unserved.items():
+            send_code(thread, number, client.ticker_to_reqid[ticker])
+        until(lambda: client.get_ticker_problems().keys() == unserved.keys())
+        before = len(thread.gateway.requests)
+        with ticking(thread, "MSFT"):
+            until(lambda: requested(thread, "reqMktData").count("SILENT") >= 3)
+        again = {r.symbol for r in thread.gateway.requests[before:] if r.kind == "reqMktData"}
+        # An ask that was on its way when its code came counts for nothing.
+        assert again - {"SILENT"} == set()
+        assert client.active_subscriptions == {"MSFT", "SILENT", *unserved}
+
+
+def test_a_competing_session_is_told_again_only_after_its_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(ibkr_codes.CODES, 10197, CODES[10197]._replace(again_s=1.0))
+    with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
+        msft, aapl = client.ticker_to_reqid["MSFT"], client.ticker_to_reqid["AAPL"]
+        told_at = []
+        while len(told_at) < 2:
+            send_code(thread, 10197, msft)
+            send_code(thread, 10197, aapl)
+            time.sleep(0.01)
+            told_at = [record.created for record in logged(caplog, "IBKR code 10197")]
+        assert gaps(told_at)[0] > 0.9
+
+
+def test_a_ticker_that_a_competing_session_keeps_from_its_data_is_asked_for_again() -> None:
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        send_code(thread, 10197, client.ticker_to_reqid["AAPL"])
+
+        def asked_again() -> bool:
+            client.update_subscriptions({"AAPL"})
+            return len(requested(thread, "reqMktData")) > 1
+
+        until(asked_again)
+
+
+# Outages between TWS and IBKR
+
+
+def test_after_1101_all_is_subscribed_again_and_every_ticker_ticks() -> None:
+    symbols = [f"T{number:02}" for number in range(40)]
+    with serving(*symbols) as thread, connected(thread, *symbols) as client:
+        send_code(thread, 1100)
+        until(lambda: client.state is ConnectionState.STALE)
+        assert "lost its connection to IBKR" in client.stale_reason
+        before = dict(client.ticker_to_reqid)
+        began = time.monotonic()
+        send_code(thread, 1101)
+        with ticking(thread, *symbols):
+            until(lambda: client.price_buffer.keys() == set(symbols))
+        took_s = time.monotonic() - began
+        print(f"{len(symbols)} tickers tick again after {took_s:.2f} s")  # noqa: T201
+        assert took_s < 5
+        assert client.state is ConnectionState.READY
+        assert requested(thread, "reqMktData") == symbols * 2
+        assert not set(before.values()) & set(client.ticker_to_reqid.values())
+        assert requested(thread, "startApi") == [""]
+
+
+OUTAGES = [(1100, 1102), (2110, 1102), (2103, 2104)]
+
+
+@pytest.mark.parametrize(("lost", "restored"), OUTAGES)
+@pytest.mark.parametrize("others_flow", [False, True], ids=["all dark", "some flow meanwhile"])
+def test_after_an_outage_just_the_tickers_that_stay_silent_are_asked_for_again(
+    lost: int, restored: int, others_flow: bool
+) -> None:
+    with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
+        send_code(thread, lost)
+        until(lambda: client.state is ConnectionState.STALE)
+        assert OWN_WORDS in client.stale_reason
+        if others_flow:
+            with ticking(thread, "MSFT"):
+                until(lambda: client.state is ConnectionState.READY)
+        send_code(thread, restored)
+        with ticking(thread, "MSFT"):
+            until(lambda: requested(thread, "reqMktData").count("AAPL") == 2)
+            time.sleep(0.2)
+        assert client.state is ConnectionState.READY
+        assert client.stale_reason == ""
+        assert requested(thread, "reqMktData") == ["AAPL", "MSFT", "AAPL"]
+        assert requested(thread, "startApi") == [""]
+
+
+def test_a_farm_that_flaps_costs_neither_the_socket_nor_many_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        for _ in range(50):
+            send_code(thread, 2103)
+            send_code(thread, 2104)
+        trade(thread, "AAPL", 271.5, 100)
+        until(came(client, "AAPL", 271.5))
+        assert client.state is ConnectionState.READY
+        assert requested(thread, "startApi") == [""]
+        assert len(lines(caplog)) == 1
+
+
+def test_data_that_flows_while_stale_ends_it_but_not_what_was_on_its_way() -> None:
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        send_code(thread, 1100)
+        trade(thread, "AAPL", 1.0, 1)
+        until(came(client, "AAPL", 1.0))
+        assert client.state is ConnectionState.STALE
+        with ticking(thread, "AAPL"):
+            until(lambda: client.state is ConnectionState.READY)
+        assert client.stale_reason == ""
+
+
+def test_stale_is_connected_and_takes_subscriptions() -> None:
+    with serving("AAPL") as thread, connected(thread) as client:
+        send_code(thread, 2103)
+        until(lambda: client.state is ConnectionState.STALE)
+        assert client.connected
+        assert client.subscribe_ticker("AAPL")
+        until(lambda: requested(thread, "reqMktData") == ["AAPL"])
+
+
+# Listings
+
+AMBIGUOUS = "The contract description specified for AAPL is ambiguous."
+
+
+@every_form
+def test_of_an_ambiguous_ticker_the_us_listing_is_asked_for_and_found_once(
+    server_version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.ambiguous = {"AAPL"}
+        with connected(thread) as client:
+            client.subscribe_ticker("AAPL")
+            until(lambda: len(requested(thread, "reqMktData")) == 2)
+            trade(thread, "AAPL", 271.5, 100)
+            until(came(client, "AAPL", 271.5))
+            asked = [
+                (r.kind, r.detail) for r in thread.gateway.requests if r.kind.startswith("reqM")
+            ]
+            assert asked == [("reqMktData", ""), ("reqMktData", "NASDAQ")]
+            # Asked anew, it is clear already which one is meant.
+            send_code(thread, 1101)
+            until(lambda: len(requested(thread, "reqMktData")) == 3)
+            trade(thread, "AAPL", 272.5, 100)
+            until(came(client, "AAPL", 272.5))
+            assert requested(thread, "reqContractDetails") == ["AAPL"]
+            assert len(logged(caplog, "AAPL is taken to be the one on", logging.INFO)) <= 1
+            assert logged(caplog, "ambiguous") == []
+
+
+@every_form
+def test_an_ambiguous_ticker_without_a_us_listing_is_dropped_and_named(
+    server_version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        serving("AAPL", server_version=server_version) as thread,
+        connected(thread, "AAPL") as client,
+    ):
+        gateway = thread.gateway
+
+        def ambiguous_then_silent() -> None:
+            gateway.send_error(200, AMBIGUOUS, client.ticker_to_reqid["AAPL"])
+            gateway.silent = True  # else it would answer the question itself
+
+        thread.call(ambiguous_then_silent)
+        until(lambda: requested(thread, "reqContractDetails"))
+        (req_id,) = [r.req_id for r in gateway.requests if r.kind == "reqContractDetails"]
+        gateway.silent = False
+        encoder = Encoder(server_version)
+        listings = [Stock("AAPL", 1, "EBS", "X"), Stock("AAPL", 2, "LSE", "Y")]
+        answer = b"".join(encoder.contract_details(req_id, each) for each in listings)
+        thread.call(gateway.raw, answer + encoder.contract_details_end(req_id))
+        until(lambda: client.get_rejected_tickers() == {"AAPL"})
+        assert client.active_subscriptions == set()
+        assert [record.levelname for record in logged(caplog, "AAPL")] == ["ERROR"]
+        assert "None of the listings of AAPL is a US one" in lines(caplog)[0]
+
+
+def test_a_us_listing_that_is_ambiguous_too_is_dropped_without_a_second_question(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        send_code(thread, 200, client.ticker_to_reqid["AAPL"], AMBIGUOUS)
+        until(lambda: len(requested(thread, "reqMktData")) == 2)
+        send_code(thread, 200, client.ticker_to_reqid["AAPL"], AMBIGUOUS)
+        until(lambda: client.get_rejected_tickers() == {"AAPL"})
+        assert requested(thread, "reqContractDetails") == ["AAPL"]
+        assert len(logged(caplog, "AAPL", logging.ERROR)) == 1
+
+
+# Subscriptions that stay silent
+
+
+def test_a_subscription_silent_while_others_tick_is_asked_for_with_a_growing_pause_until_it_ticks(
+    monkeypatch: pytest.MonkeyPatch,
+    market_hours: Callable[[bool], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    market_hours(True)
+    silent_s = 0.25
+    monkeypatch.setattr(ibkr_client, "SILENT_S", silent_s)
+    with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
+        with ticking(thread, "MSFT"):
+            until(lambda: len(asked_at(thread.gateway, "reqMktData", "AAPL")) == 4)
+            trade(thread, "AAPL", 271.5, 100)
+            until(came(client, "AAPL", 271.5))
+            heard_at = time.monotonic()
+            until(lambda: len(asked_at(thread.gateway, "reqMktData", "AAPL")) == 5)
+        *at, last = asked_at(thread.gateway, "reqMktData", "AAPL")
+        for number, gap_s in enumerate(gaps(at)):
+            assert gap_s > 0.8 * silent_s * 2**number
+        # It would be eight times SILENT_S if it went on growing.
+        assert last - heard_at < 6 * silent_s
+        assert requested(thread, "reqMktData").count("MSFT") == 1
+        told = logged(caplog, "AAPL has had no data for")
+        assert len(told) == 4
+        assert logged(caplog, "MSFT has had no data") == []
+
+
+@pytest.mark.parametrize("why", ["the market is closed", "none ticks"])
+def test_a_silent_subscription_is_left_alone_when(
+    why: str, monkeypatch: pytest.MonkeyPatch, market_hours: Callable[[bool], None]
+) -> None:
+    market_hours(why == "none ticks")
+    monkeypatch.setattr(ibkr_client, "SILENT_S", 0.1)
+    flowing = [] if why == "none ticks" else ["MSFT"]
+    with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT"):
+        with ticking(thread, *flowing):
+            time.sleep(1.0)
+        assert requested(thread, "reqMktData") == ["AAPL", "MSFT"]
+
+
+# Delayed data
+
+
+@versions(176, 225)
+def test_delayed_trades_are_taken_with_their_own_sizes_where_they_are_asked_for(
+    server_version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving("AAPL", "MSFT", server_version=server_version) as thread:
+        thread.gateway.delayed_only = {"AAPL"}
+        client = IBKRClient(HOST, thread.gateway.port, market_data_type=3)
+        assert client.connect_and_run()
+        client.update_subscriptions({"AAPL", "MSFT"})
+        until(lambda: len(requested(thread, "reqMktData")) == 2)
+        for price, size in [(271.5, 100), (271.25, 7), (271.5, 30)]:
+            trade(thread, "AAPL", price, size)
+        trade(thread, "MSFT", 478.0, 5)
+        until(came(client, "MSFT", 478.0))
+        assert buffered(client, "AAPL") == [(271.5, 100), (271.25, 7), (271.5, 30)]
+        sources = {
+            ticker: {tick["source"] for tick in ticks}
+            for ticker, ticks in client.get_and_clear_buffer().items()
+        }
+        assert sources == {"AAPL": {"ibkr_delayed_last"}, "MSFT": {"ibkr_last_trade"}}
+        assert len(logged(caplog, "15 minutes late: the account has no live")) == 1
+        client.disconnect_safely()
+
+
+def test_delayed_data_is_asked_for_before_any_ticker_is_and_the_start_says_it_is_late(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving("AAPL") as thread:
+        client = IBKRClient(HOST, thread.gateway.port, market_data_type=3)
+        subscribed = threading.Event()
+
+        def hold_up(record: logging.LogRecord) -> bool:
+            # On the API thread, as soon as it says that it is connected.
+            if record.getMessage().startswith("Connected to IBKR"):
+                subscribed.wait(DEADLINE_S)
+            return True
+
+        logger = logging.getLogger("ibkr_client")
+        logger.addFilter(hold_up)
+        try:
+            assert client.connect_and_run()
+            assert client.subscribe_ticker("AAPL")
+            subscribed.set()
+            until(lambda: len(thread.gateway.requests) == 3)
+        finally:
+            logger.removeFilter(hold_up)
+        kinds = [(request.kind, request.detail) for request in thread.gateway.requests]
+        assert kinds[1:] == [("reqMarketDataType", "3"), ("reqMktData", "")]
+        assert [r.levelname for r in logged(caplog, "DELAYED DATA")] == ["WARNING"]
+        assert logged(caplog, "15 minutes late")
+        client.disconnect_safely()
+
+
+def test_delayed_trades_are_not_taken_where_live_data_is_asked_for() -> None:
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        encoder = Encoder(client.serverVersion())
+        req_id = client.ticker_to_reqid["AAPL"]
+        delayed = encoder.tick_price(req_id, DELAYED[LAST], 9.0, "100")
+        delayed += encoder.tick_size(req_id, DELAYED[LAST_SIZE], "100")
+        thread.call(thread.gateway.raw, delayed)
+        trade(thread, "AAPL", 271.5, 7)
+        until(came(client, "AAPL", 271.5))
+        assert buffered(client, "AAPL") == [(271.5, 7)]
+        assert requested(thread, "reqMarketDataType") == []
+
+
+# The monitor
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with Gateway(Market(symbols=TICKERS)) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(tmp_path: Path, server: ClickHouseServer, gateway: Gateway) -> Settings:
+    return Settings(
+        ibkr_port=gateway.port,
+        clickhouse_host=server.host,
+        clickhouse_port=server.port,
+        trigger_folder=tmp_path / "triggers",
+        log_folder=tmp_path / "logs",
+    )
+
+
+@pytest.fixture(autouse=True)
+def database(request: pytest.FixtureRequest) -> Iterator[ClickHouseManager | None]:
+    """An empty database for each test that has settings, and the test's own way into it."""
+    if "settings" not in request.fixturenames:
+        yield None
+        return
+    manager = ClickHouseManager(request.getfixturevalue("settings"))
+    manager.connect()
+    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
+    manager.create_tables()
+    yield manager
+    manager.close()
+
+
+@contextlib.asynccontextmanager
+async def at_work(
+    settings: Settings, *, wait: bool = True
+) -> AsyncIterator[ContinuousPriceMonitor]:
+    """A monitor at work, ended in order; what ends it by itself is raised."""
+    monitor = ContinuousPriceMonitor(settings, wait=wait)
+    work = asyncio.create_task(monitor.start())
+    try:
+        yield monitor
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+
+async def come(condition: Callable[[], Any], what: str) -> Any:
+    """What `condition` gives once it is true."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        await asyncio.sleep(0.01)
+    pytest.fail(f"{what} did not come about within {DEADLINE_S:.0f} s")
+
+
+def trigger(settings: Settings, *tickers: str) -> None:
+    settings.trigger_folder.mkdir(exist_ok=True)
+    for ticker in tickers:
+        path = settings.trigger_folder / f"immediate_{ticker}_{time.time_ns()}.json"
+        path.with_suffix(".tmp").write_text(f'{{"ticker": "{ticker}"}}')
+        path.with_suffix(".tmp").rename(path)
+
+
+async def tracked(gateway: Gateway, settings: Settings, *tickers: str) -> None:
+    """Triggers, and their subscriptions seen at the gateway."""
+    trigger(settings, *tickers)
+    for ticker in tickers:
+        await come(lambda t=ticker: asked_at(gateway, "reqMktData", t), f"the request for {ticker}")  # type: ignore[misc]
+
+
+async def ticks_flow(gateway: Gateway, monitor: ContinuousPriceMonitor, ticker: str) -> None:
+    """Trades until the monitor has taken a tick."""
+    before = monitor.stats["ibkr_ticks_received"]
+    price = 1.0
+    deadline = time.monotonic() + DEADLINE_S
+    while monitor.stats["ibkr_ticks_received"] == before:
+        assert time.monotonic() < deadline, "no tick came through"
+        gateway.trade(ticker, price := price + 0.001, 10)
+        await asyncio.sleep(0.02)
+
+
+def newest_prices(database: ClickHouseManager) -> dict[str, float]:
+    query = "SELECT ticker, argMax(price, timestamp) FROM News.price_tracking GROUP BY ticker"
+    return dict(database.client.query(query).result_rows)
+
+
+def cycles(caplog: pytest.LogCaptureFixture) -> int:
+    return len(logged(caplog, "Cycle ", logging.DEBUG))
+
+
+async def test_a_refused_connection_is_tried_at_an_even_pace_until_the_gateway_comes_up(
+    settings: Settings, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    await gateway.stop()
+    async with at_work(settings) as monitor:
+        trigger(settings, "ABCD")
+        attempts = "Connecting to TWS"
+        await come(lambda: len(logged(caplog, attempts, logging.DEBUG)) >= 7, "seven attempts")
+        pauses = gaps([r.created for r in logged(caplog, attempts, logging.DEBUG)])
+        assert min(pauses) > 0.9 * price_checker.RETRY_S
+        # Doubled from attempt to attempt, the last would be 64 times the first.
+        assert pauses[-1] < 10 * price_checker.RETRY_S
+        assert len(logged(caplog, "No connection to IBKR")) == 1
+        began = time.monotonic()
+        await gateway.start()
+        await come(lambda: asked_at(gateway, "reqMktData", "ABCD"), "the subscription")
+        print(f"tracking {time.monotonic() - began:.2f} s after the gateway's start")  # noqa: T201
+        assert time.monotonic() - began < 10
+        await ticks_flow(gateway, monitor, "ABCD")
+        assert logged(caplog, "There is no data from IBKR") == []
+
+
+async def test_an_accepted_connection_that_fails_is_tried_with_doubling_pauses(
+    settings: Settings, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    await gateway.stop()
+    accepted_at: list[float] = []
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted_at.append(time.monotonic())
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, HOST, gateway.port), at_work(settings):
+        await come(lambda: len(accepted_at) >= 6, "six attempts")
+    for number, pause in enumerate(gaps(accepted_at)):
+        planned_s = min(price_checker.MAX_RETRY_S, price_checker.RETRY_S * 2**number)
+        assert pause > 0.75 * planned_s
+    assert len(logged(caplog, "closed the connection during the handshake")) == 1
+
+
+async def test_connections_that_are_lost_as_soon_as_they_are_ready_are_tried_with_pauses(
+    settings: Settings, gateway: Gateway
+) -> None:
+    async def cut_off() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            gateway.drop()
+
+    async with at_work(settings):
+        cutting = asyncio.create_task(cut_off())
+        await come(lambda: len(asked_at(gateway, "startApi")) >= 5, "five connections")
+        cutting.cancel()
+    pauses = gaps(asked_at(gateway, "startApi"))
+    assert min(pauses) > 0.75 * price_checker.RETRY_S
+    assert pauses[3] > 1.5 * price_checker.RETRY_S
+
+
+async def test_a_killed_gateway_that_comes_back_is_served_by_a_new_client_and_the_gap_is_told(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with at_work(settings) as monitor:
+        await tracked(gateway, settings, "ABCD")
+        await ticks_flow(gateway, monitor, "ABCD")
+        first = monitor.ibkr_client
+        killed = datetime.now(UTC)
+        await gateway.stop()
+        cycles_before = cycles(caplog)
+        await come(lambda: not monitor.ibkr_connected, "the end")
+        trigger(settings, "EFGH")
+        await come(lambda: "EFGH" in monitor.active_tickers, "the trigger, without a gateway")
+        await come(lambda: cycles(caplog) > cycles_before + 3, "cycles, without a gateway")
+        gateway.requests.clear()
+        began = time.monotonic()
+        await gateway.start()
+        await come(lambda: len(asked_at(gateway, "reqMktData")) == 2, "the subscriptions")
+        gateway.trade("ABCD", 7.5, 1)
+        gateway.trade("EFGH", 8.5, 1)
+        back = datetime.now(UTC)
+        await come(lambda: newest_prices(database) == {"ABCD": 7.5, "EFGH": 8.5}, "the rows")
+        print(f"rows {time.monotonic() - began:.2f} s after the gateway's return")  # noqa: T201
+        assert time.monotonic() - began < 10
+        assert monitor.ibkr_client is not first
+        assert monitor.stats["ibkr_reconnections"] == 1
+    (gap,) = logged(caplog, "There is no data from IBKR")
+    begin, end = re.findall(r"\d\d:\d\d:\d\d", gap.getMessage())
+    assert begin in seconds_around(killed)
+    assert end in seconds_around(back)
+
+
+def seconds_around(at: datetime) -> set[str]:
+    return {f"{at + timedelta(seconds=shift):%H:%M:%S}" for shift in (-1, 0, 1)}
+
+
+async def test_a_gateway_gone_silent_is_left_for_a_new_connection_and_the_gap_begins_with_silence(
+    settings: Settings,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 2.0)
+    monkeypatch.setattr(ibkr_client, "ANSWER_S", 2.0)
+    async with at_work(settings) as monitor:
+        await tracked(gateway, settings, "ABCD")
+        await ticks_flow(gateway, monitor, "ABCD")
+        fell_silent = datetime.now(UTC)
+        gateway.silent = True
+        await come(lambda: not monitor.ibkr_connected, "the heartbeat's alarm")
+        gateway.silent = False
+        await come(lambda: len(asked_at(gateway, "reqMktData", "ABCD")) == 2, "the subscription")
+        await ticks_flow(gateway, monitor, "ABCD")
+    assert len(logged(caplog, "says nothing since")) == 1
+    (gap,) = logged(caplog, "There is no data from IBKR")
+    assert re.findall(r"\d\d:\d\d:\d\d", gap.getMessage())[0] in seconds_around(fell_silent)
+
+
+async def test_a_client_id_taken_at_a_reconnect_is_waited_for(
+    settings: Settings, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with at_work(settings) as monitor:
+        await tracked(gateway, settings, "ABCD")
+        # Handshakes fail until the other one is about to take the id; it may take two tries.
+        for _ in range(10):
+            gateway.handshake = Handshake.CLOSE
+            gateway.drop()
+            await come(lambda: not monitor.ibkr_connected, "the end")
+            gateway.handshake = Handshake.NORMAL
+            other = IBKRClient(HOST, gateway.port, settings.ibkr_client_id)
+            if await asyncio.to_thread(other.connect_and_run):
+                break
+        caplog.clear()
+        attempts = len(asked_at(gateway, "startApi"))
+        in_use = f"Client id {settings.ibkr_client_id} is in use"
+        await come(lambda: len(asked_at(gateway, "startApi")) >= attempts + 4, "attempts")
+        pauses = gaps(asked_at(gateway, "startApi")[attempts:])
+        assert min(pauses) > 0.75 * price_checker.RETRY_S
+        assert pauses[-1] > 1.5 * price_checker.RETRY_S
+        assert len(logged(caplog, in_use)) == 1
+        assert "IBKR_CLIENT_ID" in logged(caplog, in_use)[0].getMessage()
+        await asyncio.to_thread(other.disconnect_safely)
+        await come(lambda: monitor.ibkr_connected, "the connection once the id is free")
+        await ticks_flow(gateway, monitor, "ABCD")
+
+
+async def test_a_client_id_in_use_at_the_start_ends_a_monitor_that_does_not_wait(
+    settings: Settings, gateway: Gateway
+) -> None:
+    other = IBKRClient(HOST, gateway.port, settings.ibkr_client_id)
+    assert await asyncio.to_thread(other.connect_and_run)
+    with pytest.raises(GatewayError, match=r"Client id 10 is in use .*IBKR_CLIENT_ID"):
+        await ContinuousPriceMonitor(settings).start()
+    await asyncio.to_thread(other.disconnect_safely)
+
+
+async def test_nothing_that_makes_no_sense_ends_the_monitor(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(ibkr_client, "ANSWER_S", 1.0)
+    nonsense = {
+        "a length that is too great": b"\x7f\xff\xff\xff",
+        "a length that is wrong": (60_000).to_bytes(4, "big"),
+        "a wrong number of fields": frame((6).to_bytes(4, "big") + b"1\0"),
+        "an unknown message id": frame((199).to_bytes(4, "big") + b"1\0"),
+        "an unknown protobuf message id": frame((399).to_bytes(4, "big") + b"\x08\1"),
+        "broken protobuf": frame((201).to_bytes(4, "big") + b"\xff\xff"),
+        "a message of 16 MB": frame(bytes(1 << 24)),
+        "code 505": Encoder(225).error(-1, 505, "Fatal Error: Unknown message id."),
+        "code 507": Encoder(225).error(-1, 507, "Bad Message Length"),
+    }
+    async with at_work(settings) as monitor:
+        await tracked(gateway, settings, "ABCD")
+        threads = {t.name for t in threading.enumerate() if not t.name.startswith("off-loop")}
+        for number, (what, data) in enumerate(nonsense.items(), 1):
+            connections = len(asked_at(gateway, "startApi"))
+            client = monitor.ibkr_client
+            gateway.raw(data)
+            await come(lambda n=connections: len(asked_at(gateway, "startApi")) > n, what)  # type: ignore[misc]
+            await come(lambda n=number: len(asked_at(gateway, "reqMktData")) > n, what)  # type: ignore[misc]
+            await ticks_flow(gateway, monitor, "ABCD")
+            assert monitor.ibkr_client is not client
+        assert monitor.stats["ibkr_reconnections"] == len(nonsense)
+        await tracked(gateway, settings, "EFGH")
+        gateway.trade("EFGH", 8.5, 1)
+        await come(lambda: newest_prices(database).get("EFGH") == 8.5, "a row")
+        assert threads == {
+            t.name for t in threading.enumerate() if not t.name.startswith("off-loop")
+        }
+    assert [record for record in caplog.records if record.exc_info and record.levelno > 10] == []
+
+
+async def test_half_a_million_ticks_in_one_burst_leave_the_newest_the_memory_and_the_loop_alone(
+    settings: Settings, database: ClickHouseManager
+) -> None:
+    symbols = [f"T{number}" for number in range(10)]
+    each = 50_000
+    with serving(*symbols) as thread:
+        settings = Settings(**{**settings.__dict__, "ibkr_port": thread.gateway.port})
+        async with at_work(settings) as monitor:
+            await tracked(thread.gateway, settings, *symbols)
+            client = monitor.ibkr_client
+            assert client is not None
+            encoder = Encoder(client.serverVersion())
+            prices = [1 + number / 1024 for number in range(each)]
+            ids = [client.ticker_to_reqid[symbol] for symbol in symbols]
+            burst = b"".join(encoder.tick_price(i, LAST, p, "100") for p in prices for i in ids)
+            peak_before = peak_mb()
+            stall_s, most_buffered = 0.0, 0
+            began = last = time.monotonic()
+            thread.call(thread.gateway.raw, burst)
+            taken = monitor.stats["ibkr_ticks_received"]
+            next_look = began
+            while True:
+                await asyncio.sleep(0.002)
+                now = time.monotonic()
+                stall_s, last = max(stall_s, now - last), now
+                assert now - began < 60
+                most_buffered = max([most_buffered, *map(len, list(client.price_buffer.values()))])
+                taken = monitor.stats["ibkr_ticks_received"] + client.ticks_pushed_out
+                if now >= next_look and taken >= len(symbols) * each:
+                    break
+            took_s = time.monotonic() - began
+            await come(
+                lambda: newest_prices(database) == dict.fromkeys(symbols, prices[-1]), "the rows"
+            )
+            grown_mb = peak_mb() - peak_before
+            print(  # noqa: T201
+                f"{len(symbols) * each} ticks in {took_s:.1f} s, longest stall {stall_s:.3f} s, "
+                f"{client.ticks_pushed_out} pushed out, {grown_mb:.0f} MB more"
+            )
+            assert client.connected
+            assert most_buffered <= ibkr_client.MAX_TICKS_PER_TICKER
+            assert stall_s < 1.0
+            # The burst itself lies in this process up to three times.
+            assert grown_mb < 150 + 3 * len(burst) / 1e6
+
+
+def peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+@pytest.mark.parametrize("wait", [False, True])
+async def test_a_changed_socket_port_ends_the_monitor_for_good(
+    settings: Settings, gateway: Gateway, wait: bool
+) -> None:
+    monitor = ContinuousPriceMonitor(settings, wait=wait)
+    work = asyncio.create_task(monitor.start())
+    await asyncio.wait_for(monitor.ready_event.wait(), DEADLINE_S)
+    gateway.send_error(1300, "Socket port has been reset. Please reconnect on port 7500.")
+    with pytest.raises(GatewayError, match=r"IBKR_PORT .*port 7500"):
+        await asyncio.wait_for(work, DEADLINE_S)
+
+
+async def test_a_tws_too_old_ends_the_monitor_although_it_waits(
+    settings: Settings, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    await gateway.stop()
+    encoder = Encoder(176)
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(encoder.version() + encoder.error(-1, 503, "The TWS is out of date."))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, HOST, gateway.port):
+        with pytest.raises(GatewayError, match="too old .*update it"):
+            await asyncio.wait_for(ContinuousPriceMonitor(settings, wait=True).start(), DEADLINE_S)
+    assert len(logged(caplog, "too old")) == 1
+
+
+# Blind
+
+BLIND_S = 0.8
+
+
+@pytest.fixture
+def _soon_blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(price_checker, "BLIND_S", BLIND_S)
+
+
+Cause = Callable[[Gateway, ContinuousPriceMonitor], Any]
+BLINDNESS: dict[str, tuple[bool, Cause, str]] = {
+    "no gateway": (True, lambda gateway, _: gateway.stop(), "not connected"),
+    "TWS without IBKR": (
+        True,
+        lambda gateway, _: gateway.send_error(1100, "Connectivity has been lost."),
+        "TWS lost its connection to IBKR",
+    ),
+    "no subscription": (
+        True,
+        lambda gateway, monitor: gateway.send_error(
+            354, "Not subscribed.", monitor.ibkr_client.ticker_to_reqid["ABCD"]
+        ),
+        "No data for ABCD: the account has no live market data subscription",
+    ),
+    "the market closed": (False, lambda *_: None, "the US market is closed"),
+    "nobody trades": (True, lambda *_: None, "nobody trades"),
+}
+
+
+@pytest.mark.usefixtures("_soon_blind")
+@pytest.mark.parametrize(("is_open", "cause", "reason"), BLINDNESS.values(), ids=BLINDNESS)
+async def test_blindness_is_told_once_with_its_reason_and_so_is_the_return_of_sight(
+    settings: Settings,
+    gateway: Gateway,
+    market_hours: Callable[[bool], None],
+    caplog: pytest.LogCaptureFixture,
+    is_open: bool,
+    cause: Cause,
+    reason: str,
+) -> None:
+    market_hours(is_open)
+    async with at_work(settings) as monitor:
+        await tracked(gateway, settings, "ABCD")
+        await ticks_flow(gateway, monitor, "ABCD")
+        if (ending := cause(gateway, monitor)) is not None:
+            await ending
+        seen_at = time.time()
+        await come(lambda: logged(caplog, "BLIND"), "the warning")
+        assert logged(caplog, "BLIND")[0].created - seen_at > BLIND_S / 2
+        await asyncio.sleep(2 * BLIND_S)
+        if reason == "not connected":
+            await gateway.start()
+            await come(lambda: gateway.sessions and monitor.ibkr_connected, "the connection")
+        assert logged(caplog, "Sight is back") == []
+        await ticks_flow(gateway, monitor, "ABCD")
+        await come(lambda: logged(caplog, "Sight is back"), "the line")
+        (blind,) = logged(caplog, "BLIND")
+        assert reason in blind.getMessage()
+        assert len(logged(caplog, "Sight is back")) == 1
+
+
+@pytest.mark.usefixtures("_soon_blind")
+async def test_nothing_is_awaited_while_no_ticker_is_active_and_each_blindness_counts_for_itself(
+    settings: Settings, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with at_work(settings) as monitor:
+        await come(lambda: monitor.ibkr_connected, "the connection")
+        await asyncio.sleep(2 * BLIND_S)
+        assert logged(caplog, "BLIND") == []
+        tracked_at = time.time()
+        await tracked(gateway, settings, "ABCD")
+        await come(lambda: len(logged(caplog, "BLIND")) == 1, "the first warning")
+        assert logged(caplog, "BLIND")[0].created - tracked_at > BLIND_S / 2
+        monitor.ticker_timestamps["ABCD"] -= timedelta(hours=1)
+        await monitor.cleanup_old_tickers()
+        await asyncio.sleep(2 * BLIND_S)
+        assert monitor.active_tickers == set()
+        tracked_at = time.time()
+        await tracked(gateway, settings, "EFGH")
+        await come(lambda: len(logged(caplog, "BLIND")) == 2, "the second warning")
+        assert logged(caplog, "BLIND")[1].created - tracked_at > BLIND_S / 2
+        assert logged(caplog, "Sight is back") == []
+
+
+@pytest.mark.usefixtures("_soon_blind")
+async def test_a_monitor_that_starts_with_active_tickers_waits_for_data_before_it_calls_itself_blind(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    row = {
+        "ticker": "ABCD",
+        "headline": "ABCD in the news",
+        "content_hash": "1",
+        "sentiment": "positive",
+        "recommendation": "BUY",
+        "confidence": "high",
+        "detected_at": datetime.now(UTC),
+    }
+    database.client.insert("News.breaking_news", [list(row.values())], column_names=list(row))
+    async with at_work(settings, wait=False) as monitor:
+        await come(lambda: asked_at(gateway, "reqMktData", "ABCD"), "the subscription")
+        ready_at = time.time()
+        await come(lambda: logged(caplog, "BLIND"), "the warning")
+        (blind,) = logged(caplog, "BLIND")
+        assert blind.created - ready_at > BLIND_S / 4
+        assert "inf" not in blind.getMessage()
+        await ticks_flow(gateway, monitor, "ABCD")
+
+
+@pytest.mark.usefixtures("_soon_blind")
+async def test_blindness_is_not_put_down_to_a_problem_that_is_over(
+    settings: Settings,
+    gateway: Gateway,
+    market_hours: Callable[[bool], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    market_hours(True)
+    async with at_work(settings) as monitor:
+        await tracked(gateway, settings, "ABCD")
+        assert monitor.ibkr_client is not None
+        gateway.send_error(
+            101, "Max number of tickers.", monitor.ibkr_client.ticker_to_reqid["ABCD"]
+        )
+        await come(lambda: len(asked_at(gateway, "reqMktData", "ABCD")) == 2, "the second request")
+        await ticks_flow(gateway, monitor, "ABCD")
+        await come(lambda: logged(caplog, "BLIND"), "the warning")
+        assert "nobody trades" in logged(caplog, "BLIND")[-1].getMessage()
+
+
+async def test_the_monitor_stores_delayed_trades_as_delayed(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway.delayed_only = {"ABCD"}
+    settings = Settings(**{**settings.__dict__, "ibkr_market_data_type": 3})
+    async with at_work(settings):
+        await tracked(gateway, settings, "ABCD")
+        gateway.trade("ABCD", 2.5, 70)
+        query = "SELECT price, volume, source FROM News.price_tracking"
+        await come(lambda: database.client.query(query).result_rows, "a row")
+        assert database.client.query(query).result_rows == [(2.5, 70, "ibkr_delayed_last")]
+    assert logged(caplog, "DELAYED DATA")

@@ -1,0 +1,130 @@
+"""Trigger files written by anything but a friend: none stops the monitor, good ones all count."""
+
+import asyncio
+import json
+import os
+import random
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from clickhouse_server import ClickHouseServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monitoring import running, until
+
+from clickhouse_manager import ClickHouseManager
+from settings import Settings
+from simulator import Gateway, Market
+from triggers import MAX_BYTES, TriggerFolder, parse_ticker
+
+HOSTILE_TEXTS = (
+    "'; DROP TABLE News.price_tracking --",
+    "$(rm -rf /)",
+    "`reboot`",
+    "../../etc/passwd",
+    "AAPL\nTSLA",
+    "\u0410\u0410PL",  # Cyrillic
+    "\uff21\uff21PL",  # full width
+    "\u0131BM",  # dotless i, upper case I
+    "A" * 5000,
+    "",
+    "\0",
+)
+NESTED = "[" * 20_000 + "]" * 20_000
+
+contents = st.one_of(
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"{", b'{"ticker": "AB', NESTED.encode(), b" " * (MAX_BYTES + 1)]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(HOSTILE_TEXTS),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=5,
+    ).map(lambda value: json.dumps(value).encode()),
+    st.one_of(st.sampled_from(HOSTILE_TEXTS), st.integers(), st.none(), st.lists(st.text())).map(
+        lambda ticker: json.dumps({"ticker": ticker}).encode()
+    ),
+)
+
+
+def holds_a_trigger(content: bytes) -> bool:
+    """Whether a file of this content names a ticker."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and parse_ticker(value.get("ticker")) is not None
+
+
+@settings(max_examples=150, deadline=None)
+@given(hostile=st.lists(contents, max_size=6), good=st.integers(1, 3))
+def test_good_triggers_are_taken_and_bad_ones_lie_aside(hostile: list[bytes], good: int) -> None:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
+        patch.setattr("triggers.SETTLE_S", 0.0)
+        folder = TriggerFolder(Path(name) / "triggers")
+        expected = sum(holds_a_trigger(content) for content in hostile)
+        for number in range(good):
+            folder.write(f"GOOD{'ABC'[number]}")
+        for number, content in enumerate(hostile):
+            (folder.folder / f"immediate_BAD{number}_1.json").write_bytes(content)
+        taken = [ticker for _ in range(3) for ticker in folder.take()]
+        assert len([ticker for ticker in taken if ticker.startswith("GOOD")]) >= good
+        assert len(taken) == good + expected
+        rejected = list(folder.rejected.glob("*")) if folder.rejected.exists() else []
+        assert len(rejected) == len(hostile) - expected
+        assert [path for path in folder.folder.iterdir() if path != folder.rejected] == []
+
+
+async def test_hundreds_of_hostile_files_neither_stop_the_monitor_nor_reach_sql(
+    settings: Settings,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # noqa: T201
+    chance = random.Random(seed)
+    monkeypatch.setattr("triggers.SETTLE_S", 0.2)
+    good = [f"G{chr(65 + n // 26)}{chr(65 + n % 26)}" for n in range(40)]
+    outside = settings.log_folder.parent / "outside.json"
+    outside.write_text('{"ticker": "LINK"}')
+    async with (
+        Gateway(Market(symbols=[*good, "LAST"])) as gateway,
+        running(replace(settings, ibkr_port=gateway.port)) as monitor,
+    ):
+        folder = settings.trigger_folder
+        before = len(server.statements())
+        for number, ticker in enumerate(good):
+            for each in range(10):
+                path = folder / f"immediate_{number}x{each}_1.json"
+                kind = chance.randrange(6)
+                if kind == 0:
+                    path.mkdir()
+                elif kind == 1:
+                    path.symlink_to(outside)
+                elif kind == 2:
+                    os.mkfifo(path)
+                elif kind == 3:
+                    with path.open("wb") as big:
+                        big.truncate(100_000_000)
+                elif kind == 4:
+                    path.write_bytes(chance.randbytes(chance.randrange(300)))
+                else:
+                    path.write_text(json.dumps({"ticker": chance.choice(HOSTILE_TEXTS)}))
+            TriggerFolder(folder).write(ticker)
+            await asyncio.sleep(0.01)
+        await until(lambda: set(good) <= monitor.active_tickers, "all good tickers")
+        await until(
+            lambda: len(list((folder / "rejected").iterdir())) == 10 * len(good), "the bad aside"
+        )
+        assert monitor.active_tickers == set(good)
+        written = time.monotonic()
+        TriggerFolder(folder).write("LAST")
+        await until(lambda: "LAST" in monitor.active_tickers, "one more")
+        assert time.monotonic() - written < 5
+        sent = " ".join(server.statements()[before:])
+    assert "DROP" not in sent
+    assert "passwd" not in sent
+    assert database.client.command("EXISTS TABLE News.price_tracking") == 1
