@@ -10,6 +10,7 @@ Times are Unix seconds, but for those of the plan: seconds since the market's op
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -46,10 +47,10 @@ SERVER_VERSIONS: Final = (187, 203, 225)  # text, raw message ids, protobuf
 
 # How long newshead may take to be back: the gateway's reaction table of the specification.
 RECONNECT_S: Final = 10.0
-RESUBSCRIBE_S: Final = 5.0
-# A gateway that was silent for so long lost its connection. The next attempt may have begun
-# just before it spoke again: 9 s until that is given up, and the first pause of at most 3.6 s.
-LONG_SILENCE_S: Final = 19.0
+# From a connection, or from 1101, to the subscriptions.
+SUBSCRIBE_S: Final = 2.0
+# After 20 s of silence the connection is given up. The next attempt may have begun just before the
+# gateway spoke again: 9 s until that is given up too, and the first pause of at most 3.6 s.
 AFTER_SILENCE_S: Final = 16.0
 # A frame that never ends is noticed by the heartbeat's 20 s at the latest.
 STUCK_S: Final = 25.0
@@ -67,21 +68,30 @@ CYCLE_S: Final = 3.0
 STOP_S: Final = 8.0
 
 
-@dataclass
-class Fault:
-    """Something that went wrong on purpose.
+class Kind(NamedTuple):
+    """A kind of fault.
 
-    `lead_s`: trades so shortly before it may be lost with it. `recovery_s`: after its end trades
-    may go by so long without a subscription; None if it costs no trade at all.
+    `breaks` lasts about the seconds it is given. `recovery_s`: how long after it newshead may be
+    without a connection; None if no trade is lost. `lead_s`: trades so shortly before it may be
+    lost with it.
     """
 
-    kind: str
-    begin: float
-    end: float
-    lead_s: float = TRAVEL_S
+    name: str
+    breaks: Callable[[float], None]
     recovery_s: float | None = None
+    lead_s: float = TRAVEL_S
     database: bool = False
     kill: bool = False
+
+
+@dataclass
+class Fault:
+    """Something that went wrong on purpose; `back_at`: newshead was connected again."""
+
+    kind: Kind
+    begin: float
+    end: float = float("inf")
+    back_at: float = float("inf")
 
 
 class Published(NamedTuple):
@@ -254,47 +264,58 @@ class Soak:
         """One fault after the other; after each a quiet phase, once newshead is back."""
         scale = min(1.0, max(0.3, self.seconds / 300))
         end = self.opening + self.seconds
-        plan: list[Callable[[float], Fault]] = []
+        deck: list[Kind] = []
+        planned_s = 0.0
         while True:
-            time.sleep(max(2.5, self.dice.uniform(3, 14) * scale))
+            quiet_s = max(2.5, self.dice.uniform(3, 14) * scale)
+            time.sleep(quiet_s)
             if newshead.poll() is not None:
                 raise RuntimeError(f"run_system.py ended by itself: {newshead.returncode}")
-            plan = plan or self._deck()
-            breaks, seconds = plan.pop(), max(2.0, self.dice.uniform(3, 15) * scale)
-            # The last monitor lives for a third of the run, so that its figures mean something.
-            last_third = time.time() > end - self.seconds / 3
-            if breaks in (self._kill, self._kill_without_database) and last_third:
-                continue
+            deck = deck or self._deck()
+            kind, seconds = deck.pop(), max(2.0, self.dice.uniform(3, 15) * scale)
+            planned_s += quiet_s + seconds
             if time.time() + seconds > end:
                 return
-            self._log(f"{breaks.__name__.strip('_').replace('_', ' ')} begins.")
-            fault = breaks(seconds)
+            # The last monitor lives for a third of the run, so that its figures mean something.
+            if kind.kill and planned_s > self.seconds * 2 / 3:
+                continue
+            self._log(f"{kind.name} begins")
+            fault = Fault(kind, time.time())
+            kind.breaks(seconds)
+            fault.end = time.time()
+            self._log(f"{kind.name} is over after {fault.end - fault.begin:.1f} s")
+            if kind.recovery_s is not None:
+                self._until(self._is_back, kind.recovery_s, f"recovery from {kind.name}")
+                fault.back_at = time.time()
             self.faults.append(fault)
-            self._log(f"{fault.kind} is over after {fault.end - fault.begin:.1f} s.")
-            if fault.recovery_s is not None:
-                self._until(self._is_back, fault.recovery_s + 2, f"recovery from {fault.kind}")
 
-    def _deck(self) -> list[Callable[[float], Fault]]:
+    def _deck(self) -> list[Kind]:
+        """Every kind of fault once, in any order."""
         deck = [
-            self._refuse,
-            self._hang,
-            self._slow,
-            self._error,
-            self._drop_answer,
-            self._crash_of_the_database,
-            self._restart_of_the_gateway,
-            self._silence,
-            self._drop,
-            self._farm,
-            self._offline_with_subscriptions_lost,
-            self._offline_with_subscriptions_kept,
-            self._clash,
-            self._garbage,
-            self._kill,
-            self._kill_without_database,
+            Kind(name, functools.partial(self._break_database, name), database=True)
+            for name in ("refuse", "hang", "slow", "error", "drop_answer")
+        ] + [
+            Kind("database crash", self._crash_database, database=True),
+            Kind("gateway restart", self._restart_gateway, RECONNECT_S),
+            Kind("silence", self._silence, 0.0),
+            Kind("drop", self._drop, RECONNECT_S),
+            Kind("garbage", self._garbage, RECONNECT_S),
+            Kind("id clash", self._clash, RECONNECT_S),
+            Kind("2103 2104", self._flap_farm),
+            Kind("1100 1101", self._lose_subscriptions, 0.0),
+            Kind("1100 1102", self._keep_subscriptions),
+            Kind("kill", self._kill, RESTART_S, 2 * SLOT_S, kill=True),
+            Kind(
+                "kill without database",
+                self._kill_without_database,
+                RESTART_S,
+                2 * SLOT_S,
+                True,
+                True,
+            ),
         ]
         if self.seconds >= 200:
-            deck.append(self._long_silence)
+            deck.append(Kind("long silence", self._long_silence, AFTER_SILENCE_S))
         self.dice.shuffle(deck)
         return deck
 
@@ -453,164 +474,110 @@ class Soak:
 
     # --- The faults ---------------------------------------------------------
 
-    def _with_fault(self, lasts_s: float, kind: str, **details: Any) -> Fault:
-        begin = time.time()
-        self.server.fault(kind, **details)
-        time.sleep(lasts_s)
-        self.server.clear_faults()
-        return Fault(kind, begin, time.time(), database=True)
-
-    def _refuse(self, seconds: float) -> Fault:
-        return self._with_fault(seconds, "refuse")
-
-    def _hang(self, seconds: float) -> Fault:
-        return self._with_fault(seconds, "hang")
-
-    def _slow(self, seconds: float) -> Fault:
-        return self._with_fault(seconds, "slow", seconds=self.dice.uniform(0.3, 3))
-
-    def _error(self, seconds: float) -> Fault:
-        code, text = self.dice.choice(
-            [(243, "Cannot reserve 1 MiB, not enough space"), (241, "Memory limit exceeded")]
-        )
+    def _break_database(self, kind: str, seconds: float) -> None:
+        details: dict[str, dict[str, Any]] = {
+            "slow": {"seconds": self.dice.uniform(0.3, 3)},
+            "error": {"code": 243, "text": "Cannot reserve 1 MiB, not enough space"},
+        }
         match = self.dice.choice(["", "INSERT INTO", "SELECT"])
-        return self._with_fault(seconds, "error", code=code, text=text, match=match)
+        self.server.fault(kind, match=match, **details.get(kind, {}))
+        time.sleep(seconds)
+        self.server.clear_faults()
 
-    def _drop_answer(self, seconds: float) -> Fault:
-        return self._with_fault(seconds, "drop_answer", match=self.dice.choice(["", "INSERT INTO"]))
-
-    def _crash_of_the_database(self, seconds: float) -> Fault:
-        begin = time.time()
+    def _crash_database(self, seconds: float) -> None:
         self.server.kill()
         time.sleep(seconds)
         self.server.start()
-        return Fault("crash of the database", begin, time.time(), database=True)
 
-    def _restart_of_the_gateway(self, seconds: float) -> Fault:
-        begin = time.time()
+    def _restart_gateway(self, seconds: float) -> None:
         loop = self.gateway_thread.call(asyncio.get_running_loop)
         asyncio.run_coroutine_threadsafe(self.gateway.stop(), loop).result()
         time.sleep(seconds)
         asyncio.run_coroutine_threadsafe(self.gateway.start(), loop).result()
-        return Fault("restart of the gateway", begin, time.time(), recovery_s=RECONNECT_S)
 
-    def _silence(self, seconds: float) -> Fault:
-        begin = time.time()
+    def _silence(self, seconds: float) -> None:
         self.gateway.silent = True
         time.sleep(seconds)
         self.gateway.silent = False
-        recovery_s = 0.0 if seconds < LONG_SILENCE_S else AFTER_SILENCE_S
-        return Fault("silence", begin, time.time(), recovery_s=recovery_s)
 
-    def _long_silence(self, _seconds: float) -> Fault:
-        return self._silence(self.dice.uniform(21, 26))
+    def _long_silence(self, _seconds: float) -> None:
+        """So long that newshead gives the connection up."""
+        self._silence(self.dice.uniform(21, 26))
 
-    def _drop(self, _seconds: float) -> Fault:
-        begin = time.time()
+    def _drop(self, _seconds: float) -> None:
         self.gateway_thread.call(self.gateway.drop)
-        return Fault("drop", begin, time.time(), recovery_s=RECONNECT_S)
 
     def _tell(self, code: int, text: str) -> None:
         self.gateway_thread.call(self.gateway.send_error, code, text)
 
-    def _farm(self, seconds: float) -> Fault:
-        begin = time.time()
-        for _ in range(self.dice.randint(1, 3)):
+    def _flap_farm(self, seconds: float) -> None:
+        for _ in range(3):
             self._tell(2103, "Market data farm connection is broken:usfarm")
             self._dark = True
             time.sleep(seconds / 3)
             self._dark = False
             self._tell(2104, "Market data farm connection is OK:usfarm")
             time.sleep(0.2)
-        return Fault("farm", begin, time.time())
 
-    def _offline_with_subscriptions_lost(self, seconds: float) -> Fault:
-        begin = time.time()
-
+    def _lose_subscriptions(self, seconds: float) -> None:
         def lose() -> None:
             self._follow_requests()
             self._served.clear()
             for session in self.gateway.sessions:
-                session._subscriptions.clear()  # noqa: SLF001 (as TWS does it, without a word)
+                session._subscriptions.clear()  # noqa: SLF001 (as TWS does it: without a word)
 
         self._tell(1100, "Connectivity between IBKR and Trader Workstation has been lost.")
         self.gateway_thread.call(lose)
         time.sleep(seconds)
-        self._tell(1101, "Connectivity has been restored - data lost.")
-        return Fault("1101", begin, time.time(), recovery_s=RESUBSCRIBE_S)
+        self._tell(1101, "Connectivity between IBKR and TWS has been restored - data lost.")
 
-    def _offline_with_subscriptions_kept(self, seconds: float) -> Fault:
-        begin = time.time()
+    def _keep_subscriptions(self, seconds: float) -> None:
         self._tell(1100, "Connectivity between IBKR and Trader Workstation has been lost.")
         self._dark = True
         time.sleep(seconds)
         self._dark = False
-        self._tell(1102, "Connectivity has been restored - data maintained.")
-        return Fault("1102", begin, time.time())
+        self._tell(1102, "Connectivity between IBKR and TWS has been restored - data maintained.")
 
-    def _clash(self, seconds: float) -> Fault:
+    def _clash(self, seconds: float) -> None:
         """Another client takes newshead's id as it loses its connection, and keeps it for 7 s at
         most: newshead's second try may come just too early, its third within 7.2 s of that."""
-        begin = time.time()
-        hello, start = b"v100..187", b"71\x002\x00%d\x00\x00" % CLIENT_ID
         with socket.create_connection(("127.0.0.1", self.gateway.port)) as other:
-            other.sendall(b"API\0" + frame(hello))
+            other.sendall(b"API\0" + frame(b"v100..187"))
             other.recv(100)
             for session in list(self.gateway.sessions):
                 if session.client_id == CLIENT_ID:
                     self.gateway_thread.call(session.drop)
-            other.sendall(frame(start))
+            other.sendall(frame(b"71\x002\x00%d\x00\x00" % CLIENT_ID))
             time.sleep(min(seconds, 7.0))
         time.sleep(0.1)
-        return Fault("clash", begin, time.time(), recovery_s=RECONNECT_S)
 
-    def _garbage(self, _seconds: float) -> Fault:
+    def _garbage(self, _seconds: float) -> None:
         """Bytes that make no sense; newshead may ignore those that make a whole message."""
-        begin, connections = time.time(), self._connections
+        connections = self._connections
         stuck = (60_000).to_bytes(4, "big") + b"17"
-        data = self.dice.choice(
-            [
-                b"\xff\xff\xff\xff",
-                frame(b"\0\0\x27\x0fxyz"),
-                frame(b"9999\0x\0"),
-                b"HTTP/1.1",
-                stuck,
-            ]
-        )
+        whole = [frame(b"\0\0\x27\x0fxyz"), frame(b"9999\0x\0")]
+        data = self.dice.choice([b"\xff\xff\xff\xff", b"HTTP/1.1", stuck, *whole])
         self.gateway_thread.call(self.gateway.raw, data)
-        deadline = begin + (STUCK_S if data == stuck else 1.0)
-        while time.time() < deadline and self._connections == connections:
+        deadline = time.monotonic() + (STUCK_S if data == stuck else 1.0)
+        while time.monotonic() < deadline and self._connections == connections:
             time.sleep(0.05)
-        return Fault("garbage", begin, time.time(), recovery_s=RECONNECT_S)
 
-    def _kill(self, _seconds: float) -> Fault:
+    def _kill(self, _seconds: float) -> None:
         """SIGKILL of the price monitor: what was not stored is lost, two slots at the most."""
-        begin, monitors = time.time(), self.monitors()
+        monitors = self.monitors()
         os.kill(monitors[-1], signal.SIGKILL)
         self._until(lambda: self.monitors() != monitors, 5, "the monitor's next start")
-        end = time.time()
-        return Fault("kill", begin, end, lead_s=2 * SLOT_S, recovery_s=RESTART_S, kill=True)
 
-    def _kill_without_database(self, seconds: float) -> Fault:
+    def _kill_without_database(self, seconds: float) -> None:
         """The kept rows are lost as well. No news comes meanwhile: it could not be stored, and
         the next monitor would not know of triggers that the last one took."""
         self._hold_news = True
-        begin = time.time()
         self.server.fault(self.dice.choice(["refuse", "hang", "drop_answer"]))
         time.sleep(seconds / 2)
         self._kill(0)
         time.sleep(seconds / 2)
         self.server.clear_faults()
         self._hold_news = False
-        return Fault(
-            "kill without database",
-            begin,
-            time.time(),
-            lead_s=2 * SLOT_S,
-            recovery_s=RESTART_S,
-            database=True,
-            kill=True,
-        )
 
     # --- The account --------------------------------------------------------
 
@@ -643,19 +610,23 @@ class Soak:
     def _excuse(self, trade: Published) -> str:
         """What explains that newshead may not have got a trade, or not have stored it."""
         for fault in self.faults:
-            if fault.recovery_s is not None:
-                in_fault = fault.begin - fault.lead_s <= trade.at <= fault.end
-                # Once newshead is subscribed again nothing is excused.
-                after = fault.end < trade.at <= fault.end + fault.recovery_s and not trade.served
-                if in_fault or after:
-                    return fault.kind
+            if fault.kind.recovery_s is None:
+                continue
+            in_fault = fault.begin - fault.kind.lead_s <= trade.at <= fault.end
+            # Once newshead is subscribed again nothing is excused.
+            after = fault.end < trade.at <= fault.back_at + SUBSCRIBE_S and not trade.served
+            if in_fault or after:
+                return fault.kind.name
         return "stall" if self._stalled(trade.at, trade.at) else ""
 
     def _stalled(self, begin: float, end: float) -> bool:
         return any(b - TRAVEL_S <= end and begin <= e + TRAVEL_S for b, e in self.stalls)
 
     def _database_failed(self, begin: float, end: float) -> bool:
-        return any(f.database and f.begin <= end and begin <= f.end for f in self.faults)
+        return any(f.kind.database and f.begin <= end and begin <= f.end for f in self.faults)
+
+    def _killed(self, begin: float, end: float) -> bool:
+        return any(f.kind.kill and f.begin <= end and begin <= f.end for f in self.faults)
 
     def _check_rows(self, stock: Stock, rows: list[Row]) -> None:
         """Every row is a trade of its slot, in order, with its size and rating, in the window."""
@@ -679,16 +650,18 @@ class Soak:
                 before = trades.get(key_of(earlier.price), trade)
                 in_order = trade.at > before.at or (told_again and trade is before)
                 self._claim(in_order, f"{at} an older trade than the row's before it")
-            earlier = row
-            # The rule for both: asked at the slot's end, unless the database could not say.
+            # Window and rating were asked for at the slot's end, unless the database could not say.
             asked_in_vain = self._database_failed(row.slot_end - TRAVEL_S, row.slot_end + CYCLE_S)
             in_window = row.slot_end - rows[0].second <= WINDOW_S
             self._claim(in_window or asked_in_vain, f"{at} a row after its window")
-            if row.slot_end > stock.rated_at + TRAVEL_S and not asked_in_vain:
-                rated = row.recommendation == stock.rating
-                self._claim(rated, f"{at} rated {row.recommendation}, not {stock.rating}")
-            else:
-                self._claim(row.recommendation in ("HOLD", stock.rating), f"{at} wrong rating")
+            rated = row.recommendation == stock.rating
+            # Once known it stands, also without the database; but a new monitor knows none.
+            known = earlier is not None and earlier.recommendation == stock.rating
+            if not known or self._killed(row.second - 2 * CYCLE_S, row.slot_end + CYCLE_S):
+                known = row.slot_end > stock.rated_at + TRAVEL_S and not asked_in_vain
+            allowed = rated or (row.recommendation == "HOLD" and not known)
+            self._claim(allowed, f"{at} rated {row.recommendation}, not {stock.rating}")
+            earlier = row
 
     def _check_slots(self, stock: Stock, rows: list[Row], counts: Counter[str]) -> None:
         """Each slot of the window in which a trade surely came has its row, with the newest."""
@@ -749,9 +722,7 @@ class Soak:
             self._claim(times == 1 or (at_the_end and not times), f"{at} {times} alerts")
             told = moves[ticker, second]
             # Alerts go into price_move after news_alert; a kill in between loses that.
-            killed = any(
-                f.kill and f.begin - CYCLE_S - SLOT_S <= second <= f.end for f in self.faults
-            )
+            killed = self._killed(second, second + SLOT_S + CYCLE_S)
             excused = told == 0 and (killed or at_the_end)
             self._claim(told == times or excused, f"{at} {told} price moves for {times} alerts")
         for ticker, second, priority, price in alerts:
@@ -768,18 +739,13 @@ class Soak:
             if name == "monitor" and pid != self.monitors()[-1]:
                 continue
             grown_up = min(60.0, samples[-1][0] / 2)
-            first = [sample for sample in samples if sample[0] >= grown_up][:5]
-            # A thread or connection is always just at work; the quietest second counts.
-            begin, end = (
-                [min(figures) for figures in zip(*some, strict=True)]
-                for some in (first, samples[-5:])
-            )
+            first = [sample for sample in samples if grown_up <= sample[0] <= grown_up + 15]
+            # A fault may fall into the first span; in the last a thread may be just at work.
+            begin = [max(figures) for figures in zip(*first, strict=True)]
+            end = [min(figures) for figures in zip(*samples[-5:], strict=True)]
             limits = (float("inf"), begin[1] * 1.1 + 15, begin[2] + 2, begin[3] + 3)
-            what = ", ".join(
-                f"{label} {a:.0f} → {b:.0f}"
-                for label, a, b in zip(
-                    ("RSS MB", "threads", "files"), begin[1:], end[1:], strict=True
-                )
+            what = "RSS {1:.0f} → {5:.0f} MB, threads {2} → {6}, files {3} → {7}".format(
+                *begin, *end
             )
             lines.append(f"{name}: {what} (at {begin[0]:.0f} and {end[0]:.0f} s of its life)")
             within = all(b <= limit for b, limit in zip(end, limits, strict=True))
@@ -800,7 +766,7 @@ class Soak:
         alerts: int,
         figures: str,
     ) -> None:
-        kinds = Counter(fault.kind for fault in self.faults)
+        kinds = Counter(fault.kind.name for fault in self.faults)
         excused = {kind: n for kind, n in counts.items() if kind not in ("expected", "found")}
         gaps = [
             later.second - earlier.second

@@ -8,24 +8,23 @@ in test_commands.py.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
 import resource
-import socket
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from clickhouse_server import ClickHouseServer
+from monitoring import rate, tracked
+from monitoring import until as come
 from test_ibkr_client import (
     EXPECTED,
-    GIVES_UP,
     HOST,
     buffered,
     came,
@@ -49,15 +48,15 @@ from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from ibkr_codes import CODES, Reaction
 from price_checker import ContinuousPriceMonitor
 from settings import Settings
-from simulator import Gateway, GatewayThread, Handshake, Market
+from simulator import Gateway, GatewayThread, Handshake
 from simulator.book import DELAYED
 from simulator.encode import Encoder
 from simulator.stocks import Stock
 from simulator.wire import frame
+from triggers import TriggerFolder
 
 DEADLINE_S = 20.0
 LAST, LAST_SIZE = 4, 5
-TICKERS = ["ABCD", "EFGH", "IJKL"]
 OWN_WORDS = "TWS's own words"
 
 
@@ -126,8 +125,12 @@ def asked_at(gateway: Gateway, kind: str, symbol: str = "") -> list[float]:
     ]
 
 
+def req_ids(gateway: Gateway) -> list[int]:
+    return [r.req_id for r in list(gateway.requests) if r.kind == "reqMktData"]
+
+
 def gaps(times: list[float]) -> list[float]:
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(times)]
 
 
 @contextmanager
@@ -197,6 +200,8 @@ def test_a_wrong_length_that_swallows_all_messages_is_noticed_by_the_heartbeat(
 ) -> None:
     monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.3)
     monkeypatch.setattr(ibkr_client, "ANSWER_S", 0.6)
+    # Longer than any pause of the trickle.
+    monkeypatch.setattr(tws_socket, "BREATH_S", 1.0)
     with serving("AAPL") as thread, connected(thread, "AAPL") as client:
         thread.call(thread.gateway.raw, (1_000_000).to_bytes(4, "big"))
         with ticking(thread, *(["AAPL"] if more else [])):
@@ -330,7 +335,7 @@ def test_a_competing_session_is_told_again_only_after_its_time(
     monkeypatch.setitem(ibkr_codes.CODES, 10197, CODES[10197]._replace(again_s=1.0))
     with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
         msft, aapl = client.ticker_to_reqid["MSFT"], client.ticker_to_reqid["AAPL"]
-        told_at = []
+        told_at: list[float] = []
         while len(told_at) < 2:
             send_code(thread, 10197, msft)
             send_code(thread, 10197, aapl)
@@ -616,41 +621,11 @@ def test_delayed_trades_are_not_taken_where_live_data_is_asked_for() -> None:
 # The monitor
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as running:
-        yield running
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with Gateway(Market(symbols=TICKERS)) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(tmp_path: Path, server: ClickHouseServer, gateway: Gateway) -> Settings:
-    return Settings(
-        ibkr_port=gateway.port,
-        clickhouse_host=server.host,
-        clickhouse_port=server.port,
-        trigger_folder=tmp_path / "triggers",
-        log_folder=tmp_path / "logs",
-    )
-
-
 @pytest.fixture(autouse=True)
-def database(request: pytest.FixtureRequest) -> Iterator[ClickHouseManager | None]:
-    """An empty database for each test that has settings, and the test's own way into it."""
-    if "settings" not in request.fixturenames:
-        yield None
-        return
-    manager = ClickHouseManager(request.getfixturevalue("settings"))
-    manager.connect()
-    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
-    manager.create_tables()
-    yield manager
-    manager.close()
+def _empty_database(request: pytest.FixtureRequest) -> None:
+    """For each test of the monitor."""
+    if "settings" in request.fixturenames:
+        request.getfixturevalue("database")
 
 
 @contextlib.asynccontextmanager
@@ -668,31 +643,6 @@ async def at_work(
             await work
 
 
-async def come(condition: Callable[[], Any], what: str) -> Any:
-    """What `condition` gives once it is true."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        await asyncio.sleep(0.01)
-    pytest.fail(f"{what} did not come about within {DEADLINE_S:.0f} s")
-
-
-def trigger(settings: Settings, *tickers: str) -> None:
-    settings.trigger_folder.mkdir(exist_ok=True)
-    for ticker in tickers:
-        path = settings.trigger_folder / f"immediate_{ticker}_{time.time_ns()}.json"
-        path.with_suffix(".tmp").write_text(f'{{"ticker": "{ticker}"}}')
-        path.with_suffix(".tmp").rename(path)
-
-
-async def tracked(gateway: Gateway, settings: Settings, *tickers: str) -> None:
-    """Triggers, and their subscriptions seen at the gateway."""
-    trigger(settings, *tickers)
-    for ticker in tickers:
-        await come(lambda t=ticker: asked_at(gateway, "reqMktData", t), f"the request for {ticker}")  # type: ignore[misc]
-
-
 async def ticks_flow(gateway: Gateway, monitor: ContinuousPriceMonitor, ticker: str) -> None:
     """Trades until the monitor has taken a tick."""
     before = monitor.stats["ibkr_ticks_received"]
@@ -706,7 +656,7 @@ async def ticks_flow(gateway: Gateway, monitor: ContinuousPriceMonitor, ticker: 
 
 def newest_prices(database: ClickHouseManager) -> dict[str, float]:
     query = "SELECT ticker, argMax(price, timestamp) FROM News.price_tracking GROUP BY ticker"
-    return dict(database.client.query(query).result_rows)
+    return {row[0]: row[1] for row in database.client.query(query).result_rows}
 
 
 def cycles(caplog: pytest.LogCaptureFixture) -> int:
@@ -718,7 +668,7 @@ async def test_a_refused_connection_is_tried_at_an_even_pace_until_the_gateway_c
 ) -> None:
     await gateway.stop()
     async with at_work(settings) as monitor:
-        trigger(settings, "ABCD")
+        TriggerFolder(settings.trigger_folder).write("ABCD")
         attempts = "Connecting to TWS"
         await come(lambda: len(logged(caplog, attempts, logging.DEBUG)) >= 7, "seven attempts")
         pauses = gaps([r.created for r in logged(caplog, attempts, logging.DEBUG)])
@@ -784,7 +734,7 @@ async def test_a_killed_gateway_that_comes_back_is_served_by_a_new_client_and_th
         await gateway.stop()
         cycles_before = cycles(caplog)
         await come(lambda: not monitor.ibkr_connected, "the end")
-        trigger(settings, "EFGH")
+        TriggerFolder(settings.trigger_folder).write("EFGH")
         await come(lambda: "EFGH" in monitor.active_tickers, "the trigger, without a gateway")
         await come(lambda: cycles(caplog) > cycles_before + 3, "cycles, without a gateway")
         gateway.requests.clear()
@@ -918,7 +868,8 @@ async def test_half_a_million_ticks_in_one_burst_leave_the_newest_the_memory_and
     with serving(*symbols) as thread:
         settings = Settings(**{**settings.__dict__, "ibkr_port": thread.gateway.port})
         async with at_work(settings) as monitor:
-            await tracked(thread.gateway, settings, *symbols)
+            for symbol in symbols:
+                await tracked(thread.gateway, settings, symbol)
             client = monitor.ibkr_client
             assert client is not None
             encoder = Encoder(client.serverVersion())
@@ -986,7 +937,7 @@ async def test_a_tws_too_old_ends_the_monitor_although_it_waits(
         writer.close()
 
     async with await asyncio.start_server(refuse, HOST, gateway.port):
-        with pytest.raises(GatewayError, match="too old .*update it"):
+        with pytest.raises(GatewayError, match=r"too old .*update it"):
             await asyncio.wait_for(ContinuousPriceMonitor(settings, wait=True).start(), DEADLINE_S)
     assert len(logged(caplog, "too old")) == 1
 
@@ -1001,23 +952,21 @@ def _soon_blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(price_checker, "BLIND_S", BLIND_S)
 
 
-Cause = Callable[[Gateway, ContinuousPriceMonitor], Any]
+Cause = Callable[[Gateway], Any]
 BLINDNESS: dict[str, tuple[bool, Cause, str]] = {
-    "no gateway": (True, lambda gateway, _: gateway.stop(), "not connected"),
+    "no gateway": (True, lambda gateway: gateway.stop(), "not connected"),
     "TWS without IBKR": (
         True,
-        lambda gateway, _: gateway.send_error(1100, "Connectivity has been lost."),
+        lambda gateway: gateway.send_error(1100, "Connectivity has been lost."),
         "TWS lost its connection to IBKR",
     ),
     "no subscription": (
         True,
-        lambda gateway, monitor: gateway.send_error(
-            354, "Not subscribed.", monitor.ibkr_client.ticker_to_reqid["ABCD"]
-        ),
+        lambda gateway: gateway.send_error(354, "Not subscribed.", req_ids(gateway)[-1]),
         "No data for ABCD: the account has no live market data subscription",
     ),
-    "the market closed": (False, lambda *_: None, "the US market is closed"),
-    "nobody trades": (True, lambda *_: None, "nobody trades"),
+    "the market closed": (False, lambda _: None, "the US market is closed"),
+    "nobody trades": (True, lambda _: None, "nobody trades"),
 }
 
 
@@ -1036,7 +985,7 @@ async def test_blindness_is_told_once_with_its_reason_and_so_is_the_return_of_si
     async with at_work(settings) as monitor:
         await tracked(gateway, settings, "ABCD")
         await ticks_flow(gateway, monitor, "ABCD")
-        if (ending := cause(gateway, monitor)) is not None:
+        if (ending := cause(gateway)) is not None:
             await ending
         seen_at = time.time()
         await come(lambda: logged(caplog, "BLIND"), "the warning")
@@ -1077,22 +1026,13 @@ async def test_nothing_is_awaited_while_no_ticker_is_active_and_each_blindness_c
 
 
 @pytest.mark.usefixtures("_soon_blind")
-async def test_a_monitor_that_starts_with_active_tickers_waits_for_data_before_it_calls_itself_blind(
+async def test_a_start_with_active_tickers_is_not_blind_before_its_time(
     settings: Settings,
     gateway: Gateway,
     database: ClickHouseManager,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    row = {
-        "ticker": "ABCD",
-        "headline": "ABCD in the news",
-        "content_hash": "1",
-        "sentiment": "positive",
-        "recommendation": "BUY",
-        "confidence": "high",
-        "detected_at": datetime.now(UTC),
-    }
-    database.client.insert("News.breaking_news", [list(row.values())], column_names=list(row))
+    rate(database, "ABCD", "BUY", detected_at=datetime.now(UTC))
     async with at_work(settings, wait=False) as monitor:
         await come(lambda: asked_at(gateway, "reqMktData", "ABCD"), "the subscription")
         ready_at = time.time()
@@ -1113,10 +1053,7 @@ async def test_blindness_is_not_put_down_to_a_problem_that_is_over(
     market_hours(True)
     async with at_work(settings) as monitor:
         await tracked(gateway, settings, "ABCD")
-        assert monitor.ibkr_client is not None
-        gateway.send_error(
-            101, "Max number of tickers.", monitor.ibkr_client.ticker_to_reqid["ABCD"]
-        )
+        gateway.send_error(101, "Max number of tickers.", req_ids(gateway)[-1])
         await come(lambda: len(asked_at(gateway, "reqMktData", "ABCD")) == 2, "the second request")
         await ticks_flow(gateway, monitor, "ABCD")
         await come(lambda: logged(caplog, "BLIND"), "the warning")
