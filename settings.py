@@ -61,7 +61,7 @@ class Settings:
             A value cannot be what its variable needs; names the variable.
         """
         if environ is None:
-            environ = {**dotenv_values(".env"), **os.environ}
+            environ = {**_dotenv(), **os.environ}
         values: dict[str, Any] = {}
         for name in cls.variables():
             text = (environ.get(name) or "").strip()
@@ -77,18 +77,30 @@ class Settings:
         return [f.name.upper() for f in fields(cls) if not f.name.endswith("_folder")]
 
 
+def _dotenv() -> dict[str, str | None]:
+    try:
+        # A password may hold ${...}.
+        return dotenv_values(".env", interpolate=False)
+    except (OSError, UnicodeError) as problem:
+        raise ConfigurationError(f".env cannot be read as UTF-8 text: {problem}.") from problem
+
+
 def _text(_name: str, text: str) -> str:
     return text
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10
+
+
 def _port(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+    if not (_is_number(text) and 1 <= int(text) <= 65535):
         raise ConfigurationError(f"{name} must be a port number from 1 to 65535, not {text!r}.")
     return int(text)
 
 
 def _client_id(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) < 2**31):
+    if not (_is_number(text) and int(text) < 2**31):
         raise ConfigurationError(f"{name} must be a whole number of 0 or more, not {text!r}.")
     return int(text)
 
@@ -117,8 +129,11 @@ def _switch(name: str, text: str) -> bool:
     return switches[text.lower()]
 
 
-def _path(_name: str, text: str) -> Path:
-    return Path(text).expanduser()
+def _path(name: str, text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(f"{name} names the home of nobody here: {text!r}.") from None
 
 
 _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {

@@ -168,7 +168,7 @@ class TriggerFolder:
         try:
             self.rejected.mkdir(parents=True, exist_ok=True)
             aside = self.rejected / path.name
-            if aside.exists():
+            if os.path.lexists(aside):
                 aside = self.rejected / f"{path.name}.{time.time_ns()}"
             path.rename(aside)
         except OSError as problem:
