@@ -5,7 +5,7 @@ BIN := .venv/bin
 OLD_BIN := .venv-old-client/bin
 CLIENT_TESTS := tests/test_ibkr_client.py tests/test_simulator.py
 
-.PHONY: demo test test-old-client lint format clean
+.PHONY: demo test test-old-client soak lint format clean
 
 demo: .venv/runtime
 	$(BIN)/python run_system.py --demo
@@ -15,6 +15,9 @@ test: .venv/dev
 
 test-old-client: .venv-old-client/dev
 	$(OLD_BIN)/python -m pytest $(CLIENT_TESTS)
+
+soak: .venv/dev
+	$(BIN)/python tests/soak.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -175,8 +175,7 @@ WINDOWS: Final = """
     GROUP BY ticker"""
 
 RATINGS: Final = """
-    SELECT ticker, argMax((sentiment, recommendation, confidence), analyzed_at) AS newest,
-        newest.1, newest.2, newest.3
+    SELECT ticker, argMax((sentiment, recommendation, confidence), analyzed_at)
     FROM News.breaking_news
     WHERE ticker IN {tickers:Array(String)}
         AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
@@ -246,7 +245,8 @@ NEWEST_NEWS: Final = """
     LIMIT 1"""
 
 MOVING_TABLE: Final = """
-    SELECT toString(uuid), comment FROM system.tables
+    SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
+    FROM system.tables
     WHERE database = 'News' AND name = {table:String}"""
 
 COLUMNS: Final = """
@@ -550,7 +550,7 @@ class ClickHouseManager:
     def warn_of_clock_difference(self) -> None:
         """Warns when the database's clock and this machine's differ by over 2 s."""
         before = datetime.now(UTC)
-        there = self.client.query("SELECT now64(3)").result_rows[0][0]
+        [(there,)] = self._rows("SELECT now64(3)")
         here = before + (datetime.now(UTC) - before) / 2
         ahead_s = (there - here).total_seconds()
         # The answer may have been given at any moment between question and arrival.
@@ -568,37 +568,37 @@ class ClickHouseManager:
 
     def active_tickers(self) -> list[str]:
         """The tickers of the news of the last 5 minutes, newest first, at most 100."""
-        return [row[0] for row in self.client.query(ACTIVE_TICKERS).result_rows]
+        return [ticker for (ticker,) in self._rows(ACTIVE_TICKERS)]
 
     def windows(self, tickers: Collection[str] | None = None) -> dict[str, Window]:
         """The windows of those of `tickers` (by default of all) that have rows."""
-        if tickers is None:
-            result = self.client.query(SESSION_WINDOWS)
-        else:
-            result = self.client.query(WINDOWS, parameters={"tickers": list(tickers)})
-        return {row[0]: Window(row[1], row[2]) for row in result.result_rows}
+        rows = (
+            self._rows(SESSION_WINDOWS)
+            if tickers is None
+            else self._rows(WINDOWS, tickers=list(tickers))
+        )
+        return {ticker: Window(*window) for ticker, *window in rows}
 
     def ratings(self, tickers: Collection[str]) -> dict[str, Rating]:
         """The newest rating of the last hour of those of `tickers` that have one."""
-        result = self.client.query(RATINGS, parameters={"tickers": list(tickers)})
-        return {row[0]: Rating(*row[2:]) for row in result.result_rows}
+        rows = self._rows(RATINGS, tickers=list(tickers))
+        return {ticker: Rating(*rating) for ticker, rating in rows}
 
     def rises(self, tickers: Collection[str]) -> list[Rise]:
         """The rows of `tickers` that reached the threshold and have no alert yet, in time order."""
-        result = self.client.query(RISING, parameters=_rule(tickers))
-        return [Rise(*row) for row in result.result_rows]
+        return [Rise(*row) for row in self._rows(RISING, **_rule(tickers))]
 
     def outcomes(self, tickers: Collection[str]) -> dict[str, Outcome]:
         """What came of the windows of those of `tickers` that have rows."""
-        result = self.client.query(OUTCOMES, parameters=_rule(tickers))
-        return {row[0]: Outcome(*row[1:]) for row in result.result_rows}
+        rows = self._rows(OUTCOMES, **_rule(tickers))
+        return {ticker: Outcome(*outcome) for ticker, *outcome in rows}
 
     def newest_news(self, ticker: str) -> News | None:
         """The ticker's newest news of this session."""
-        rows = self.client.query(NEWEST_NEWS, parameters={"ticker": ticker}).result_rows
+        rows = self._rows(NEWEST_NEWS, ticker=ticker)
         return News(*rows[0]) if rows else None
 
-    def move_session(self, keep_news_since: datetime | None = None) -> None:
+    def move_session(self, keep_news_since: datetime | None = None) -> dict[str, int]:
         """Empties the session's tables; their rows go to `<table>_history`, each once.
 
         An interrupted move is finished by the next one. The exchange of a
@@ -611,14 +611,22 @@ class ClickHouseManager:
         keep_news_since
             News detected since then stays in `breaking_news`: a ticker that
             comes up in the middle of the move needs its rating.
+
+        Returns
+        -------
+        dict[str, int]
+            Per table, the rows moved; the log says so too.
         """
+        moved = {}
         for table in SESSION_TABLES:
             kept_since = keep_news_since if table == "breaking_news" else None
-            moved = self._finish_move(table) + self._begin_move(table, kept_since)
-            logger.info("Fresh session: %d rows of %s moved to %s_history.", moved, table, table)
+            count = self._finish_move(table) + self._begin_move(table, kept_since)
+            logger.info("Fresh session: %d rows of %s moved to %s_history.", count, table, table)
+            moved[table] = count
+        return moved
 
     def _begin_move(self, table: str, kept_since: datetime | None) -> int:
-        if not self.client.query(f"SELECT 1 FROM News.{table} LIMIT 1").result_rows:
+        if not self._rows(f"SELECT 1 FROM News.{table} LIMIT 1"):
             return 0
         self.client.command(f"CREATE TABLE News.{table}_moving AS News.{table}")
         # The comment goes with the rows, so that an interrupted move ends as it began.
@@ -629,11 +637,16 @@ class ClickHouseManager:
 
     def _finish_move(self, table: str) -> int:
         moving, history = f"{table}_moving", f"{table}_history"
-        found = self.client.query(MOVING_TABLE, parameters={"table": moving}).result_rows
+        found = self._rows(MOVING_TABLE, table=moving)
         if not found:
             return 0
-        token, comment = found[0]
-        columns = self.client.query(COLUMNS, parameters={"table": moving}).result_rows
+        token, comment, replacing, expiring = found[0]
+        # A second attempt must find the very same rows, whatever the engine merged
+        # meanwhile: no row expires, and of one that was replaced only the newest counts.
+        if expiring:
+            self.client.command(f"ALTER TABLE News.{moving} REMOVE TTL")
+        source = f"News.{moving} FINAL" if replacing else f"News.{moving}"
+        columns = self._rows(COLUMNS, table=moving)
         typed = [f"{quote_identifier(name)} {kind}" for name, kind in columns]
         names = ", ".join(quote_identifier(name) for name, _ in columns)
         self.client.command(
@@ -648,7 +661,7 @@ class ClickHouseManager:
             # One thread and one order: a second attempt makes the very same blocks.
             self.client.command(
                 f"INSERT INTO News.{destination} ({names}) "
-                f"SELECT {names} FROM News.{moving} WHERE {condition} ORDER BY {names}",
+                f"SELECT {names} FROM {source} WHERE {condition} ORDER BY {names}",
                 settings={
                     "insert_deduplication_token": f"{token} {destination}",
                     "max_threads": 1,
@@ -656,9 +669,13 @@ class ClickHouseManager:
                 },
             )
         condition = destinations[history]
-        counted = self.client.command(f"SELECT count() FROM News.{moving} WHERE {condition}")
+        [(moved,)] = self._rows(f"SELECT count() FROM {source} WHERE {condition}")
         self.client.command(f"DROP TABLE News.{moving} SYNC")
-        return int(str(counted))
+        return int(moved)
+
+    def _rows(self, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
+        """A query's rows, with times in UTC also where the embedded engine has another zone."""
+        return self.client.query(statement, parameters=parameters, query_tz="UTC").result_rows
 
 
 def _rule(tickers: Iterable[str]) -> dict[str, Any]:

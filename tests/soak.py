@@ -652,7 +652,9 @@ class Soak:
                 self._claim(in_order, f"{at} an older trade than the row's before it")
             # Window and rating were asked for at the slot's end, unless the database could not say.
             asked_in_vain = self._database_failed(row.slot_end - TRAVEL_S, row.slot_end + CYCLE_S)
-            in_window = row.slot_end - rows[0].second <= WINDOW_S
+            # At SIGTERM the slot is not over; the row is written then and there.
+            asked_at = row.slot_end if row.slot_end <= self.stopped_at else row.second
+            in_window = asked_at - rows[0].second <= WINDOW_S
             self._claim(in_window or asked_in_vain, f"{at} a row after its window")
             rated = row.recommendation == stock.rating
             # Once known it stands, also without the database; but a new monitor knows none.
