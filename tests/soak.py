@@ -316,6 +316,7 @@ class Soak:
         ]
         if self.seconds >= 200:
             deck.append(Kind("long silence", self._long_silence, AFTER_SILENCE_S))
+            deck.append(Kind("endless frame", self._endless_frame, RECONNECT_S))
         self.dice.shuffle(deck)
         return deck
 
@@ -554,13 +555,20 @@ class Soak:
     def _garbage(self, _seconds: float) -> None:
         """Bytes that make no sense; newshead may ignore those that make a whole message."""
         connections = self._connections
-        stuck = (60_000).to_bytes(4, "big") + b"17"
         whole = [frame(b"\0\0\x27\x0fxyz"), frame(b"9999\0x\0")]
-        data = self.dice.choice([b"\xff\xff\xff\xff", b"HTTP/1.1", stuck, *whole])
-        self.gateway_thread.call(self.gateway.raw, data)
-        deadline = time.monotonic() + (STUCK_S if data == stuck else 1.0)
+        self._send_raw(self.dice.choice([b"\xff\xff\xff\xff", b"HTTP/1.1", *whole]))
+        deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline and self._connections == connections:
             time.sleep(0.05)
+
+    def _endless_frame(self, _seconds: float) -> None:
+        """A wrong length swallows all that follows, but newshead must notice."""
+        connections = self._connections
+        self._send_raw((1_000_000).to_bytes(4, "big") + b"17")
+        self._until(lambda: self._connections > connections, STUCK_S, "giving up an endless frame")
+
+    def _send_raw(self, data: bytes) -> None:
+        self.gateway_thread.call(self.gateway.raw, data)
 
     def _kill(self, _seconds: float) -> None:
         """SIGKILL of the price monitor: what was not stored is lost, two slots at the most."""
