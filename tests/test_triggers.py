@@ -422,7 +422,6 @@ def test_rejected_files_of_the_same_name_are_all_kept(
     assert len(lines(caplog)) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="reported: exists() is False for a link to nothing")
 def test_rejected_links_of_the_same_name_are_all_kept(folder: TriggerFolder) -> None:
     folder.folder.mkdir()
     for target in ("gone-1", "gone-2"):
