@@ -656,8 +656,8 @@ class ClickHouseManager:
             f"CREATE TABLE IF NOT EXISTS News.{history} ({', '.join(typed)}) ENGINE = MergeTree "
             f"ORDER BY (ticker, timestamp) SETTINGS {_DEDUPLICATION}"
         )
-        for column in typed:
-            self.client.command(f"ALTER TABLE News.{history} ADD COLUMN IF NOT EXISTS {column}")
+        added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in typed)
+        self.client.command(f"ALTER TABLE News.{history} {added}")
         kept = f"detected_at >= parseDateTime64BestEffort('{comment}', 3, 'UTC')"
         destinations = {history: "1"} if not comment else {history: f"NOT {kept}", table: kept}
         for destination, condition in destinations.items():

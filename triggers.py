@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,7 +88,7 @@ class TriggerFolder:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"immediate_{checked.replace('/', '.')}_{int(now.timestamp())}.json"
-        unfinished = self.folder / f".{name}.{os.getpid()}"
+        unfinished = self.folder / f".{name}.{uuid.uuid4().hex}"
         unfinished.write_text(json.dumps(content), encoding="utf-8")
         return unfinished.replace(self.folder / name)
 
@@ -122,6 +123,8 @@ class TriggerFolder:
 
     def _files(self) -> list[Path]:
         found = self._found()
+        if self._problem:
+            return []
         names = {name for _, name in found}
         self._stuck &= names
         self._unreadable = {n: seen for n, seen in self._unreadable.items() if n in names}

@@ -802,6 +802,11 @@ def test_a_wrong_password_is_told_in_one_line_without_it(running: ClickHouseServ
     assert "wrong-secret" not in refusal
 
 
+def test_an_error_of_many_lines_is_told_in_one(server: ClickHouseServer) -> None:
+    server.fault("error", code=999, text="Keeper is away\nStack trace:\n" + "0. main\n" * 500)
+    assert "Keeper is away" in refusal_of(settings_of(server))
+
+
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "clickhouse_manager"]
 
@@ -831,9 +836,13 @@ def test_a_clock_that_is_off_by_over_two_seconds_is_warned_about(
 
 
 def test_a_slow_answer_is_no_clock_difference(
-    server: ClickHouseServer, over_http: ClickHouseManager, caplog: pytest.LogCaptureFixture
+    server: ClickHouseServer,
+    over_http: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server.fault("slow", match="now64", seconds=4.5)
+    monkeypatch.setattr(clickhouse_manager, "MAX_CLOCK_DIFFERENCE_S", 0.2)
+    server.fault("slow", match="now64", seconds=1.0)
     over_http.warn_of_clock_difference()
     assert warnings(caplog) == []
 
@@ -984,15 +993,16 @@ def test_a_move_interrupted_before_any_statement_is_finished_by_the_next(
     server: ClickHouseServer, over_http: ClickHouseManager
 ) -> None:
     command = over_http.client.command
-    command("DROP TABLE News.breaking_news SYNC")
-    command(OLDER_TABLES["breaking_news"])  # fewer columns, fewer statements
+    for table in SESSION_TABLES:  # few columns, few statements
+        command(f"DROP TABLE News.{table} SYNC")
+        command(
+            f"CREATE TABLE News.{table} (ticker String, timestamp DateTime DEFAULT now(), n UInt8) "
+            "ENGINE = MergeTree ORDER BY n"
+        )
 
     def fill() -> dict[str, list[tuple[Any, ...]]]:
-        outbox = Outbox()
-        outbox.add([price_row(1), price_row(1), price_row(2)])
-        outbox.add([AlertRow("AAPL", NOON, 1, 2.5)])
-        outbox.flush(over_http.client)
-        command("INSERT INTO News.breaking_news (ticker, headline) VALUES ('A', 'x'), ('A', 'y')")
+        for table in SESSION_TABLES:
+            command(f"INSERT INTO News.{table} (ticker, n) VALUES ('A', 1), ('A', 1), ('B', 2)")
         return {table: rows_of(over_http, table) for table in SESSION_TABLES}
 
     def forget() -> None:
