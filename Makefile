@@ -11,7 +11,7 @@ demo: .venv/runtime
 	$(BIN)/python run_system.py --demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3
 
 test-old-client: .venv-old-client/dev
 	$(OLD_BIN)/python -m pytest $(CLIENT_TESTS)

@@ -154,7 +154,7 @@ CODES: Final[dict[int, Code]] = {
     10168: _NO_DATA,
     10186: _NO_DATA,
     10197: Code(
-        Reaction.NONE,
+        Reaction.PARK_TICKER,
         logging.ERROR,
         "No data while the same user is logged in elsewhere with live data: log out there. "
         "({text})",

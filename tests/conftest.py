@@ -1,10 +1,14 @@
 """What every test has: a folder of its own to work in, and none of the user's settings."""
 
 import os
+import random
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+# It stands in the names of tests, which all workers of a run must agree on.
+os.environ.setdefault("ALERT_RULE_SEED", str(random.randrange(10**6)))
 
 # The environment of the old client's tests has no ClickHouse.
 pytest_plugins = ["monitoring"] if find_spec("clickhouse_connect") else []

@@ -344,17 +344,6 @@ def test_a_competing_session_is_told_again_only_after_its_time(
         assert gaps(told_at)[0] > 0.9
 
 
-def test_a_ticker_that_a_competing_session_keeps_from_its_data_is_asked_for_again() -> None:
-    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
-        send_code(thread, 10197, client.ticker_to_reqid["AAPL"])
-
-        def asked_again() -> bool:
-            client.update_subscriptions({"AAPL"})
-            return len(requested(thread, "reqMktData")) > 1
-
-        until(asked_again)
-
-
 # Outages between TWS and IBKR
 
 
@@ -765,8 +754,9 @@ async def test_a_gateway_gone_silent_is_left_for_a_new_connection_and_the_gap_be
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 2.0)
-    monkeypatch.setattr(ibkr_client, "ANSWER_S", 2.0)
+    # Longer than the second by which the begin of the gap may be off.
+    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 1.5)
+    monkeypatch.setattr(ibkr_client, "ANSWER_S", 1.5)
     async with at_work(settings) as monitor:
         await tracked(gateway, settings, "ABCD")
         await ticks_flow(gateway, monitor, "ABCD")
@@ -875,22 +865,21 @@ async def test_half_a_million_ticks_in_one_burst_leave_the_newest_the_memory_and
             encoder = Encoder(client.serverVersion())
             prices = [1 + number / 1024 for number in range(each)]
             ids = [client.ticker_to_reqid[symbol] for symbol in symbols]
-            burst = b"".join(encoder.tick_price(i, LAST, p, "100") for p in prices for i in ids)
+            burst = bytearray()
+            for price in prices:
+                for req_id in ids:
+                    burst += encoder.tick_price(req_id, LAST, price, "100")
             peak_before = peak_mb()
-            stall_s, most_buffered = 0.0, 0
-            began = last = time.monotonic()
+            stall_s, most_buffered, taken = 0.0, 0, 0.0
             thread.call(thread.gateway.raw, burst)
-            taken = monitor.stats["ibkr_ticks_received"]
-            next_look = began
-            while True:
+            began = last = time.monotonic()
+            while taken < len(symbols) * each:
                 await asyncio.sleep(0.002)
                 now = time.monotonic()
                 stall_s, last = max(stall_s, now - last), now
-                assert now - began < 60
+                assert now - began < 60, "the burst was not taken in"
                 most_buffered = max([most_buffered, *map(len, list(client.price_buffer.values()))])
                 taken = monitor.stats["ibkr_ticks_received"] + client.ticks_pushed_out
-                if now >= next_look and taken >= len(symbols) * each:
-                    break
             took_s = time.monotonic() - began
             await come(
                 lambda: newest_prices(database) == dict.fromkeys(symbols, prices[-1]), "the rows"
@@ -901,10 +890,10 @@ async def test_half_a_million_ticks_in_one_burst_leave_the_newest_the_memory_and
                 f"{client.ticks_pushed_out} pushed out, {grown_mb:.0f} MB more"
             )
             assert client.connected
-            assert most_buffered <= ibkr_client.MAX_TICKS_PER_TICKER
+            assert most_buffered <= 5000
             assert stall_s < 1.0
-            # The burst itself lies in this process up to three times.
-            assert grown_mb < 150 + 3 * len(burst) / 1e6
+            # The burst itself, 15 MB, lies in this process up to three times.
+            assert grown_mb < 150
 
 
 def peak_mb() -> float:
@@ -944,7 +933,7 @@ async def test_a_tws_too_old_ends_the_monitor_although_it_waits(
 
 # Blind
 
-BLIND_S = 0.8
+BLIND_S = 0.6
 
 
 @pytest.fixture

@@ -489,7 +489,7 @@ EXPECTED: dict[int, tuple[int, Reaction, tuple[str, ...]]] = {
     10167: (logging.WARNING, Reaction.NONE, ("AAPL", "15 minutes late", OWN_WORDS)),
     10168: (logging.ERROR, Reaction.NO_DATA, REMEDY),
     10186: (logging.ERROR, Reaction.NO_DATA, REMEDY),
-    10197: (logging.ERROR, CODES[10197].reaction, ("logged in elsewhere", "log out", OWN_WORDS)),
+    10197: (logging.ERROR, Reaction.PARK_TICKER, ("logged in elsewhere", "log out", OWN_WORDS)),
 }
 # Farm notices that stand in no table.
 FARM_NOTICES = (2105, 2106, 2107, 2108, 2119, 2157, 2158, 2199)
