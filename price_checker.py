@@ -67,6 +67,8 @@ CLOSE_TIMEOUT_S: Final = 1.0
 # Without any data for so long, although tickers are active, the monitor is blind.
 BLIND_S: Final = 15.0
 SIGHT_CHECK_S: Final = 1.0
+# Rows of windows that began longer ago were judged, or are no news to a trader now.
+RESTART_JUDGES_S: Final = 600
 # A roll of the session leaves the news of the last minute where it is.
 ROLL_KEEPS_NEWS_S: Final = 60.0
 
@@ -214,6 +216,8 @@ class ContinuousPriceMonitor:
                 self._ended.add(ticker)
             else:
                 self._track(ticker)
+            # A kill may have come between the rows and their alerts.
+            if window.age_s <= RESTART_JUDGES_S:
                 self._unjudged.add(ticker)
 
     async def cleanup(self) -> None:
@@ -233,8 +237,13 @@ class ContinuousPriceMonitor:
             await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
 
     async def _store_last_rows(self) -> None:
+        now = datetime.now(UTC)
+        for ticker, first_row in self._first_rows.items():
+            if int((now - first_row).total_seconds()) > WINDOW_S:
+                self._ended.add(ticker)
         await self._make_rows(list(self._slots))
         await self._store()
+        await self.check_price_alerts_optimized()
 
     # --- IBKR ---------------------------------------------------------------
 

@@ -69,8 +69,8 @@ class TwsSocket:
         self._sends_per_s = SLOW_SENDS_PER_S
 
     def messages(self) -> Iterator[bytes | None]:
-        """Whole messages as they arrive, until either side ends the connection; None after a
-        second without any. API thread.
+        """Whole messages as they arrive, until either side ends the connection, and None in
+        between, at least once a second. API thread.
 
         Raises
         ------
@@ -100,6 +100,8 @@ class TwsSocket:
                         return
                     self._received += data
                     yield from self._whole_messages()
+                # Also while a message that never ends keeps arriving.
+                yield None
 
     def close(self) -> None:
         """Closes the socket. API thread."""

@@ -204,6 +204,11 @@ class Gateway:
         for session in self._clients(client_id):
             session.send(data)
 
+    def lose_subscriptions(self) -> None:
+        """Forget every subscription without a word, as TWS does before it sends 1101."""
+        for session in self.sessions:
+            session.lose_subscriptions()
+
     def drop(self) -> None:
         """Cut every connection at once; what was not sent yet is lost."""
         for session in list(self.sessions):

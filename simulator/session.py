@@ -344,6 +344,10 @@ class Session(asyncio.Protocol):
         if self._encoder is not None:
             self.send(self._encoder.error(req_id, code, text))
 
+    def lose_subscriptions(self) -> None:
+        """Send no more ticks to any subscription there is."""
+        self._subscriptions.clear()
+
     def burst(
         self, symbol: str, prices: Sequence[float], size: float, total_bytes: int | None
     ) -> int:

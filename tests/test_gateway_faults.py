@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from monitoring import rate, tracked
+from monitoring import rate, rows, tracked
 from monitoring import until as come
 from test_ibkr_client import (
     EXPECTED,
@@ -77,7 +77,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
     for module, name, seconds in (
         (tws_socket, "BREATH_S", 0.02),
         (ibkr_client, "WATCH_EVERY_S", 0.02),
-        (ibkr_client, "RECOVERY_S", 0.3),
+        (ibkr_client, "RECOVERY_S", 0.6),
         (ibkr_client, "PARKED_S", 0.3),
         (price_checker, "CYCLE_S", 0.5),
         (price_checker, "CONNECTION_CHECK_S", 0.02),
@@ -175,7 +175,9 @@ def test_a_gateway_gone_silent_is_noticed_by_the_heartbeat_in_every_state(
         began = time.monotonic()
         assert ended(client)
         print(f"noticed after {time.monotonic() - began:.2f} s of 0.5 + 1.0 s")  # noqa: T201
-        assert len(asked_at(thread.gateway, "reqCurrentTime")) >= 1
+        asked = asked_at(thread.gateway, "reqCurrentTime")
+        assert asked
+        assert sum(at > began for at in asked) <= 1
         assert "says nothing" in str(client.failure)
         assert client.failure is not None
         assert client.failure.accepted
@@ -189,8 +191,6 @@ def test_a_quiet_gateway_that_answers_is_kept(
     monkeypatch.setattr(ibkr_client, "ANSWER_S", 15.0)
     with serving(server_version=server_version) as thread, connected(thread) as client:
         until(lambda: len(asked_at(thread.gateway, "reqCurrentTime")) >= 5)
-        # Asked once per silence, not at each look.
-        assert min(gaps(asked_at(thread.gateway, "reqCurrentTime"))) > 0.05
         assert client.connected
 
 
@@ -335,13 +335,14 @@ def test_a_competing_session_is_told_again_only_after_its_time(
     monkeypatch.setitem(ibkr_codes.CODES, 10197, CODES[10197]._replace(again_s=1.0))
     with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
         msft, aapl = client.ticker_to_reqid["MSFT"], client.ticker_to_reqid["AAPL"]
-        told_at: list[float] = []
-        while len(told_at) < 2:
+
+        def told_twice() -> bool:
             send_code(thread, 10197, msft)
             send_code(thread, 10197, aapl)
-            time.sleep(0.01)
-            told_at = [record.created for record in logged(caplog, "IBKR code 10197")]
-        assert gaps(told_at)[0] > 0.9
+            return len(logged(caplog, "IBKR code 10197")) >= 2
+
+        until(told_twice)
+        assert gaps([record.created for record in logged(caplog, "IBKR code 10197")])[0] > 0.9
 
 
 # Outages between TWS and IBKR
@@ -505,7 +506,7 @@ def test_a_subscription_silent_while_others_tick_is_asked_for_with_a_growing_pau
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     market_hours(True)
-    silent_s = 0.25
+    silent_s = 0.4
     monkeypatch.setattr(ibkr_client, "SILENT_S", silent_s)
     with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
         with ticking(thread, "MSFT"):
@@ -644,8 +645,7 @@ async def ticks_flow(gateway: Gateway, monitor: ContinuousPriceMonitor, ticker: 
 
 
 def newest_prices(database: ClickHouseManager) -> dict[str, float]:
-    query = "SELECT ticker, argMax(price, timestamp) FROM News.price_tracking GROUP BY ticker"
-    return {row[0]: row[1] for row in database.client.query(query).result_rows}
+    return {row["ticker"]: row["price"] for row in rows(database)}
 
 
 def cycles(caplog: pytest.LogCaptureFixture) -> int:
@@ -871,7 +871,7 @@ async def test_half_a_million_ticks_in_one_burst_leave_the_newest_the_memory_and
                     burst += encoder.tick_price(req_id, LAST, price, "100")
             peak_before = peak_mb()
             stall_s, most_buffered, taken = 0.0, 0, 0.0
-            thread.call(thread.gateway.raw, burst)
+            thread.call(thread.gateway.raw, bytes(burst))
             began = last = time.monotonic()
             while taken < len(symbols) * each:
                 await asyncio.sleep(0.002)
@@ -891,7 +891,7 @@ async def test_half_a_million_ticks_in_one_burst_leave_the_newest_the_memory_and
             )
             assert client.connected
             assert most_buffered <= 5000
-            assert stall_s < 1.0
+            assert stall_s < 1.5
             # The burst itself, 15 MB, lies in this process up to three times.
             assert grown_mb < 150
 
@@ -1032,11 +1032,11 @@ async def test_a_start_with_active_tickers_is_not_blind_before_its_time(
         await ticks_flow(gateway, monitor, "ABCD")
 
 
-@pytest.mark.usefixtures("_soon_blind")
 async def test_blindness_is_not_put_down_to_a_problem_that_is_over(
     settings: Settings,
     gateway: Gateway,
     market_hours: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     market_hours(True)
@@ -1045,8 +1045,9 @@ async def test_blindness_is_not_put_down_to_a_problem_that_is_over(
         gateway.send_error(101, "Max number of tickers.", req_ids(gateway)[-1])
         await come(lambda: len(asked_at(gateway, "reqMktData", "ABCD")) == 2, "the second request")
         await ticks_flow(gateway, monitor, "ABCD")
+        monkeypatch.setattr(price_checker, "BLIND_S", BLIND_S)
         await come(lambda: logged(caplog, "BLIND"), "the warning")
-        assert "nobody trades" in logged(caplog, "BLIND")[-1].getMessage()
+        assert "nobody trades" in logged(caplog, "BLIND")[0].getMessage()
 
 
 async def test_the_monitor_stores_delayed_trades_as_delayed(
