@@ -217,7 +217,7 @@ def report(results: dict[str, Result], stats: dict[str, float], duration_s: floa
             verdict = "FAILED"
             failed = True
         outcome = result.outcome
-        told = describe(outcome if outcome.rows else None)
+        told = describe(outcome) if outcome.rows else "no rows"
         print(
             line.format(
                 actor.ticker,
