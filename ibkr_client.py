@@ -198,6 +198,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # how often each silent ticker was asked for again, and who gets no data anyway;
         self._silent_asks: dict[str, int] = {}
         self._without_data: set[str] = set()
+        # who was given another request id because its own was in use;
+        self._renumbered: set[str] = set()
         # the listings found for an ambiguous ticker, and what was chosen;
         self._listings: dict[int, list[Contract]] = {}
         self._chosen: dict[str, Contract | None] = {}
@@ -215,6 +217,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def connected(self) -> bool:
         """Whether the API is ready: requests are taken and data can come."""
         return self.state in (ConnectionState.READY, ConnectionState.STALE)
+
+    @property
+    def quiet_s(self) -> float:
+        """The seconds since the last message from TWS; 0 if there was none."""
+        return max(0.0, time.monotonic() - self._message_at) if self._message_at > 0 else 0.0
 
     @property
     def paper(self) -> bool | None:
@@ -461,11 +468,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if self.failure is not None:
                 return
             self.next_order_id = orderId
+            if self.market_data_type != LIVE:
+                # Before any subscription can be asked for: it counts for those that follow.
+                self.reqMarketDataType(self.market_data_type)
             self._set_state(ConnectionState.READY)
             self._settled.set()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
         if self.market_data_type != LIVE:
-            self.reqMarketDataType(self.market_data_type)
             logger.warning(
                 "DELAYED DATA is asked for (IBKR_MARKET_DATA_TYPE=%d): alerts on it come 15 "
                 "minutes late.",
@@ -521,10 +530,14 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             case Reaction.MARK_STALE:
                 self._mark_stale(line)
             case Reaction.RESUBSCRIBE_ALL:
+                self._stale_at = -math.inf
                 self._data_flows()
                 for each in self.subscribed():
-                    self._ask(each)
-            case Reaction.RESUBSCRIBE_SILENT if self.state is ConnectionState.STALE:
+                    # There is nothing left to cancel, and each message takes its time.
+                    self._ask(each, cancel=False)
+            # Not the state: data of some tickers makes it ready while others stay dark.
+            case Reaction.RESUBSCRIBE_SILENT if self._stale_at > -math.inf:
+                self._stale_at = -math.inf
                 self._recovered_at = time.monotonic()
                 self._data_flows()
             case _ if ticker:
@@ -538,7 +551,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 self._without_data.add(ticker)
             case Reaction.PARK_TICKER:
                 self._park(ticker)
+            case Reaction.NEW_REQUEST_ID if ticker in self._renumbered:
+                self._park(ticker)
             case Reaction.NEW_REQUEST_ID:
+                self._renumbered.add(ticker)
                 self._ask(ticker, cancel=False)
             case Reaction.FIND_LISTING:
                 self._find_listing(ticker)
@@ -730,7 +746,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 return True
             if ticker in self.rejected_tickers or self._is_parked(ticker):
                 return False
-            self._parked.pop(ticker, None)
+            if self._parked.pop(ticker, None) is not None:
+                self.ticker_problems.pop(ticker, None)
             self.active_subscriptions.add(ticker)
             self._ask(ticker)
             logger.info("Subscribed %s, reqId=%d", ticker, self.ticker_to_reqid[ticker])
@@ -797,9 +814,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.reqMktData(req_id, contract, "", False, False, [])
 
     def _park(self, ticker: str) -> None:
-        self._forget(ticker)
         with self.price_buffer_lock:
+            req_id = self._release(ticker)
             self._parked[ticker] = time.monotonic() + PARKED_S
+            if req_id is not None:
+                # TWS may hold on to it; if not, it answers with 300, which is ignored.
+                self.cancelMktData(req_id)
 
     def _is_parked(self, ticker: str) -> bool:
         return self._parked.get(ticker, -math.inf) > time.monotonic()
@@ -815,10 +835,15 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._forget(ticker)
 
     def _forget(self, ticker: str) -> int | None:
+        """Forgets a subscription and its ticks; returns its request id if it had one."""
         with self.price_buffer_lock:
-            self.active_subscriptions.discard(ticker)
             self.price_buffer.pop(ticker, None)
             self.last_volume.pop(ticker, None)
+            return self._release(ticker)
+
+    def _release(self, ticker: str) -> int | None:
+        with self.price_buffer_lock:
+            self.active_subscriptions.discard(ticker)
             req_id = self.ticker_to_reqid.pop(ticker, None)
             if req_id is not None:
                 self.reqid_to_ticker.pop(req_id, None)

@@ -61,6 +61,7 @@ _TWS_OFFLINE: Final = Code(
     Reaction.MARK_STALE,
     logging.WARNING,
     "TWS lost its connection to IBKR: no data until it is back; TWS restores it itself. ({text})",
+    again_s=60.0,
 )
 _NOT_CONNECTED: Final = Code(
     Reaction.END_CONNECTION,
@@ -79,6 +80,7 @@ CODES: Final[dict[int, Code]] = {
         logging.ERROR,
         "TWS got over 50 messages a second, from newshead and all its other clients; newshead "
         "slows down. ({text})",
+        again_s=60.0,
     ),
     101: Code(
         Reaction.PARK_TICKER,

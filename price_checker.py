@@ -290,16 +290,26 @@ class ContinuousPriceMonitor:
             Trying again is no use until the user has acted.
         """
         failures = 0
+        ready_at = -math.inf
         while True:
             if self.ibkr_connected:
-                failures = 0
+                if ready_at == -math.inf:
+                    ready_at = time.monotonic()
+                if time.monotonic() - ready_at >= RETRY_S:
+                    failures = 0
                 self._tell_gap()
                 self.ready_event.set()
                 await asyncio.sleep(CONNECTION_CHECK_S)
                 continue
             if self.ready_event.is_set() and self._gap_began is None:
-                self._gap_began = datetime.now(UTC)
+                quiet_s = self.ibkr_client.quiet_s if self.ibkr_client is not None else 0.0
+                self._gap_began = datetime.now(UTC) - timedelta(seconds=quiet_s)
             _refuse_if_final(self.ibkr_client)
+            if time.monotonic() - ready_at < RETRY_S:
+                # Lost as soon as it was there: that is a failed attempt.
+                failures += 1
+                await asyncio.sleep(retry_pause_s(failures, random.random()))
+            ready_at = -math.inf
             await self.reconnect_ibkr()
             _refuse_if_final(self.ibkr_client)
             if self.ibkr_client is not None and self.ibkr_client.failure is not None:
@@ -332,6 +342,7 @@ class ContinuousPriceMonitor:
                 self._data_at = max(self._data_at, self.ibkr_client.last_data_at)
             if not self.active_tickers:
                 self._awaited_since = math.inf
+                self._blind = False
                 continue
             self._awaited_since = min(self._awaited_since, now)
             dark_s = now - max(self._data_at, self._awaited_since)

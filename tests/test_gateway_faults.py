@@ -349,7 +349,7 @@ def test_a_competing_session_is_told_again_only_after_its_time(
 
 
 def test_after_1101_all_is_subscribed_again_and_every_ticker_ticks() -> None:
-    symbols = [f"T{number:02}" for number in range(40)]
+    symbols = [f"T{number:02}" for number in range(100)]
     with serving(*symbols) as thread, connected(thread, *symbols) as client:
         send_code(thread, 1100)
         until(lambda: client.state is ConnectionState.STALE)
@@ -841,6 +841,9 @@ async def test_nothing_that_makes_no_sense_ends_the_monitor(
             await ticks_flow(gateway, monitor, "ABCD")
             assert monitor.ibkr_client is not client
         assert monitor.stats["ibkr_reconnections"] == len(nonsense)
+        # Not one byte of these is waited for.
+        for size in (0x7FFFFFFF, 1 << 24):
+            assert len(logged(caplog, f"a message of {size} bytes")) == 1
         await tracked(gateway, settings, "EFGH")
         gateway.trade("EFGH", 8.5, 1)
         await come(lambda: newest_prices(database).get("EFGH") == 8.5, "a row")
