@@ -34,7 +34,7 @@ from clickhouse_manager import (
     Rise,
     one_line,
 )
-from ibkr_client import NEW_YORK, GatewayError, IBKRClient, in_trading_hours
+from ibkr_client import HEARTBEAT_S, NEW_YORK, GatewayError, IBKRClient, in_trading_hours
 from runtime import (
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
@@ -364,6 +364,8 @@ class ContinuousPriceMonitor:
             return f"not connected to IBKR. {client.failure if client and client.failure else ''}"
         if client.stale_reason:
             return client.stale_reason
+        if client.quiet_s > HEARTBEAT_S:
+            return f"TWS has sent nothing at all for {client.quiet_s:.0f} s."
         problems = client.get_ticker_problems()
         if self.active_tickers <= problems.keys():
             return problems[min(self.active_tickers)]
