@@ -203,11 +203,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # the listings found for an ambiguous ticker, and what was chosen;
         self._listings: dict[int, list[Contract]] = {}
         self._chosen: dict[str, Contract | None] = {}
-        # when each line was told, when a message came last, whether TWS was asked
-        # for a sign of life since, and the begin and end of a time without data.
+        # when each line was told, when a message came last, when TWS was asked for a
+        # sign of life since, and the begin and end of a time without data.
         self._told_at: dict[tuple[int, str], float] = {}
         self._message_at = -math.inf
-        self._probed = False
+        self._probed_at = math.inf
         self._stale_at = -math.inf
         self._recovered_at = math.inf
 
@@ -306,7 +306,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             now = time.monotonic()
             if message is not None:
                 self._message_at = now
-                self._probed = False
+                self._probed_at = math.inf
                 self._decode(message)
             if now >= next_watch:
                 next_watch = now + WATCH_EVERY_S
@@ -580,15 +580,15 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             TWS gave no sign of life.
         """
         quiet_s = now - self._message_at
-        if quiet_s >= HEARTBEAT_S + ANSWER_S:
+        if quiet_s >= HEARTBEAT_S and self._probed_at == math.inf:
+            self._probed_at = now
+            self.reqCurrentTime()
+        if now - self._probed_at >= ANSWER_S:
             raise GatewayError(
                 f"TWS at {self.host}:{self.port} says nothing since {quiet_s:.0f} s although its "
                 "socket is open: it hangs, or the network between is cut.",
                 accepted=True,
             )
-        if quiet_s >= HEARTBEAT_S and not self._probed:
-            self._probed = True
-            self.reqCurrentTime()
         if now - self._recovered_at >= RECOVERY_S:
             since_s = now - self._recovered_at
             self._recovered_at = math.inf

@@ -83,7 +83,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
         (price_checker, "CONNECTION_CHECK_S", 0.02),
         (price_checker, "SIGHT_CHECK_S", 0.02),
         (price_checker, "RETRY_S", 0.3),
-        (price_checker, "MAX_RETRY_S", 1.2),
+        (price_checker, "MAX_RETRY_S", 0.9),
     ):
         monkeypatch.setattr(module, name, seconds)
 
@@ -247,9 +247,11 @@ def test_a_code_that_is_repeated_is_told_once(
 def test_a_parked_ticker_is_asked_for_again_after_a_while_and_not_before(number: int) -> None:
     with serving("AAPL") as thread, connected(thread, "AAPL") as client:
         first_id = client.ticker_to_reqid["AAPL"]
+        trade(thread, "AAPL", 270.0, 100)
         send_code(thread, number, first_id)
         until(lambda: not client.active_subscriptions)
         parked_at = time.monotonic()
+        assert buffered(client, "AAPL") == [(270.0, 100)]
 
         def asked_again() -> bool:
             client.update_subscriptions({"AAPL"})  # as each cycle of the monitor does
@@ -816,8 +818,8 @@ async def test_nothing_that_makes_no_sense_ends_the_monitor(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.5)
-    monkeypatch.setattr(ibkr_client, "ANSWER_S", 1.0)
+    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.4)
+    monkeypatch.setattr(ibkr_client, "ANSWER_S", 0.8)
     nonsense = {
         "a length that is too great": b"\x7f\xff\xff\xff",
         "a length that is wrong": (60_000).to_bytes(4, "big"),
