@@ -18,6 +18,7 @@ from typing import Final
 
 import demo
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
+from ibkr_client import GatewayError
 from price_checker import ContinuousPriceMonitor, until_database_works
 from runtime import (
     EXIT_FAILED,
@@ -98,6 +99,8 @@ async def monitor_here(settings: Settings) -> str:
         await ContinuousPriceMonitor(settings, wait=True).start()
     except DATABASE_ERRORS as problem:
         return f"stopped ({one_line(problem)})"
+    except GatewayError as problem:
+        return f"stopped ({problem})"
     except Exception:
         logger.exception("The price monitor failed.")
     return "failed"

@@ -212,6 +212,17 @@ def test_the_embedded_database_takes_rows_and_a_second_newshead_touches_nothing(
         manager.close()
 
 
+def test_a_monitor_that_cannot_go_on_says_why_and_is_started_again(start: Start) -> None:
+    with GatewayThread(Gateway(Market())) as thread:
+        command = start("run_system.py", "--skip-list", IBKR_PORT=thread.gateway.port)
+        command.shows("Connected to IBKR")
+        thread.call(thread.gateway.send_error, 1300, "TWS socket port has been reset to 7498")
+        command.shows("The price monitor stopped .*IBKR_PORT.* 7498.* is started again")
+        command.shows("(?s)Connected to IBKR.*Connected to IBKR")
+        assert command.stop() == EXIT_OK
+    assert "Traceback" not in command.text()
+
+
 def test_a_killed_monitor_is_started_again_and_ends_with_its_parent(
     start: Start, server: ClickHouseServer, database: ClickHouseManager, gateway: Gateway
 ) -> None:
