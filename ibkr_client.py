@@ -58,14 +58,14 @@ MAX_TICKS_PER_TICKER: Final = 5000
 # From here on a size is no number of shares but a gateway's way to say "missing".
 MAX_VOLUME: Final = 2**31 - 1
 
-# Market data types as TWS numbers them.
+# The market data type that TWS serves unless asked for another.
 LIVE: Final = 1
-DELAYED: Final = 3
-# What a trade's price and size are called in each, and the source of its rows.
-TRADE_TICKS: Final = {
-    TickTypeEnum.LAST: (TickTypeEnum.LAST_SIZE, "ibkr_last_trade"),
-    TickTypeEnum.DELAYED_LAST: (TickTypeEnum.DELAYED_LAST_SIZE, "ibkr_delayed_last"),
+# What a trade's price is called live and delayed, with the source of its rows, and its size.
+TRADE_PRICES: Final = {
+    TickTypeEnum.LAST: "ibkr_last_trade",
+    TickTypeEnum.DELAYED_LAST: "ibkr_delayed_last",
 }
+TRADE_SIZES: Final = (TickTypeEnum.LAST_SIZE, TickTypeEnum.DELAYED_LAST_SIZE)
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 US_EXCHANGES: Final = frozenset({"NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "IEX", "PINK"})
@@ -652,17 +652,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         TWS sends both in one message; the library calls `tickPrice`, then `tickSize`.
         """
         self._heard(reqId)
-        if tickType in TRADE_TICKS and self._takes(tickType):
+        if tickType in TRADE_PRICES and self._takes(tickType):
             self._price_without_size.pop(reqId, None)
             if _is_price(price):
-                _, source = TRADE_TICKS[tickType]
-                self._price_without_size[reqId] = (float(price), source)
+                self._price_without_size[reqId] = (float(price), TRADE_PRICES[tickType])
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
         """A size. A trade's (LAST_SIZE) completes the price before it; a lone one is no tick."""
         self._heard(reqId)
-        if tickType in (TickTypeEnum.LAST_SIZE, TickTypeEnum.DELAYED_LAST_SIZE):
+        if tickType in TRADE_SIZES:
             price, source = self._price_without_size.pop(reqId, (None, ""))
             if price is not None:
                 self._record(reqId, price, _shares(size), source)
@@ -691,8 +690,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if not ticker:
             return
         if not us:
-            logger.error("%s", self._line(NO_US_LISTING, ticker))
-            self._drop(ticker)
+            self._drop_foreign(ticker)
             return
         self._chosen[ticker] = us[0]
         logger.info("%s is taken to be the one listed on %s.", ticker, us[0].primaryExchange)
@@ -700,8 +698,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def _find_listing(self, ticker: str) -> None:
         if ticker in self._chosen:
-            logger.error("%s", self._line(NO_US_LISTING, ticker))
-            self._drop(ticker)
+            self._drop_foreign(ticker)
             return
         self._chosen[ticker] = None
         with self.price_buffer_lock:
@@ -709,6 +706,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.reqid_to_ticker[req_id] = ticker
         self._listings[req_id] = []
         self.reqContractDetails(req_id, self._create_stock_contract(ticker))
+
+    def _drop_foreign(self, ticker: str) -> None:
+        logger.error("%s", self._line(NO_US_LISTING, ticker))
+        self._drop(ticker)
 
     def _takes(self, tick_type: int) -> bool:
         return tick_type == TickTypeEnum.LAST or self.market_data_type != LIVE
@@ -800,12 +801,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         with self.price_buffer_lock:
             if ticker not in self.active_subscriptions:
                 return
-            old = self.ticker_to_reqid.pop(ticker, None)
-            if old is not None:
-                self.reqid_to_ticker.pop(old, None)
-                self._heard_at.pop(old, None)
-                if cancel:
-                    self.cancelMktData(old)
+            old = self._end_request(ticker)
+            if old is not None and cancel:
+                self.cancelMktData(old)
             req_id = self._get_next_req_id()
             self.reqid_to_ticker[req_id] = ticker
             self.ticker_to_reqid[ticker] = req_id
@@ -844,6 +842,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _release(self, ticker: str) -> int | None:
         with self.price_buffer_lock:
             self.active_subscriptions.discard(ticker)
+            return self._end_request(ticker)
+
+    def _end_request(self, ticker: str) -> int | None:
+        with self.price_buffer_lock:
             req_id = self.ticker_to_reqid.pop(ticker, None)
             if req_id is not None:
                 self.reqid_to_ticker.pop(req_id, None)

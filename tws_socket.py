@@ -89,9 +89,7 @@ class TwsSocket:
                 events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
                 selector.modify(self._connection, events)
                 pause = min(pause, self._ends_at - time.monotonic(), BREATH_S)
-                if not selector.select(max(pause, 0.0)):
-                    yield None
-                    continue
+                selector.select(max(pause, 0.0))
                 with suppress(BlockingIOError):
                     self._wake_in.recv(4096)
                 with suppress(BlockingIOError):
@@ -100,7 +98,7 @@ class TwsSocket:
                         return
                     self._received += data
                     yield from self._whole_messages()
-                # Also while a message that never ends keeps arriving.
+                # After each read, so also while a message that never ends keeps arriving.
                 yield None
 
     def close(self) -> None:
