@@ -129,6 +129,27 @@ SCHEMA: Final = {
         PARTITION BY toYYYYMM(timestamp)
         ORDER BY (timestamp, ticker)
         SETTINGS {_DEDUPLICATION}""",
+    "monitor_status": f"""
+        CREATE TABLE IF NOT EXISTS News.monitor_status (
+            timestamp DateTime64(3),
+            state String,
+            state_since DateTime64(3),
+            mode String,
+            delayed UInt8,
+            account String,
+            active_tickers UInt32,
+            cycles UInt64,
+            ticks UInt64,
+            rows UInt64,
+            last_cycle_ms Float64,
+            kept_rows UInt32,
+            reconnects UInt32,
+            clock_difference_s Float64,
+            last_error String
+        ) ENGINE = MergeTree
+        ORDER BY timestamp
+        TTL toDateTime(timestamp) + INTERVAL 7 DAY
+        SETTINGS {_DEDUPLICATION}""",
     "float_list": """
         CREATE TABLE IF NOT EXISTS News.float_list (
             ticker String,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import time
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
@@ -37,7 +38,27 @@ class Settings:
     clickhouse_secure: bool = False
     clickhouse_path: Path = Path("data/clickhouse")
     benzinga_api_key: str = field(default="", repr=False)
+    benzinga_stream_url: str = "wss://api.benzinga.com/api/v1/news/stream"
+    benzinga_text_ping: bool = False
+    anthropic_api_key: str = field(default="", repr=False)
+    anthropic_api_key2: str = field(default="", repr=False)
+    anthropic_api_key3: str = field(default="", repr=False)
+    anthropic_api_key4: str = field(default="", repr=False)
+    anthropic_api_key5: str = field(default="", repr=False)
+    anthropic_api_key6: str = field(default="", repr=False)
+    anthropic_api_key7: str = field(default="", repr=False)
+    anthropic_api_key8: str = field(default="", repr=False)
+    anthropic_api_key9: str = field(default="", repr=False)
+    anthropic_base_url: str = "https://api.anthropic.com"
+    sentiment_model: str = "claude-haiku-5-5"
+    ticker_list_csv: Path | None = None
+    finviz_export_url: str = field(default="", repr=False)
     session_roll: time | None = time(4, 0)
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int = 8180
+    dashboard_password: str = field(default="", repr=False)
+    alert_urls: tuple[str, ...] = field(default=(), repr=False)
+    metrics_port: int = 0
     trigger_folder: Path = Path("triggers")
     log_folder: Path = Path("logs")
 
@@ -45,6 +66,13 @@ class Settings:
     def embedded(self) -> bool:
         """Whether the embedded engine is used: no ClickHouse server is named."""
         return not self.clickhouse_host
+
+    @property
+    def anthropic_keys(self) -> tuple[str, ...]:
+        """The keys for the sentiment analysis that are set, in their order."""
+        first = self.anthropic_api_key
+        further = (getattr(self, f"anthropic_api_key{number}") for number in range(2, 10))
+        return tuple(key for key in (first, *further) if key)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str | None] | None = None) -> Self:
@@ -129,6 +157,27 @@ def _switch(name: str, text: str) -> bool:
     return switches[text.lower()]
 
 
+def _url(*schemes: str) -> Callable[[str, str], str]:
+    def check(name: str, text: str) -> str:
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            # Not the text itself: it may hold a key.
+            raise ConfigurationError(
+                f"{name} must be an address that begins with {' or '.join(schemes)}://."
+            )
+        return text
+
+    return check
+
+
+def _addresses(_name: str, text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def _path(name: str, text: str) -> Path:
     try:
         return Path(text).expanduser()
@@ -144,4 +193,12 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,
     "CLICKHOUSE_PATH": _path,
+    "BENZINGA_STREAM_URL": _url("wss", "ws"),
+    "BENZINGA_TEXT_PING": _switch,
+    "ANTHROPIC_BASE_URL": _url("https", "http"),
+    "TICKER_LIST_CSV": _path,
+    "FINVIZ_EXPORT_URL": _url("https", "http"),
+    "DASHBOARD_PORT": _port,
+    "ALERT_URLS": _addresses,
+    "METRICS_PORT": _port,
 }

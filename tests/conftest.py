@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from settings import Settings
+
 # It stands in the names of tests, which all workers of a run must agree on.
 os.environ.setdefault("ALERT_RULE_SEED", str(random.randrange(10**6)))
 
@@ -16,8 +18,7 @@ pytest_plugins = ["monitoring"] if find_spec("clickhouse_connect") else []
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads `.env` or an IBKR_, CLICKHOUSE_ or key variable of the user."""
+    """No test reads `.env` or a variable of the user."""
     monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(("IBKR_", "CLICKHOUSE_", "BENZINGA_")):
-            monkeypatch.delenv(name)
+    for name in Settings.variables():
+        monkeypatch.delenv(name, raising=False)

@@ -22,7 +22,20 @@ VARIABLES = [
     "CLICKHOUSE_SECURE",
     "CLICKHOUSE_PATH",
     "BENZINGA_API_KEY",
+    "BENZINGA_STREAM_URL",
+    "BENZINGA_TEXT_PING",
+    "ANTHROPIC_API_KEY",
+    *(f"ANTHROPIC_API_KEY{number}" for number in range(2, 10)),
+    "ANTHROPIC_BASE_URL",
+    "SENTIMENT_MODEL",
+    "TICKER_LIST_CSV",
+    "FINVIZ_EXPORT_URL",
     "SESSION_ROLL",
+    "DASHBOARD_HOST",
+    "DASHBOARD_PORT",
+    "DASHBOARD_PASSWORD",
+    "ALERT_URLS",
+    "METRICS_PORT",
 ]
 
 
@@ -45,11 +58,23 @@ def test_without_any_variable_the_defaults_hold() -> None:
         clickhouse_secure=False,
         clickhouse_path=Path("data/clickhouse"),
         benzinga_api_key="",
+        benzinga_stream_url="wss://api.benzinga.com/api/v1/news/stream",
+        benzinga_text_ping=False,
+        anthropic_base_url="https://api.anthropic.com",
+        sentiment_model="claude-haiku-5-5",
+        ticker_list_csv=None,
+        finviz_export_url="",
         session_roll=time(4, 0),
+        dashboard_host="127.0.0.1",
+        dashboard_port=8180,
+        dashboard_password="",
+        alert_urls=(),
+        metrics_port=0,
         trigger_folder=Path("triggers"),
         log_folder=Path("logs"),
     )
     assert settings.embedded
+    assert settings.anthropic_keys == ()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +100,19 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("CLICKHOUSE_SECURE", "0", False),
         ("CLICKHOUSE_PATH", "/data/ch", Path("/data/ch")),
         ("BENZINGA_API_KEY", "k-1", "k-1"),
+        ("BENZINGA_STREAM_URL", "ws://127.0.0.1:8000/x?y=1", "ws://127.0.0.1:8000/x?y=1"),
+        ("BENZINGA_TEXT_PING", "true", True),
+        ("ANTHROPIC_API_KEY", "k-2", "k-2"),
+        ("ANTHROPIC_API_KEY9", "k-9", "k-9"),
+        ("ANTHROPIC_BASE_URL", "http://127.0.0.1:8001", "http://127.0.0.1:8001"),
+        ("SENTIMENT_MODEL", "claude-opus-6", "claude-opus-6"),
+        ("TICKER_LIST_CSV", "lists/float.csv", Path("lists/float.csv")),
+        ("FINVIZ_EXPORT_URL", "https://a.example/export?auth=t", "https://a.example/export?auth=t"),
+        ("DASHBOARD_HOST", "0.0.0.0", "0.0.0.0"),
+        ("DASHBOARD_PORT", "80", 80),
+        ("DASHBOARD_PASSWORD", "it's #1", "it's #1"),
+        ("ALERT_URLS", "json://a tgram://b/c ", ("json://a", "tgram://b/c")),
+        ("METRICS_PORT", "9100", 9100),
         ("SESSION_ROLL", "03:30", time(3, 30)),
         ("SESSION_ROLL", "off", None),
         ("SESSION_ROLL", "OFF", None),
@@ -98,7 +136,7 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
     [
         *(
             (name, text)
-            for name in ("IBKR_PORT", "CLICKHOUSE_PORT")
+            for name in ("IBKR_PORT", "CLICKHOUSE_PORT", "DASHBOARD_PORT", "METRICS_PORT")
             for text in ("abc", "0", "65536", "-1", "7497.0", "+7497", "7 497", "\u0661\u0662", "²")
         ),
         *(
@@ -107,6 +145,12 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
         ),
         *(("IBKR_MARKET_DATA_TYPE", text) for text in ("0", "2", "4", "live", "\u0661")),
         *(("CLICKHOUSE_SECURE", text) for text in ("maybe", "2", "truee", "-")),
+        ("BENZINGA_TEXT_PING", "often"),
+        *(
+            (name, text)
+            for name in ("BENZINGA_STREAM_URL", "ANTHROPIC_BASE_URL", "FINVIZ_EXPORT_URL")
+            for text in ("abc", "ftp://a.example", "https://", "wss://", "ws://a:99999", "http://[")
+        ),
         *(("SESSION_ROLL", text) for text in ("24:00", "4", "04:60", "never", "-1:00")),
         ("IBKR_PORT", "9" * 5000),
         ("IBKR_CLIENT_ID", "9" * 5000),
@@ -188,14 +232,34 @@ def test_the_example_file_shows_each_variable_with_its_default() -> None:
         "CLICKHOUSE_USER": "default",
         "CLICKHOUSE_SECURE": "false",
         "CLICKHOUSE_PATH": "data/clickhouse",
+        "BENZINGA_STREAM_URL": "wss://api.benzinga.com/api/v1/news/stream",
+        "BENZINGA_TEXT_PING": "false",
+        "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
+        "SENTIMENT_MODEL": "claude-haiku-5-5",
         "SESSION_ROLL": "04:00",
+        "DASHBOARD_HOST": "127.0.0.1",
+        "DASHBOARD_PORT": "8180",
     }
 
 
-def test_passwords_and_keys_are_not_shown() -> None:
-    settings = Settings.from_environment(
-        {"CLICKHOUSE_PASSWORD": "sesame-open", "BENZINGA_API_KEY": "key-of-mine"}
-    )
-    for text in (repr(settings), str(settings), f"{settings}"):
-        assert "sesame-open" not in text
-        assert "key-of-mine" not in text
+def test_the_keys_that_are_set_are_taken_in_their_order() -> None:
+    environ = {"ANTHROPIC_API_KEY9": "i", "ANTHROPIC_API_KEY": "a", "ANTHROPIC_API_KEY3": "c"}
+    assert Settings.from_environment(environ).anthropic_keys == ("a", "c", "i")
+
+
+SECRETS = [
+    *("CLICKHOUSE_PASSWORD", "BENZINGA_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY2"),
+    *("ANTHROPIC_API_KEY9", "FINVIZ_EXPORT_URL", "DASHBOARD_PASSWORD", "ALERT_URLS"),
+]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_passwords_and_keys_are_not_shown(name: str) -> None:
+    settings = Settings.from_environment({name: "https://a.example/sesame-open"})
+    assert "sesame-open" not in f"{settings!r} {settings}"
+
+
+def test_an_address_that_is_none_is_refused_without_being_shown() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_environment({"FINVIZ_EXPORT_URL": "elite.example/export?auth=sesame-open"})
+    assert "sesame-open" not in str(caught.value)
