@@ -1,8 +1,22 @@
-"""A simulated TWS gateway, to try and to test clients against. It listens on loopback only."""
+"""What newshead talks to, to try and to test it against, on loopback only: a TWS gateway and the
+Messages API that rates news."""
 
 from simulator.gateway import Gateway
 from simulator.market import Market, MarketError, Trade
+from simulator.messages import Fault, MessagesRequest, MessagesServer, ScriptedRating
 from simulator.session import Handshake, Request
 from simulator.thread import GatewayThread
 
-__all__ = ["Gateway", "GatewayThread", "Handshake", "Market", "MarketError", "Request", "Trade"]
+__all__ = [
+    "Fault",
+    "Gateway",
+    "GatewayThread",
+    "Handshake",
+    "Market",
+    "MarketError",
+    "MessagesRequest",
+    "MessagesServer",
+    "Request",
+    "ScriptedRating",
+    "Trade",
+]
