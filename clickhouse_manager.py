@@ -268,6 +268,26 @@ NEWEST_NEWS: Final = """
     ORDER BY detected_at DESC
     LIMIT 1"""
 
+# Of this session, of those before it and of a move between them that goes on.
+_ALL_NEWS: Final = "merge('News', '^breaking_news(_history|_moving)?$')"
+
+RECENT_HASHES: Final = f"""
+    SELECT content_hash, toUnixTimestamp(max(detected_at)) AS newest
+    FROM {_ALL_NEWS}
+    WHERE detected_at >= now64(3) - INTERVAL 1 DAY AND content_hash != ''
+    GROUP BY content_hash
+    ORDER BY newest"""  # noqa: S608
+
+STORED_HASHES: Final = f"""
+    SELECT DISTINCT content_hash
+    FROM {_ALL_NEWS}
+    WHERE content_hash IN {{hashes:Array(String)}}"""  # noqa: S608
+
+LISTED_TICKERS: Final = """
+    SELECT ticker, argMax(country, last_updated)
+    FROM News.float_list
+    GROUP BY ticker"""
+
 MOVING_TABLE: Final = """
     SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
     FROM system.tables
@@ -316,6 +336,34 @@ class PriceMoveRow(NamedTuple):
     news_to_price_check_delay_ms: int
 
 
+class NewsRow(NamedTuple):
+    """A row of `breaking_news`: one article about one ticker."""
+
+    timestamp: datetime
+    source: str
+    ticker: str
+    headline: str
+    published_utc: str
+    article_url: str
+    summary: str
+    full_content: str
+    detected_at: datetime
+    processing_latency_ms: int
+    market_relevant: int
+    source_check_time: datetime
+    content_hash: str
+    news_type: str
+    urgency_score: int
+    sentiment: str
+    recommendation: str
+    confidence: str
+    explanation: str
+    analysis_time_ms: int
+    analyzed_at: datetime
+
+
+Row = PriceRow | AlertRow | PriceMoveRow | NewsRow
+
 # The types go with every insert: without them clickhouse-connect asks the
 # server for them each time.
 _INSERTS: Final[dict[type, tuple[str, list[str]]]] = {
@@ -336,6 +384,23 @@ _INSERTS: Final[dict[type, tuple[str, list[str]]]] = {
             "Float64",
             "UInt32",
             "UInt32",
+        ],
+    ),
+    NewsRow: (
+        "breaking_news",
+        [
+            "DateTime64(3)",
+            *["String"] * 7,
+            "DateTime64(3)",
+            "UInt32",
+            "UInt8",
+            "DateTime64(3)",
+            "String",
+            "String",
+            "UInt8",
+            *["String"] * 4,
+            "UInt32",
+            "DateTime64(3)",
         ],
     ),
 }
@@ -405,18 +470,20 @@ DATABASE_ERRORS: Final = (ClickHouseError, DatabaseError)
 class Batch(NamedTuple):
     """Rows of one kind for one insert, with the token that makes them be stored once."""
 
-    rows: Sequence[PriceRow | AlertRow | PriceMoveRow]
+    rows: Sequence[Row]
     token: str
 
 
 class Outbox:
     """Batches on their way into ClickHouse, kept in order until each was stored, once.
 
-    Kept rows live in this process's memory only, and no more than MAX_KEPT_ROWS
-    of them: beyond that the oldest are given up and counted. Any thread.
+    Kept rows live in this process's memory only, and no more than `max_rows`
+    (by default MAX_KEPT_ROWS) of them: beyond that the oldest are given up and
+    counted. Any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_rows: int | None = None) -> None:
+        self._max_rows = MAX_KEPT_ROWS if max_rows is None else max_rows
         self._batches: deque[Batch] = deque()
         self._flushing = threading.Lock()
         self.given_up = 0
@@ -425,16 +492,16 @@ class Outbox:
         """The number of rows not stored yet."""
         return sum(len(batch.rows) for batch in tuple(self._batches))
 
-    def add(self, rows: Sequence[PriceRow | AlertRow | PriceMoveRow]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         """Puts rows, all of one kind, behind those that wait already."""
         if rows:
             self._batches.append(Batch(rows, str(uuid.uuid4())))
         # A batch that is being stored right now is not the one to give up.
-        while len(self) > MAX_KEPT_ROWS and not self._flushing.locked():
+        while len(self) > self._max_rows and not self._flushing.locked():
             if not self.given_up:
                 logger.error(
                     "Over %d rows wait for ClickHouse: from now on the oldest are given up.",
-                    MAX_KEPT_ROWS,
+                    self._max_rows,
                 )
             self.given_up += len(self._batches.popleft().rows)
 
@@ -621,6 +688,19 @@ class ClickHouseManager:
         """The ticker's newest news of this session."""
         rows = self._rows(NEWEST_NEWS, ticker=ticker)
         return News(*rows[0]) if rows else None
+
+    def recent_hashes(self) -> dict[str, int]:
+        """The content hashes of the last day's news, of all sessions, oldest first; with the Unix
+        time each was detected at."""
+        return {content_hash: at for content_hash, at in self._rows(RECENT_HASHES)}
+
+    def stored_hashes(self, hashes: Collection[str]) -> set[str]:
+        """Those of `hashes` that news of any session has."""
+        return {found for (found,) in self._rows(STORED_HASHES, hashes=list(hashes))}
+
+    def listed_tickers(self) -> dict[str, str]:
+        """The tickers of `float_list`, each with its company's country."""
+        return {ticker: country for ticker, country in self._rows(LISTED_TICKERS)}
 
     def move_session(self, keep_news_since: datetime | None = None) -> dict[str, int]:
         """Empties the session's tables; their rows go to `<table>_history`, each once.

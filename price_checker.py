@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from clickhouse_manager import (
@@ -35,6 +34,7 @@ from clickhouse_manager import (
     one_line,
 )
 from ibkr_client import HEARTBEAT_S, NEW_YORK, GatewayError, IBKRClient, in_trading_hours
+from news_text import parse_time
 from runtime import (
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
@@ -42,6 +42,7 @@ from runtime import (
     CommandLine,
     configure_logging,
     off_loop,
+    retry_pause_s,
     until_stopped,
 )
 from settings import ConfigurationError, Settings
@@ -308,17 +309,13 @@ class ContinuousPriceMonitor:
             if time.monotonic() - ready_at < RETRY_S:
                 # Lost as soon as it was there: that is a failed attempt.
                 failures += 1
-                await asyncio.sleep(retry_pause_s(failures, random.random()))
+                await asyncio.sleep(_retry_pause_s(failures))
             ready_at = -math.inf
             await self.reconnect_ibkr()
             _refuse_if_final(self.ibkr_client)
             if self.ibkr_client is not None and self.ibkr_client.failure is not None:
                 failures += self.ibkr_client.failure.accepted
-                pause = (
-                    retry_pause_s(failures, random.random())
-                    if self.ibkr_client.failure.accepted
-                    else RETRY_S
-                )
+                pause = _retry_pause_s(failures) if self.ibkr_client.failure.accepted else RETRY_S
                 await asyncio.sleep(pause)
 
     def _tell_gap(self) -> None:
@@ -778,11 +775,8 @@ def next_roll_after(now: datetime, roll: time_of_day | None) -> datetime | None:
     return today if today > now else today + timedelta(days=1)
 
 
-def retry_pause_s(failures: int, chance: float) -> float:
-    """Seconds to wait after so many failures in a row: doubling, capped, and up to a fifth
-    more or less by `chance` (0 to 1), so that clients do not return all at once."""
-    pause = min(MAX_RETRY_S, RETRY_S * 2.0 ** min(failures - 1, 10))
-    return pause * (0.8 + 0.4 * chance)
+def _retry_pause_s(failures: int) -> float:
+    return retry_pause_s(failures, random.random(), first_s=RETRY_S, max_s=MAX_RETRY_S)
 
 
 def describe(outcome: Outcome | None) -> str:
@@ -800,17 +794,6 @@ def describe(outcome: Outcome | None) -> str:
         lowest, highest = ALERT_PRICES
         return f"no alert, price outside {lowest:.2f} to {highest:.0f}, {best}"
     return f"no alert, not rated BUY, {best}"
-
-
-def parse_time(text: str) -> datetime | None:
-    """A time as news sources write it (ISO 8601 or RFC 2822; UTC if it names no zone)."""
-    for parse in (datetime.fromisoformat, parsedate_to_datetime):
-        with suppress(ValueError, OverflowError):
-            parsed = parse(text.strip())
-            aware = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-            # Outside of this no column of ours could take it.
-            return aware if 1970 < aware.year < 2100 else None
-    return None
 
 
 def _milliseconds(begin: datetime, end: datetime) -> int:

@@ -122,6 +122,13 @@ async def off_loop(function: Callable[..., T], *args: Any) -> T:
     return await outcome
 
 
+def retry_pause_s(failures: int, chance: float, *, first_s: float, max_s: float) -> float:
+    """Seconds to wait after so many failures in a row: `first_s`, doubling up to `max_s`, and up
+    to a fifth more or less by `chance` (0 to 1), so that clients do not return all at once."""
+    pause = min(max_s, first_s * 2.0 ** min(failures - 1, 10))
+    return pause * (0.8 + 0.4 * chance)
+
+
 def lock_file(path: Path) -> int:
     """Takes a lock that lasts until the descriptor it returns is closed, or the process ends.
 

@@ -23,7 +23,9 @@ import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager, Outcome
 from ibkr_client import GatewayError
+from news_text import parse_time
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
+from runtime import retry_pause_s
 from settings import Settings
 from simulator import Gateway
 from triggers import TriggerFolder
@@ -406,7 +408,7 @@ async def test_a_gateway_that_is_not_there_ends_the_start_with_its_reason(
 def test_pauses_between_attempts_double_up_to_a_minute(
     failures: int, chance: float, pause: float
 ) -> None:
-    assert price_checker.retry_pause_s(failures, chance) == pytest.approx(pause)
+    assert retry_pause_s(failures, chance, first_s=3.0, max_s=60.0) == pytest.approx(pause)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +425,7 @@ def test_pauses_between_attempts_double_up_to_a_minute(
     ],
 )
 def test_times_are_read_as_news_sources_write_them(text: str, time: datetime | None) -> None:
-    assert price_checker.parse_time(text) == time
+    assert parse_time(text) == time
 
 
 @pytest.mark.parametrize(
