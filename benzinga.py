@@ -54,7 +54,7 @@ MAX_TICKERS: Final = 100
 REFUSED_STATUSES: Final = (401, 403)
 # The same letters stand for another company there.
 FOREIGN_EXCHANGES: Final = frozenset(
-    "TSX TSXV TSE CSE CNSX NEO LSE AIM ASX NZX HKEX SEHK SGX JSE BSE NSE FRA XETRA EPA AMS".split()
+    ("TSX", "TSXV", "CSE", "CNSX", "NEO", "LSE", "AIM", "ASX", "HKEX", "SEHK", "FRA", "XETRA")
 )
 
 
@@ -88,6 +88,11 @@ class Article(NamedTuple):
     """When the message came, UTC."""
     received_at: float
     """The same as time.perf_counter() gives it."""
+
+    @property
+    def age_s(self) -> float:
+        """How old it was when the message came, in seconds; never less than 0."""
+        return max(0.0, (self.received - self.published).total_seconds())
 
 
 class NoArticleError(ValueError):
@@ -221,13 +226,13 @@ class NewsStream:
                 self._tell_failure(problem)
             else:
                 self._tell_connected()
-                problem = await self._read(connection)
+                closed = await self._read(connection)
                 self._lost = datetime.now(UTC)
                 failures = 1 if time.monotonic() - began >= STEADY_S else failures + 1
-                pause_s = self._pause_s(problem, failures)
+                pause_s = self._pause_s(closed, failures)
                 logger.warning(
                     "The news stream was lost (%s); the next attempt is in %.1f s.",
-                    self._reason(problem),
+                    self._reason(closed),
                     pause_s,
                 )
             await asyncio.sleep(pause_s)

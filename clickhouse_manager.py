@@ -692,7 +692,7 @@ class ClickHouseManager:
     def recent_hashes(self) -> dict[str, int]:
         """The content hashes of the last day's news, of all sessions, oldest first; with the Unix
         time each was detected at."""
-        return {content_hash: at for content_hash, at in self._rows(RECENT_HASHES)}
+        return {found: int(at) for found, at in self._rows(RECENT_HASHES)}
 
     def stored_hashes(self, hashes: Collection[str]) -> set[str]:
         """Those of `hashes` that news of any session has."""
@@ -700,7 +700,7 @@ class ClickHouseManager:
 
     def listed_tickers(self) -> dict[str, str]:
         """The tickers of `float_list`, each with its company's country."""
-        return {ticker: country for ticker, country in self._rows(LISTED_TICKERS)}
+        return {ticker: str(country) for ticker, country in self._rows(LISTED_TICKERS)}
 
     def move_session(self, keep_news_since: datetime | None = None) -> dict[str, int]:
         """Empties the session's tables; their rows go to `<table>_history`, each once.

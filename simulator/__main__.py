@@ -1,27 +1,19 @@
 """`python -m simulator`: a simulated TWS gateway as a command of its own."""
 
-import argparse
 import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from simulator.command import Parser, serve
 from simulator.gateway import Gateway
 from simulator.market import Market, MarketError
 from simulator.wire import MAX_SERVER_VERSION
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one sentence, without the usage."""
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def main() -> int:
     """Run a gateway until SIGINT or SIGTERM; return the exit code."""
-    parser = _Parser(prog="python -m simulator", description="A simulated TWS gateway.")
+    parser = Parser(prog="python -m simulator", description="A simulated TWS gateway.")
     parser.add_argument("--port", type=int, default=7497, help="default 7497; 0 for a free one")
     parser.add_argument("--market", type=Path, help="CSV: seconds,ticker,price,size")
     parser.add_argument("--server-version", type=int, default=MAX_SERVER_VERSION, help="176 to 225")
@@ -36,7 +28,7 @@ def main() -> int:
             server_version=arguments.server_version,
             accounts=[arguments.account],
         )
-        asyncio.run(_serve(gateway))
+        asyncio.run(serve(gateway))
     except MarketError as error:
         parser.error(str(error))
     except (OSError, OverflowError) as error:
@@ -44,15 +36,6 @@ def main() -> int:
     except ValueError as error:
         parser.error(f"{error}.")
     return 0
-
-
-async def _serve(gateway: Gateway) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    async with gateway:
-        await stopped.wait()
 
 
 if __name__ == "__main__":

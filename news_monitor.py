@@ -1,0 +1,494 @@
+"""The news side: from an article on the stream to its trigger file, rating and row."""
+
+import asyncio
+import hashlib
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from benzinga import Action, Article, NewsStream
+from clickhouse_manager import (
+    DATABASE_ERRORS,
+    MISSING_TABLE_CODES,
+    ClickHouseManager,
+    NewsRow,
+    Outbox,
+    one_line,
+)
+from news_text import without_markup
+from price_checker import until_database_works
+from runtime import off_loop
+from sentiment import Analyst, Opinion, unrated
+from settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SOURCE: Final = "Benzinga_WebSocket"
+MAX_AGE_S: Final = 120.0
+# How long an article is remembered without asking the database.
+MEMORY_S: Final = 86_400.0
+# From the first row that waits to the insert, the time to get there left out of 250 ms.
+BATCH_S: Final = 0.2
+RETRY_S: Final = 3.0
+# A disk that hangs delays the rating by this much; hostile markup, too.
+TRIGGER_TIMEOUT_S: Final = 2.0
+TEXT_TIMEOUT_S: Final = 1.0
+LIST_EVERY_S: Final = 600.0
+STATS_EVERY_S: Final = 300.0
+# At the end: for analyses under way, for the last rows, for the connections.
+LAST_ANALYSES_S: Final = 1.0
+LAST_FLUSH_S: Final = 2.0
+CLOSE_TIMEOUT_S: Final = 1.0
+
+MAX_SUMMARY: Final = 1_000
+MAX_TEXT: Final = 8_000
+# Some 100 MB at the most.
+MAX_KEPT_NEWS: Final = 10_000
+
+T = TypeVar("T")
+
+
+def content_hash(article: Article, ticker: str) -> str:
+    """What makes an article about a ticker be taken once: MD5 of `<url>_<ticker>`; the article's
+    id stands for the url of one that has none."""
+    text = f"{article.url or article.id}_{ticker}"
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _marks(article: Article, ticker: str) -> list[str]:
+    """What tells an article that is known: its hash, and its id, since an update may come with
+    another headline and, made from that, another url."""
+    marks = [content_hash(article, ticker)]
+    return [*marks, f"{article.id}_{ticker}"] if article.id else marks
+
+
+class Memory:
+    """What was seen within the last day."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, float] = {}
+
+    def load(self, seen: dict[str, int]) -> None:
+        """Adds keys, oldest first, with the Unix times they were seen at."""
+        self._seen.update(seen)
+
+    def add(self, keys: Collection[str]) -> bool:
+        """Remembers `keys`; whether none of them was known."""
+        now = time.time()
+        while self._seen and next(iter(self._seen.values())) < now - MEMORY_S:
+            del self._seen[next(iter(self._seen))]
+        new = self._seen.keys().isdisjoint(keys)
+        for key in keys:
+            self._seen.setdefault(key, now)
+        return new
+
+
+@dataclass
+class Story:
+    """An article about one ticker, on its way."""
+
+    article: Article
+    ticker: str
+    hash: str
+    detected: datetime
+    trigger_ms: float | None = None
+    """From the message to the trigger file; None if there is none."""
+
+    @property
+    def age_ms(self) -> float:
+        """Milliseconds since the message came."""
+        return (time.perf_counter() - self.article.received_at) * 1000
+
+
+class NewsMonitor:
+    """Takes articles from the stream: a trigger file at once, then the rating and the row.
+
+    All methods run on one event loop and never block it.
+
+    Attributes
+    ----------
+    stats
+        Counts: of articles, of those left out as old, deleted or known before, of tickers that
+        are not listed, and of rows stored.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        analyst: Analyst,
+        *,
+        any_ticker: bool = False,
+        take_old: bool = False,
+    ) -> None:
+        """
+        Parameters
+        ----------
+        analyst
+            Stays open at the end.
+        any_ticker
+            Take tickers that are not in `float_list` too.
+        take_old
+            Take articles older than 2 minutes too.
+        """
+        self.settings = settings
+        self.ch_manager = ClickHouseManager(settings)
+        self.stats = dict.fromkeys(
+            ("articles", "old", "deleted", "known", "not_listed", "rows_stored"), 0
+        )
+        self._analyst = analyst
+        self._any_ticker = any_ticker
+        self._take_old = take_old
+        self._stream = NewsStream(settings, self.take)
+        # Its connection serves one caller at a time.
+        self._database = threading.Lock()
+        self._memory = Memory()
+        # Ticker, as `_listed_as` spells it → the company's country.
+        self._countries: dict[str, str] = {}
+        self._told_no_list = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._on_their_way = 0
+        # Rows that no batch has yet, and stories of all rows that are not stored yet.
+        self._rows: list[NewsRow] = []
+        self._untold: deque[tuple[Story, Opinion]] = deque()
+        self._row_waits = asyncio.Event()
+        self._outbox = Outbox(MAX_KEPT_NEWS)
+        self._database_down = False
+        self._tables_missing = False
+
+    # --- Life ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Runs the news side until it is cancelled.
+
+        Raises
+        ------
+        StreamRefusedError
+            The stream refuses the key.
+        DatabaseError, ClickHouseError, ConfigurationError
+            The embedded database cannot be used.
+        """
+        parts: list[asyncio.Task[Any]] = []
+        try:
+            patient = not self.settings.embedded
+            await until_database_works(self.ch_manager.connect, wait=patient)
+            await until_database_works(self._load, wait=patient)
+            self._tell_list()
+            for part in (
+                self._stream.run(),
+                self._keep_storing(),
+                self._keep_list(),
+                self._keep_reporting(),
+            ):
+                parts.append(asyncio.create_task(part))
+            await asyncio.gather(*parts)
+        finally:
+            for task in parts:
+                task.cancel()
+            await self._end(parts)
+
+    def _load(self) -> None:
+        self._memory.load(self.ch_manager.recent_hashes())
+        self._load_list()
+
+    async def _end(self, parts: Sequence[asyncio.Task[Any]]) -> None:
+        """Stores what can be stored in the time that is left."""
+        ending = {*parts, *self._tasks}
+        if ending:
+            await asyncio.wait(ending, timeout=LAST_ANALYSES_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._store(), LAST_FLUSH_S)
+        lost = len(self._outbox) + len(self._rows) + self._on_their_way
+        if lost:
+            logger.error("%d rows of news could not be stored and are lost.", lost)
+        if self.stats["articles"]:
+            self.report_stats()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
+
+    # --- Articles -----------------------------------------------------------
+
+    def take(self, article: Article) -> None:
+        """Begins with an article: for the stream, which it never fails."""
+        try:
+            tickers = self._tickers_to_take(article)
+            if tickers:
+                task = asyncio.create_task(self._follow(article, tickers))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        except Exception:
+            logger.exception("The article %a failed; the next one goes on.", article.title)
+
+    def _tickers_to_take(self, article: Article) -> list[str]:
+        """The tickers for which the article is news."""
+        self.stats["articles"] += 1
+        if article.action is Action.DELETED:
+            self.stats["deleted"] += 1
+            logger.debug("Article %a was deleted.", article.id)
+            return []
+        if article.age_s > MAX_AGE_S and not self._take_old:
+            self.stats["old"] += 1
+            logger.debug("Article %a is %.0f s old.", article.title, article.age_s)
+            return []
+        taken = []
+        for ticker in article.tickers:
+            if not self._any_ticker and _listed_as(ticker) not in self._countries:
+                self.stats["not_listed"] += 1
+                logger.debug("%s, in %a, is not in float_list.", ticker, article.title)
+            elif self._memory.add(_marks(article, ticker)):
+                taken.append(ticker)
+            else:
+                self.stats["known"] += 1
+        return taken
+
+    async def _follow(self, article: Article, tickers: Sequence[str]) -> None:
+        """Takes an article all its way to the rows."""
+        detected = datetime.now(UTC)
+        stories = [Story(article, t, content_hash(article, t), detected) for t in tickers]
+        self._on_their_way += len(stories)
+        try:
+            if article.age_s > MEMORY_S:
+                stories = await self._not_stored_yet(stories)
+            await self._write_triggers(stories)
+            summary, content = await self._texts(article)
+            await asyncio.gather(*(self._rate(story, summary, content) for story in stories))
+        except Exception:
+            logger.exception("The article %a failed; the others go on.", article.title)
+
+    async def _not_stored_yet(self, stories: Sequence[Story]) -> list[Story]:
+        """For articles older than the memory reaches."""
+        hashes = [story.hash for story in stories]
+        try:
+            stored = await self._ask(self.ch_manager.stored_hashes, hashes)
+        except DATABASE_ERRORS as problem:
+            # One old article twice does less harm than one that is lost.
+            logger.warning("An old article may be taken twice: %s", one_line(problem))
+            return list(stories)
+        new = [story for story in stories if story.hash not in stored]
+        known = len(stories) - len(new)
+        self.stats["known"] += known
+        self._on_their_way -= known
+        return new
+
+    async def _write_triggers(self, stories: Sequence[Story]) -> None:
+        """One file per ticker, without waiting for a disk that hangs."""
+
+        def write() -> None:
+            for story in stories:
+                try:
+                    self.ch_manager.create_immediate_trigger(story.ticker, story.detected)
+                except OSError as problem:
+                    _tell_no_trigger(story.ticker, problem.strerror or str(problem))
+                else:
+                    story.trigger_ms = story.age_ms
+
+        try:
+            await asyncio.wait_for(off_loop(write), TRIGGER_TIMEOUT_S)
+        except TimeoutError:
+            for story in stories:
+                if story.trigger_ms is None:
+                    _tell_no_trigger(story.ticker, f"no answer within {TRIGGER_TIMEOUT_S:.0f} s")
+
+    async def _texts(self, article: Article) -> tuple[str, str]:
+        """The article's summary and content without markup; empty where that takes too long."""
+
+        def read() -> tuple[str, str]:
+            summary = without_markup(article.teaser, MAX_SUMMARY)
+            return summary, without_markup(article.body, MAX_TEXT)
+
+        try:
+            return await asyncio.wait_for(off_loop(read), TEXT_TIMEOUT_S)
+        except TimeoutError:
+            logger.warning("The text of %a cannot be read in time; it is left out.", article.title)
+            return "", ""
+
+    async def _rate(self, story: Story, summary: str, content: str) -> None:
+        """The opinion, and with it the row."""
+        article = story.article
+        country = self._countries.get(_listed_as(story.ticker), "")
+        began = time.perf_counter()
+        try:
+            opinion = await self._analyst.rate(
+                story.ticker, article.title, content or summary, country
+            )
+        except asyncio.CancelledError:
+            # At the end: the row is worth keeping without a rating.
+            self._hand_over(story, summary, content, unrated("newshead was ended."), began)
+            raise
+        self._hand_over(story, summary, content, opinion, began)
+
+    def _hand_over(
+        self, story: Story, summary: str, content: str, opinion: Opinion, began: float
+    ) -> None:
+        article = story.article
+        self._rows.append(
+            NewsRow(
+                timestamp=story.detected,
+                source=SOURCE,
+                ticker=story.ticker,
+                headline=article.title,
+                published_utc=article.published.isoformat(),
+                article_url=article.url,
+                summary=summary,
+                full_content=content,
+                detected_at=story.detected,
+                processing_latency_ms=round(story.age_ms),
+                market_relevant=int(opinion.recommendation != "HOLD"),
+                source_check_time=article.received,
+                content_hash=story.hash,
+                news_type="other",
+                urgency_score=0,
+                sentiment=opinion.sentiment,
+                recommendation=opinion.recommendation,
+                confidence=opinion.confidence,
+                explanation=opinion.explanation,
+                analysis_time_ms=round((time.perf_counter() - began) * 1000),
+                analyzed_at=datetime.now(UTC),
+            )
+        )
+        self._untold.append((story, opinion))
+        self._on_their_way -= 1
+        self._row_waits.set()
+
+    # --- Rows ---------------------------------------------------------------
+
+    async def _keep_storing(self) -> None:
+        """Stores rows as they come, those of 250 ms together."""
+        while True:
+            await self._row_waits.wait()
+            await asyncio.sleep(BATCH_S)
+            try:
+                stored = await self._store()
+            except Exception:
+                logger.exception("Rows of news could not be stored; they are kept.")
+                stored = False
+            if not stored:
+                await asyncio.sleep(RETRY_S)
+                self._row_waits.set()
+
+    async def _store(self) -> bool:
+        """Stores what waits; False if the database did not take it all."""
+        self._row_waits.clear()
+        # No pause between these: a cancelled task must not lose what it took.
+        self._outbox.add(self._rows)
+        self._rows = []
+        self._tell_given_up()
+        waiting = len(self._outbox)
+        try:
+            if self._tables_missing:
+                await self._ask(self.ch_manager.create_tables)
+                self._tables_missing = False
+            if waiting:
+                await self._ask(lambda: self._outbox.flush(self.ch_manager.client))
+        except DATABASE_ERRORS as problem:
+            self._database_failed(problem)
+        if self._database_down and not self._outbox:
+            logger.info("ClickHouse works again; %d rows of news that waited were stored.", waiting)
+            self._database_down = False
+        while len(self._untold) > len(self._outbox) + len(self._rows):
+            self._tell_stored(*self._untold.popleft())
+        return not self._outbox
+
+    def _tell_stored(self, story: Story, opinion: Opinion) -> None:
+        self.stats["rows_stored"] += 1
+        logger.info(
+            "News %s: %s (%.0f s old), %s %s, %s, row after %.0f ms.",
+            story.ticker,
+            story.article.title,
+            story.article.age_s,
+            opinion.recommendation,
+            opinion.confidence,
+            "no trigger"
+            if story.trigger_ms is None
+            else f"trigger after {story.trigger_ms:.1f} ms",
+            story.age_ms,
+        )
+
+    def _tell_given_up(self) -> None:
+        if self._outbox.given_up:
+            logger.error("%d rows of news were given up for want of memory.", self._outbox.given_up)
+            for _ in range(self._outbox.given_up):
+                self._untold.popleft()
+            self._outbox.given_up = 0
+
+    def _database_failed(self, problem: Exception) -> None:
+        """Says once, until it works again, that the database does not."""
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            self._tables_missing = True
+        level = logging.DEBUG if self._database_down else logging.ERROR
+        self._database_down = True
+        logger.log(
+            level, "ClickHouse failed, rows of news are kept until it works: %s", one_line(problem)
+        )
+
+    async def _ask(self, function: Callable[..., T], *args: Any) -> T:
+        """Does blocking work on the database's connection, one at a time."""
+
+        def work() -> T:
+            with self._database:
+                return function(*args)
+
+        return await off_loop(work)
+
+    # --- The ticker list and the figures -------------------------------------
+
+    async def _keep_list(self) -> None:
+        """Reads the ticker list again from time to time; while that fails the old one stands."""
+        while True:
+            await asyncio.sleep(LIST_EVERY_S)
+            try:
+                await self._ask(self._load_list)
+            except DATABASE_ERRORS as problem:
+                logger.warning("News.float_list cannot be read again: %s", one_line(problem))
+            self._tell_list()
+
+    def _load_list(self) -> None:
+        listed = self.ch_manager.listed_tickers()
+        self._countries = {_listed_as(ticker): country for ticker, country in listed.items()}
+
+    def _tell_list(self) -> None:
+        if self._any_ticker or self._countries or self._told_no_list:
+            return
+        self._told_no_list = True
+        logger.error(
+            "News.float_list is empty, so NO NEWS IS TAKEN: set TICKER_LIST_CSV or "
+            "FINVIZ_EXPORT_URL and start without --skip-list, or start with --any."
+        )
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            await asyncio.sleep(STATS_EVERY_S)
+            self.report_stats()
+
+    def report_stats(self) -> None:
+        """Logs the news side's figures."""
+        figures = ", ".join(f"{name}={count}" for name, count in self.stats.items())
+        logger.info(
+            "News stats: messages=%d, no_articles=%d, %s, rows_waiting=%d",
+            self._stream.messages,
+            self._stream.no_articles,
+            figures,
+            len(self._outbox) + len(self._rows) + self._on_their_way,
+        )
+
+
+def _listed_as(ticker: str) -> str:
+    """Share classes stand behind a dash in Finviz's list, behind a dot or slash in news."""
+    return re.sub(r"[./-]", " ", ticker)
+
+
+def _tell_no_trigger(ticker: str, reason: str) -> None:
+    logger.error(
+        "No trigger for %s (%s): its price is not watched. Check the trigger folder.",
+        ticker,
+        reason,
+    )

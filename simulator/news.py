@@ -1,0 +1,345 @@
+"""A news stream in Benzinga's format, over a real WebSocket on loopback.
+
+`python -m simulator.news` is the stream as a command of its own, with a script that repeats.
+"""
+
+import asyncio
+import itertools
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from simulator import command
+
+# Not __name__, which is __main__ when this is the command.
+logger = logging.getLogger("simulator.news")
+# Connections come and go here on purpose.
+logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
+
+HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8765
+REPEAT_PAUSE_S: Final = 10.0
+_ids: Final = itertools.count(40_000_000 + int(time.time()) % 10_000_000)
+
+
+class ScriptError(ValueError):
+    """A script that cannot be played; the text says what is wrong and where."""
+
+
+class ScriptedArticle(NamedTuple):
+    """An article and when it is published."""
+
+    seconds: float
+    """Since the stream's start, 0 or more."""
+    title: str
+    tickers: Sequence[str]
+    teaser: str = ""
+    body: str = ""
+    """HTML."""
+    action: str = "created"
+
+
+SAMPLE: Final = (
+    ScriptedArticle(
+        3,
+        "Soundwave Signs $120 Million Contract With Leading Carmaker",
+        ["NASDAQ:SOUN"],
+        body="<p><b>Soundwave</b> (NASDAQ: SOUN) today announced a contract.</p>",
+    ),
+    ScriptedArticle(
+        13, "FDA Grants Approval To OcuGene's Lead Candidate", ["OCGN"], "<p>Approved.</p>"
+    ),
+    ScriptedArticle(23, "PlugIn Power Prices $200 Million Offering Of Shares", ["PLUG"]),
+    ScriptedArticle(
+        33, "10 Stocks Moving In Friday's Session", ["GEVO", "SENS", "CTXR", "BTC/USD"]
+    ),
+    ScriptedArticle(43, "BioNano Might Be Considering Alternatives, Sources Say", ["bngo"]),
+)
+
+
+def news_message(
+    title: str,
+    tickers: Sequence[str],
+    *,
+    action: str = "created",
+    article_id: int | None = None,
+    url: str | None = None,
+    teaser: str = "",
+    body: str = "",
+    age_s: float = 0.0,
+    older: bool = False,
+) -> dict[str, Any]:
+    """Make a message as Benzinga sends it.
+
+    Parameters
+    ----------
+    tickers
+        Each may have its exchange before it (`NYSE:BRK.B`).
+    article_id
+        By default one that no article had; with it comes the default for `url`.
+    age_s
+        How long ago the article was created, in seconds.
+    older
+        As the older documents spell it: RFC 3339 times with `_at`, capitalised actions, `stocks`.
+    """
+    article_id = next(_ids) if article_id is None else article_id
+    now = datetime.now(UTC)
+    created = now - timedelta(seconds=age_s)
+    content: dict[str, Any] = {
+        "id": article_id,
+        "title": title,
+        "teaser": teaser,
+        "body": body,
+        "url": f"https://www.benzinga.com/news/{article_id}" if url is None else url,
+        "channels": ["News"],
+        "tags": [],
+    }
+    pairs = [(symbol, exchange) for exchange, _, symbol in (t.rpartition(":") for t in tickers)]
+    if older:
+        content["created_at"] = created.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        content["updated_at"] = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        content["stocks"] = [{"name": symbol, "exchange": exchange} for symbol, exchange in pairs]
+    else:
+        content["created"] = format_datetime(created)
+        content["updated"] = format_datetime(now)
+        content["securities"] = [{"symbol": name, "exchange": exchange} for name, exchange in pairs]
+    return {
+        "id": f"{article_id}-{now.timestamp():.6f}",
+        "api_version": "websocket/v1",
+        "kind": "News/v1" if older else "news",
+        "data": {
+            "action": action.capitalize() if older else action,
+            "id": article_id,
+            "timestamp": now.isoformat(),
+            "content": content,
+        },
+    }
+
+
+class NewsConnection(NamedTuple):
+    """A client that asked to connect."""
+
+    at: float
+    """time.monotonic()."""
+    token: str
+    accepted: bool
+
+
+class NewsServer:
+    """A simulated news stream on this machine's loopback. One event loop.
+
+    An async context manager: it listens from `async with` on until the block ends. It can be
+    started again after it was stopped, on the same port.
+
+    Parameters
+    ----------
+    script
+        Articles that are published from the start on.
+    repeat
+        Publish them again for ever, each time as new articles, 10 s after the last one.
+    port
+        0 for any free one.
+
+    Attributes
+    ----------
+    port
+        The real one, after the start.
+    refuse_with
+        The HTTP status that clients are refused with from now on; 0: they are accepted.
+    retry_after
+        The header of that name in a refusal; empty: none.
+    asked
+        Every client that asked to connect.
+    received
+        Every message from clients.
+    """
+
+    def __init__(
+        self, script: Iterable[ScriptedArticle] = (), *, repeat: bool = False, port: int = 0
+    ) -> None:
+        self.script = sorted(script, key=lambda article: article.seconds)
+        self.repeat = repeat
+        self.port = port
+        self.refuse_with = 0
+        self.retry_after = ""
+        self.asked: list[NewsConnection] = []
+        self.received: list[str | bytes] = []
+        self._connections: set[ServerConnection] = set()
+        self._server: Server | None = None
+        self._playing: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """The stream's address, for a client."""
+        return f"ws://{HOST}:{self.port}/api/v1/news/stream"
+
+    @property
+    def connected(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    async def __aenter__(self) -> "NewsServer":
+        self._server = await serve(
+            self._handle, HOST, self.port, process_request=self._judge, close_timeout=1
+        )
+        self.port = next(iter(self._server.sockets)).getsockname()[1]
+        self._playing = asyncio.create_task(self._play())
+        logger.info("News stream listening. port=%d", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._playing is not None:
+            self._playing.cancel()
+            await asyncio.gather(self._playing, return_exceptions=True)
+        if self._server is not None:
+            self.drop()
+            self._server.close()
+            await self._server.wait_closed()
+        logger.info("News stream stopped. port=%d", self.port)
+
+    def publish(self, message: dict[str, Any] | str | bytes) -> None:
+        """Send a message to every client; a text or bytes as they are."""
+        data = json.dumps(message) if isinstance(message, dict) else message
+        broadcast(self._connections, data)
+
+    def drop(self) -> None:
+        """Cut every connection at once."""
+        for connection in self._connections:
+            connection.transport.abort()
+
+    def fall_silent(self) -> None:
+        """Leave the present connections open, and neither send nor answer anything on them."""
+        for connection in self._connections:
+            connection.transport.pause_reading()
+        self._connections.clear()
+
+    def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
+        token = parse_qs(urlsplit(request.path).query).get("token", [""])[0]
+        self.asked.append(NewsConnection(time.monotonic(), token, not self.refuse_with))
+        if not self.refuse_with:
+            return None
+        response = connection.respond(self.refuse_with, "Refused, as asked for.\n")
+        if self.retry_after:
+            response.headers["Retry-After"] = self.retry_after
+        return response
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        self._connections.add(connection)
+        logger.info("Client connected. clients=%d", len(self._connections))
+        try:
+            async for message in connection:
+                self.received.append(message)
+                if message == "ping":
+                    await connection.send("pong")
+        except ConnectionClosed:
+            pass
+        finally:
+            self._connections.discard(connection)
+            logger.info("Client gone. clients=%d", len(self._connections))
+
+    async def _play(self) -> None:
+        loop = asyncio.get_running_loop()
+        opening = loop.time()
+        for article in self._articles():
+            await asyncio.sleep(opening + article.seconds - loop.time())
+            self.publish(
+                news_message(
+                    article.title,
+                    article.tickers,
+                    teaser=article.teaser,
+                    body=article.body,
+                    action=article.action,
+                )
+            )
+            logger.info("Published. tickers=%s title=%s", ",".join(article.tickers), article.title)
+
+    def _articles(self) -> Iterator[ScriptedArticle]:
+        yield from self.script
+        if not self.repeat or not self.script:
+            return
+        period = self.script[-1].seconds + REPEAT_PAUSE_S
+        for round_ in itertools.count(1):
+            for article in self.script:
+                yield article._replace(seconds=article.seconds + round_ * period)
+
+
+def read_script(path: Path) -> list[ScriptedArticle]:
+    """Read a script: a JSON object per line, with the fields of `ScriptedArticle`.
+
+    Raises
+    ------
+    ScriptError
+        The file cannot be read, or a line of it is wrong: the text names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ScriptError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ScriptError(f"{path} is not a text file in UTF-8.") from error
+    script = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                script.append(_article(line))
+            except ScriptError as error:
+                raise ScriptError(f"{path}, line {number}: {error}") from error
+    return script
+
+
+def _article(line: str) -> ScriptedArticle:
+    try:
+        article = ScriptedArticle(**json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ScriptError(f"no JSON object with seconds, title and tickers ({error}).") from error
+    seconds, title, tickers, *texts = article
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise ScriptError(f"seconds must be a number, not {seconds!r}.")
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ScriptError(f"seconds must be 0 or more, not {seconds!r}.")
+    if not isinstance(tickers, list) or not all(isinstance(ticker, str) for ticker in tickers):
+        raise ScriptError(f"tickers must be a list of texts, not {tickers!r}.")
+    if not all(isinstance(text, str) for text in (title, *texts)):
+        raise ScriptError("title, teaser, body and action must be texts.")
+    return article
+
+
+def main() -> int:
+    """Run a stream until SIGINT or SIGTERM; return the exit code."""
+    parser = command.Parser(
+        prog="python -m simulator.news", description="A simulated news stream of Benzinga."
+    )
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 for a free one"
+    )
+    parser.add_argument(
+        "--script",
+        type=Path,
+        help="JSON lines: seconds, title, tickers and, where wanted, teaser, body, action",
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        script = read_script(arguments.script) if arguments.script else SAMPLE
+        asyncio.run(command.serve(NewsServer(script, repeat=True, port=arguments.port)))
+    except ScriptError as error:
+        parser.error(str(error))
+    except (OSError, OverflowError) as error:
+        parser.error(f"cannot listen on port {arguments.port}: {error}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
