@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import demo
+import ticker_list
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
 from ibkr_client import GatewayError
 from price_checker import ContinuousPriceMonitor, until_database_works
@@ -69,7 +70,7 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
     await until_database_works(prepare, wait=not settings.embedded)
     if not options.skip_list:
-        logger.warning("No source for the ticker list is configured; News.float_list stays.")
+        await ticker_list.refresh(settings, ClickHouseManager(settings))
     if options.socket and not settings.benzinga_api_key:
         logger.warning(
             "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
