@@ -362,6 +362,23 @@ class NewsRow(NamedTuple):
     analyzed_at: datetime
 
 
+class ListedStock(NamedTuple):
+    """A row of `float_list`: a stock of the ticker list, 0 or empty where something is unknown.
+
+    `market_cap` and `price` are USD, `float_shares` and `volume` shares.
+    """
+
+    ticker: str
+    company_name: str
+    sector: str
+    industry: str
+    country: str
+    market_cap: float
+    float_shares: float
+    price: float
+    volume: int
+
+
 Row = PriceRow | AlertRow | PriceMoveRow | NewsRow
 
 # The types go with every insert: without them clickhouse-connect asks the
@@ -701,6 +718,26 @@ class ClickHouseManager:
     def listed_tickers(self) -> dict[str, str]:
         """The tickers of `float_list`, each with its company's country."""
         return {ticker: str(country) for ticker, country in self._rows(LISTED_TICKERS)}
+
+    def replace_ticker_list(self, stocks: Sequence[ListedStock]) -> None:
+        """Puts `stocks` in the place of the rows of `float_list`, all at once.
+
+        Until then the old rows stay. The table keeps its columns: an earlier
+        installation may have more.
+        """
+        fresh = "News.float_list_fresh"
+        # What an interrupted attempt left.
+        self.client.command(f"DROP TABLE IF EXISTS {fresh} SYNC")
+        self.client.command(f"CREATE TABLE {fresh} AS News.float_list")
+        self.client.command(f"ALTER TABLE {fresh} MODIFY SETTING {_DEDUPLICATION}")
+        self.client.insert(
+            fresh,
+            stocks,
+            column_names=ListedStock._fields,
+            settings={"insert_deduplication_token": str(uuid.uuid4())},
+        )
+        self.client.command(f"EXCHANGE TABLES {fresh} AND News.float_list")
+        self.client.command(f"DROP TABLE {fresh} SYNC")
 
     def move_session(self, keep_news_since: datetime | None = None) -> dict[str, int]:
         """Empties the session's tables; their rows go to `<table>_history`, each once.

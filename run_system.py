@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Final
 
 import demo
+import ticker_list
+from benzinga import StreamRefusedError
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
 from ibkr_client import GatewayError
+from news_monitor import NewsMonitor
 from price_checker import ContinuousPriceMonitor, until_database_works
 from runtime import (
     EXIT_FAILED,
@@ -28,8 +31,10 @@ from runtime import (
     CommandLine,
     configure_logging,
     lock_file,
+    off_loop,
     until_stopped,
 )
+from sentiment import Analyst
 from settings import ConfigurationError, Settings
 
 # Not __name__, which is __main__ when this is the command.
@@ -68,29 +73,67 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     """Starts everything in order and runs until it is cancelled."""
     prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
     await until_database_works(prepare, wait=not settings.embedded)
+    takes_news = options.socket and bool(settings.benzinga_api_key)
+    # In a thread of its own, since loading the service's library takes over a second.
+    make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
+    analyst = await off_loop(make_analyst) if takes_news else None
     if not options.skip_list:
-        logger.warning("No source for the ticker list is configured; News.float_list stays.")
-    if options.socket and not settings.benzinga_api_key:
+        await ticker_list.refresh(settings, ClickHouseManager(settings))
+    if options.socket and not takes_news:
         logger.warning(
             "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
             "that other programs write."
         )
-    await supervise(monitor_here if settings.embedded else monitor_process, settings)
+    run_monitor = functools.partial(
+        monitor_here if settings.embedded else monitor_process, settings
+    )
+    async with asyncio.TaskGroup() as parts:
+        parts.create_task(supervise("The price monitor", run_monitor))
+        if analyst is not None:
+            parts.create_task(run_news(options, settings, analyst))
 
 
-async def supervise(run_monitor: Callable[[Settings], Awaitable[str]], settings: Settings) -> None:
-    """Runs the price monitor, again and again: at once, but after a growing pause where it
+async def supervise(name: str, run_part: Callable[[], Awaitable[str]]) -> None:
+    """Runs a part of newshead, again and again: at once, but after a growing pause where it
     died within 60 s of its start."""
     pause = 0.0
     while True:
         started = time.monotonic()
-        end = await run_monitor(settings)
+        end = await run_part()
         lived = time.monotonic() - started
         pause = 0.0 if lived >= SHORT_LIFE_S else min(MAX_PAUSE_S, max(FIRST_PAUSE_S, pause * 2))
-        logger.error(
-            "The price monitor %s after %.0f s; it is started again in %.1f s.", end, lived, pause
-        )
+        logger.error("%s %s after %.0f s; it is started again in %.1f s.", name, end, lived, pause)
         await asyncio.sleep(pause)
+
+
+async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
+    """Runs the news side until it is cancelled, or the stream refuses the key."""
+    try:
+        await supervise("The news side", functools.partial(news_here, options, settings, analyst))
+    except StreamRefusedError as problem:
+        logger.error("%s The price monitor goes on.", problem)
+    finally:
+        await analyst.close()
+
+
+async def news_here(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> str:
+    """Runs the news side on this loop.
+
+    Raises
+    ------
+    StreamRefusedError
+        Starting it again is no use until the user has acted.
+    """
+    monitor = NewsMonitor(settings, analyst, any_ticker=options.any, take_old=options.enable_old)
+    try:
+        await monitor.start()
+    except DATABASE_ERRORS as problem:
+        return f"stopped ({one_line(problem)})"
+    except StreamRefusedError:
+        raise
+    except Exception:
+        logger.exception("The news side failed.")
+    return "failed"
 
 
 async def monitor_here(settings: Settings) -> str:

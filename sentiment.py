@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from clickhouse_manager import one_line
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class Analyst:
             except anthropic.APITimeoutError:
                 raise TimeoutError from None
             except anthropic.APIConnectionError as problem:
-                raise ServiceError(f"no connection ({_cause(problem)}).") from None
+                raise ServiceError(f"no connection: {one_line(problem)}") from None
             except (anthropic.APIError, json.JSONDecodeError, UnicodeDecodeError):
                 raise ServiceError("the answer is none of the Messages API.") from None
             else:
@@ -327,16 +328,6 @@ def _said(problem: "APIStatusError", key: _Key) -> str:
         return f"the service answered {problem.status_code}."
     words = text.replace(key.client.api_key or "", "(the key)").rstrip(".")
     return f"the service answered {problem.status_code}: {_cleaned(words, 200)}."
-
-
-def _cause(problem: BaseException) -> str:
-    """Why a connection failed, in the system's own words where it has some."""
-    cause: BaseException | None = problem
-    while cause is not None:
-        if isinstance(cause, OSError):
-            return cause.strerror or str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return type(problem).__name__
 
 
 def _cleaned(text: str, size: int) -> str:

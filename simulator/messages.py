@@ -38,6 +38,8 @@ class Fault:
     status: int = 200
     retry_after: str = ""
     """The header of that name, where there is one."""
+    location: str = ""
+    """The same."""
     message: str = "The fault that was asked for."
     """The error's text, for a status other than 200."""
     delay_s: float = 0.0
@@ -182,8 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(fault.status)
         self.send_header("Content-Type", fault.content_type)
         self.send_header("Content-Length", str(len(body)))
-        if fault.retry_after:
-            self.send_header("Retry-After", fault.retry_after)
+        for name, value in (("Retry-After", fault.retry_after), ("Location", fault.location)):
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

@@ -1,0 +1,216 @@
+"""The ticker list `News.float_list`, refreshed from a CSV file or from Finviz Elite's export.
+
+Columns are found by the names in the export's header line, as public examples of it show them:
+`No.,Ticker,Company,Sector,Industry,Country,Market Cap,P/E,Shares Float,…,Price,Change,Volume`.
+`Market Cap` (USD) and `Shares Float` (shares) are plain numbers in millions there, `Volume` is in
+shares, and what is unknown is empty or `-`. Finviz has published no specification of it. A token
+that has expired is answered with status 200 and a login page, or nothing at all.
+"""
+
+import asyncio
+import csv
+import io
+import logging
+import math
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, ListedStock, one_line
+from runtime import off_loop
+from settings import ConfigurationError, Settings
+from triggers import parse_ticker
+
+if TYPE_CHECKING:
+    import httpx2
+
+logger = logging.getLogger(__name__)
+
+FETCH_TIMEOUT_S: Final = 30.0
+# All 11,000 stocks with all 150 columns of the export are under 20 MB.
+MAX_BYTES: Final = 50_000_000
+MAX_REDIRECTS: Final = 3
+MAX_VOLUME: Final = 2**64 - 1
+
+
+class ListError(Exception):
+    """There is no usable list; the text says why and what to do, without the token."""
+
+
+class TickerList(NamedTuple):
+    """The stocks that were read, and the number of rows left out for want of a valid ticker."""
+
+    stocks: Sequence[ListedStock]
+    left_out: int
+
+
+async def refresh(settings: Settings, manager: ClickHouseManager) -> None:
+    """Puts the configured list into the database; the log says what was done, or why not.
+
+    Raises nothing: where something fails the old list stays.
+
+    Parameters
+    ----------
+    settings
+        `ticker_list_csv` is the source, or else `finviz_export_url`.
+    manager
+        Nobody else's: it is connected for this and closed again.
+    """
+    if settings.ticker_list_csv is not None:
+        source = str(settings.ticker_list_csv)
+    elif settings.finviz_export_url:
+        source = "Finviz"
+    else:
+        logger.warning("No source for the ticker list is configured; News.float_list stays.")
+        return
+    try:
+        content = (
+            await off_loop(_read, settings.ticker_list_csv)
+            if settings.ticker_list_csv is not None
+            else await _fetch(settings.finviz_export_url)
+        )
+        found = await off_loop(parse, content)
+        await off_loop(_store, manager, found.stocks)
+    except ListError as problem:
+        logger.error("No ticker list from %s: %s News.float_list stays.", source, problem)
+    except (*DATABASE_ERRORS, ConfigurationError) as problem:
+        logger.error(
+            "The ticker list cannot be stored, News.float_list stays: %s", one_line(problem)
+        )
+    else:
+        logger.info(
+            "The ticker list has %d stocks now, from %s; %d rows without a valid ticker were "
+            "left out.",
+            len(found.stocks),
+            source,
+            found.left_out,
+        )
+
+
+def parse(content: bytes) -> TickerList:
+    """The stocks in a file of Finviz Elite's export; of a ticker that comes twice, the last.
+
+    Raises
+    ------
+    ListError
+        It is no such file, or holds no stock.
+    """
+    text = content.decode("utf-8-sig", errors="replace").lstrip()
+    if not text:
+        raise ListError("it is empty; is the token still valid?")
+    if text.startswith("<"):
+        raise ListError("it is a web page, no CSV; is the token still valid?")
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        if "Ticker" not in (reader.fieldnames or ()):
+            raise ListError("its first line names no column Ticker.")
+        rows = list(reader)
+    except csv.Error as problem:
+        raise ListError(f"it is no CSV ({problem}).") from None
+    stocks: dict[str, ListedStock] = {}
+    left_out = 0
+    for row in rows:
+        ticker = parse_ticker(row["Ticker"])
+        if ticker is None:
+            left_out += 1
+        else:
+            stocks[ticker] = _stock(ticker, row)
+    if not stocks:
+        raise ListError("it holds no stock.")
+    return TickerList(list(stocks.values()), left_out)
+
+
+def _stock(ticker: str, row: dict[str, str | None]) -> ListedStock:
+    def text(column: str) -> str:
+        return (row.get(column) or "").strip()
+
+    def number(column: str) -> float:
+        try:
+            value = float(text(column))
+        except ValueError:
+            return 0.0
+        return value if math.isfinite(value) and value >= 0 else 0.0
+
+    return ListedStock(
+        ticker=ticker,
+        company_name=text("Company"),
+        sector=text("Sector"),
+        industry=text("Industry"),
+        country=text("Country"),
+        market_cap=round(number("Market Cap") * 1_000_000, 2),
+        float_shares=round(number("Shares Float") * 1_000_000, 2),
+        price=number("Price"),
+        volume=min(int(number("Volume")), MAX_VOLUME),
+    )
+
+
+def _store(manager: ClickHouseManager, stocks: Sequence[ListedStock]) -> None:
+    manager.connect()
+    try:
+        manager.replace_ticker_list(stocks)
+    finally:
+        manager.close()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise ListError("it is no file; check TICKER_LIST_CSV.")
+        if state.st_size > MAX_BYTES:
+            raise ListError(f"it is over {MAX_BYTES:,} bytes.")
+        return path.read_bytes()
+    except OSError as problem:
+        raise ListError(f"{problem.strerror}; check TICKER_LIST_CSV.") from None
+
+
+async def _fetch(address: str) -> bytes:
+    # With a list from a file, or none, it is not needed.
+    import httpx2
+
+    # It logs every address, and with it the token.
+    for name in ("httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        start = httpx2.URL(address)
+        # Plain HTTP is for a server on this machine.
+        if start.scheme != "https" and start.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ListError("its token may not go out unencrypted; FINVIZ_EXPORT_URL needs https.")
+        async with asyncio.timeout(FETCH_TIMEOUT_S):
+            return await _download(start)
+    except TimeoutError:
+        raise ListError(f"it does not arrive within {FETCH_TIMEOUT_S:.0f} s.") from None
+    except httpx2.InvalidURL:
+        raise ListError("FINVIZ_EXPORT_URL is no address.") from None
+    except httpx2.HTTPError as problem:
+        raise ListError(f"the connection fails: {one_line(problem)}") from None
+
+
+async def _download(start: "httpx2.URL") -> bytes:
+    import httpx2
+
+    async def keep_to_start(request: httpx2.Request) -> None:
+        if (request.url.scheme, request.url.netloc) != (start.scheme, start.netloc):
+            raise ListError(
+                f"it is redirected to {request.url.scheme}://{request.url.host}, which may not "
+                "have the token; check FINVIZ_EXPORT_URL."
+            )
+
+    async with (
+        httpx2.AsyncClient(
+            follow_redirects=True,
+            max_redirects=MAX_REDIRECTS,
+            timeout=FETCH_TIMEOUT_S,
+            event_hooks={"request": [keep_to_start]},
+        ) as client,
+        client.stream("GET", start) as response,
+    ):
+        if response.status_code != httpx2.codes.OK:
+            raise ListError(f"it answers {response.status_code}; check FINVIZ_EXPORT_URL.")
+        content = bytearray()
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > MAX_BYTES:
+                raise ListError(f"it is over {MAX_BYTES:,} bytes.")
+        return bytes(content)
