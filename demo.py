@@ -1,7 +1,9 @@
-"""`run_system.py --demo`: newshead at work on a scripted market, and a check of what came of it.
+"""`run_system.py --demo`: newshead at work on scripted news and a scripted market, and a check of
+what came of it.
 
-A simulated gateway, an embedded database of its own and a folder that is
-removed at the end; nothing of the user's configuration is read.
+A simulated news stream, rating service and gateway, an embedded database of its
+own and a folder that is removed at the end; nothing of the user's configuration
+is read.
 """
 
 import argparse
@@ -10,29 +12,33 @@ import logging
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from clickhouse_manager import ClickHouseManager, Outcome
+from clickhouse_manager import UNRATED, ClickHouseManager, Outcome
+from news_monitor import NewsMonitor
 from price_checker import ContinuousPriceMonitor, describe
 from runtime import EXIT_FAILED, EXIT_OK, configure_logging, off_loop, until_stopped
+from sentiment import Analyst
 from settings import Settings
-from simulator import Gateway, Market, Trade
+from simulator import Gateway, Market, MessagesServer, ScriptedRating, Trade
+from simulator.news import NewsServer, news_message
 
 DURATION_S: Final = 80.0
 TRADE_EVERY_S: Final = 0.5
 
 
 class Result(NamedTuple):
-    """What came of one stock: its window's figures, and whether it is tracked still."""
+    """What came of one stock: its window's figures, whether it is tracked still, its rating."""
 
     outcome: Outcome
     tracked: bool
+    recommendation: str
 
 
 class Actor(NamedTuple):
-    """A stock of the demo: its news, its prices, and what must come of them.
+    """A stock of the demo: its news and how that is rated, its prices, and what must come of them.
 
     `prices` holds (seconds, USD) with lines between; none for a stock that
     IBKR does not know. `holds` judges the result, from `after_s` seconds on.
@@ -141,16 +147,14 @@ def _price(actor: Actor, at: float) -> float:
     return round(low + share * (high - low) + wobble, 4)
 
 
-def break_news(manager: ClickHouseManager) -> None:
-    """Does what a news source does: a row in `breaking_news` and a trigger file for each stock."""
-    now = datetime.now(UTC)
+def break_news(stream: NewsServer) -> None:
+    """Publishes the headline of each stock."""
     for actor in ACTORS:
-        manager.client.insert(
-            "News.breaking_news",
-            [[actor.ticker, actor.headline, actor.ticker, now.isoformat(), actor.recommendation]],
-            column_names=["ticker", "headline", "content_hash", "published_utc", "recommendation"],
-        )
-        manager.create_immediate_trigger(actor.ticker, now)
+        stream.publish(news_message(actor.headline, [actor.ticker]))
+
+
+def score(manager: ClickHouseManager) -> None:
+    """Does what the program that scores stocks does."""
     manager.client.insert(
         "News.float_list_detailed_dedup", [["ZOOM", 4.5]], column_names=["ticker", "strength_score"]
     )
@@ -158,35 +162,71 @@ def break_news(manager: ClickHouseManager) -> None:
 
 async def play(folder: Path, duration_s: float) -> bool:
     """Runs the demo in `folder`; returns whether what was expected came about."""
-    async with Gateway(market(duration_s)) as gateway:
+    ratings = {
+        actor.ticker: ScriptedRating(actor.recommendation, "high", "It stands in the script.")
+        for actor in ACTORS
+    }
+    async with MessagesServer(ratings) as service, NewsServer() as stream:
         settings = Settings(
-            ibkr_port=gateway.port,
             clickhouse_path=folder / "clickhouse",
+            benzinga_api_key="demo",
+            benzinga_stream_url=stream.url,
+            anthropic_api_key="demo",
+            anthropic_base_url=service.url,
             trigger_folder=folder / "triggers",
             log_folder=folder / "logs",
         )
         configure_logging(settings.log_folder, rotate=True)
-        # The gateway's side of what newshead tells itself.
+        # The other side of what newshead tells itself.
         logging.getLogger("simulator").setLevel(logging.WARNING)
-        monitor = ContinuousPriceMonitor(settings)
-        at_work = asyncio.create_task(monitor.start())
-        manager = ClickHouseManager(settings)
+        # Before the market opens: loading the service's library takes over a second.
+        analyst = await off_loop(Analyst, settings)
         try:
-            await _unless_ended(at_work, monitor.ready_event.wait())
-            await off_loop(manager.connect)
-            await off_loop(break_news, manager)
-            await _unless_ended(at_work, asyncio.sleep(duration_s))
-            tracked = set(monitor.active_tickers)
-            outcomes = await off_loop(manager.outcomes, [actor.ticker for actor in ACTORS])
+            async with Gateway(market(duration_s)) as gateway:
+                settings = replace(settings, ibkr_port=gateway.port)
+                return await _watch(settings, analyst, stream, duration_s)
         finally:
-            at_work.cancel()
-            with suppress(asyncio.CancelledError):
-                await at_work
-            manager.close()
+            await analyst.close()
+
+
+async def _watch(
+    settings: Settings, analyst: Analyst, stream: NewsServer, duration_s: float
+) -> bool:
+    monitor = ContinuousPriceMonitor(settings)
+    news = NewsMonitor(settings, analyst, any_ticker=True)
+    manager = ClickHouseManager(settings)
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(monitor.start())
+            await monitor.ready_event.wait()
+            parts.create_task(news.start())
+
+    at_work = asyncio.create_task(both())
+    try:
+        await _unless_ended(at_work, monitor.ready_event.wait())
+        await off_loop(manager.connect)
+        await off_loop(score, manager)
+        await _unless_ended(at_work, stream.until_connected())
+        break_news(stream)
+        await _unless_ended(at_work, asyncio.sleep(duration_s))
+        tracked = set(monitor.active_tickers)
+        tickers = [actor.ticker for actor in ACTORS]
+        outcomes = await off_loop(manager.outcomes, tickers)
+        rated = await off_loop(manager.ratings, tickers)
+    finally:
+        at_work.cancel()
+        with suppress(asyncio.CancelledError):
+            await at_work
+        manager.close()
     nothing = Outcome(0, 0, 0, 0.0, 0, 0)
     results = {
-        actor.ticker: Result(outcomes.get(actor.ticker, nothing), actor.ticker in tracked)
-        for actor in ACTORS
+        ticker: Result(
+            outcomes.get(ticker, nothing),
+            ticker in tracked,
+            rated.get(ticker, UNRATED).recommendation,
+        )
+        for ticker in tickers
     }
     return report(results, monitor.stats, duration_s)
 
@@ -213,7 +253,8 @@ def report(results: dict[str, Result], stats: dict[str, float], duration_s: floa
     for actor in ACTORS:
         result = results[actor.ticker]
         verdict = "not tested" if duration_s < actor.after_s else "ok"
-        if verdict == "ok" and not actor.holds(result):
+        rated = result.recommendation == actor.recommendation
+        if verdict == "ok" and not (rated and actor.holds(result)):
             verdict = "FAILED"
             failed = True
         outcome = result.outcome
@@ -221,7 +262,7 @@ def report(results: dict[str, Result], stats: dict[str, float], duration_s: floa
         print(
             line.format(
                 actor.ticker,
-                actor.recommendation,
+                result.recommendation,
                 outcome.rows,
                 outcome.alerts,
                 actor.expected,

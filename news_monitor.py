@@ -194,6 +194,7 @@ class NewsMonitor:
             await self._end(parts)
 
     def _load(self) -> None:
+        self.ch_manager.create_tables()
         self._memory.load(self.ch_manager.recent_hashes())
         self._load_list()
 

@@ -177,6 +177,7 @@ class NewsServer:
         self.asked: list[NewsConnection] = []
         self.received: list[str | bytes] = []
         self._connections: set[ServerConnection] = set()
+        self._joined = asyncio.Event()
         self._server: Server | None = None
         self._playing: asyncio.Task[None] | None = None
 
@@ -189,6 +190,10 @@ class NewsServer:
     def connected(self) -> int:
         """How many clients are connected."""
         return len(self._connections)
+
+    async def until_connected(self) -> None:
+        """Wait until a client is connected."""
+        await self._joined.wait()
 
     async def __aenter__(self) -> "NewsServer":
         self._server = await serve(
@@ -223,7 +228,13 @@ class NewsServer:
         """Leave the present connections open, and neither send nor answer anything on them."""
         for connection in self._connections:
             connection.transport.pause_reading()
-        self._connections.clear()
+        for connection in tuple(self._connections):
+            self._forget(connection)
+
+    def _forget(self, connection: ServerConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._joined.clear()
 
     def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
         token = parse_qs(urlsplit(request.path).query).get("token", [""])[0]
@@ -237,6 +248,7 @@ class NewsServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         self._connections.add(connection)
+        self._joined.set()
         logger.info("Client connected. clients=%d", len(self._connections))
         try:
             async for message in connection:
@@ -246,7 +258,7 @@ class NewsServer:
         except ConnectionClosed:
             pass
         finally:
-            self._connections.discard(connection)
+            self._forget(connection)
             logger.info("Client gone. clients=%d", len(self._connections))
 
     async def _play(self) -> None:

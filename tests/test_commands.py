@@ -383,7 +383,7 @@ def test_a_short_demo_reads_no_settings_of_the_user(start: Start, tmp_path: Path
 def test_the_demo_fails_when_what_was_expected_did_not_come_about(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    nothing = demo.Result(Outcome(0, 0, 0, 0.0, 0, 0), tracked=False)
+    nothing = demo.Result(Outcome(0, 0, 0, 0.0, 0, 0), tracked=False, recommendation="HOLD")
     results = {actor.ticker: nothing for actor in demo.ACTORS}
     stats = {"ibkr_ticks_received": 0.0, "alerts_triggered": 0.0}
     assert not demo.report(results, stats, demo.DURATION_S)
