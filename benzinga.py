@@ -47,6 +47,8 @@ MAX_MESSAGE_BYTES: Final = 16 * 2**20
 MAX_TITLE: Final = 1_000
 MAX_URL: Final = 2_000
 MAX_ID: Final = 100
+# What the server says, in a line of the log.
+MAX_TOLD: Final = 200
 # As many stocks as IBKR serves at once; an article that names more is about none of them.
 MAX_TICKERS: Final = 100
 
@@ -120,11 +122,12 @@ def parse_message(message: str | bytes) -> Article:
     kind = _text(envelope, "kind")
     # "news" in the current documents, "News/v1" in the older ones.
     if kind.partition("/")[0].lower() != "news":
-        raise NoArticleError(f"its kind is {kind!a:.40}")
+        raise NoArticleError(f"its kind is {kind[:MAX_TITLE]!a}")
     data = envelope.get("data")
-    action = _ACTIONS.get(_text(data, "action").lower())
+    told = _text(data, "action")
+    action = _ACTIONS.get(told.lower())
     if action is None:
-        raise NoArticleError(f"its action is {_text(data, 'action')!a:.40}")
+        raise NoArticleError(f"its action is {told[:MAX_TITLE]!a}")
     content = data.get("content")
     if not isinstance(content, dict):
         content = {}
@@ -318,7 +321,7 @@ class NewsStream:
             return
         logger.warning(
             "A message of the news stream is left out: %s (%d such messages since the last line).",
-            problem,
+            self._without_key(str(problem)),
             self.no_articles - self._no_articles_told,
         )
         self._no_articles_told = self.no_articles
@@ -341,9 +344,13 @@ class NewsStream:
                 text = problem.strerror or str(problem)
             case _:
                 text = type(problem).__name__
+        return self._without_key(text)
+
+    def _without_key(self, text: str) -> str:
+        """A text of the server's as a short line; it may give back the address it was asked for."""
         for secret in {self._key, quote(self._key, safe=""), quote_plus(self._key)} - {""}:
             text = text.replace(secret, "(the key)")
-        return folded(text, 200)
+        return folded(text, MAX_TOLD)
 
 
 def _with_token(address: str, key: str) -> str:

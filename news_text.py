@@ -21,7 +21,7 @@ def visible(text: str) -> str:
 def folded(text: str, size: int) -> str:
     """The text as one line of at most `size` characters: white space and what cannot be seen
     become single blanks."""
-    return " ".join(visible(" ".join(text.split())[: 2 * size]).split())[:size]
+    return " ".join(visible(" ".join(text.split())[: 2 * size]).split())[:size].rstrip()
 
 
 def without_markup(html: str, size: int) -> str:

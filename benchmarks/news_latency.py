@@ -102,7 +102,7 @@ async def _published(stream: NewsServer, triggers: Path, count: int) -> float:
         stream.publish(message)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        found = list(triggers.glob("immediate_*"))
+        found = _files(triggers)
         took_ms = (time.perf_counter() - began) * 1000
         # Two files of one stock come of a burst that ends in another second than it began.
         if len({path.name.split("_")[1] for path in found}) == count:
@@ -112,6 +112,10 @@ async def _published(stream: NewsServer, triggers: Path, count: int) -> float:
     for path in found:
         path.unlink()
     return took_ms
+
+
+def _files(triggers: Path) -> list[Path]:
+    return list(triggers.glob("immediate_*"))
 
 
 async def _news_side(folder: Path, stream: str, service: str) -> None:

@@ -23,7 +23,6 @@ import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager, Outcome
 from ibkr_client import GatewayError
-from news_text import parse_time
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
 from runtime import retry_pause_s
 from settings import Settings
@@ -409,23 +408,6 @@ def test_pauses_between_attempts_double_up_to_a_minute(
     failures: int, chance: float, pause: float
 ) -> None:
     assert retry_pause_s(failures, chance, first_s=3.0, max_s=60.0) == pytest.approx(pause)
-
-
-@pytest.mark.parametrize(
-    ("text", "time"),
-    [
-        ("2026-11-22T09:30:00Z", datetime(2026, 11, 22, 9, 30, tzinfo=UTC)),
-        ("2026-11-22T09:30:00-05:00", datetime(2026, 11, 22, 14, 30, tzinfo=UTC)),
-        ("2026-11-22 09:30:00", datetime(2026, 11, 22, 9, 30, tzinfo=UTC)),
-        ("Sun, 22 Nov 2026 09:30:00 -0500", datetime(2026, 11, 22, 14, 30, tzinfo=UTC)),
-        ("0001-01-01T00:00:00+14:00", None),
-        ("9999-01-01", None),
-        ("yesterday", None),
-        ("", None),
-    ],
-)
-def test_times_are_read_as_news_sources_write_them(text: str, time: datetime | None) -> None:
-    assert parse_time(text) == time
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""Text of news sources, made safe; and the times they write."""
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from news_text import folded, parse_time, without_markup
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2026-11-22T09:30:00Z", datetime(2026, 11, 22, 9, 30, tzinfo=UTC)),
+        ("2026-11-22T09:30:00-05:00", datetime(2026, 11, 22, 14, 30, tzinfo=UTC)),
+        ("2026-11-22 09:30:00", datetime(2026, 11, 22, 9, 30, tzinfo=UTC)),
+        ("2026-11-22T09:30:00.1234567Z", datetime(2026, 11, 22, 9, 30, 0, 123456, tzinfo=UTC)),
+        ("Sun, 22 Nov 2026 09:30:00 -0500", datetime(2026, 11, 22, 14, 30, tzinfo=UTC)),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("9999-01-01", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_times_are_read_as_news_sources_write_them(text: str, at: datetime | None) -> None:
+    assert parse_time(text) == at
+
+
+def test_text_becomes_one_line_that_any_log_and_column_takes() -> None:
+    assert folded(" A\r\nB\t\x00\x1b[31mC\u202e\ud800 ", 100) == "A B [31mC"
+    assert folded("word " * 1_000_000, 9) == "word word"
+    assert folded("\x00" * 10, 100) == ""
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>Up <b>50&nbsp;%</b></p><p>Today &amp; tomorrow</p>", "Up 50 % Today & tomorrow"),
+        ("<style>p{}</style><script>alert(1)</script>seen<template>no</template>", "seen"),
+        ("no markup at all, 3 < 5", "no markup at all, 3 < 5"),
+        ("<p>never closed <a href='", "never closed"),
+        ("half of a pair \ud800", "half of a pair ?"),
+        ("", ""),
+    ],
+)
+def test_the_text_of_an_article_has_no_markup(html: str, text: str) -> None:
+    assert without_markup(html, 8_000) == text
+
+
+def test_a_body_of_a_megabyte_is_cut_in_little_time() -> None:
+    began = time.monotonic()
+    assert len(without_markup("<p>" + "word " * 200_000, 8_000)) == 7_999
+    assert time.monotonic() - began < 2
