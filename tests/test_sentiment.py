@@ -253,18 +253,7 @@ async def test_a_redirect_never_takes_the_key_along(api: MessagesServer, start: 
         assert not elsewhere.requests
 
 
-async def test_a_slow_service_is_waited_for_no_longer_than_the_deadline(
-    api: MessagesServer, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sentiment, "DEADLINE_S", 1.0)
-    api.fault = Fault(delay_s=60.0)
-    async with start() as analyst:
-        began = time.monotonic()
-        assert_unrated(await rate(analyst), "no answer within 1 s")
-        assert time.monotonic() - began < 5.0
-
-
-async def test_the_wait_for_a_place_counts_and_at_most_20_are_asked_at_once(
+async def test_a_slow_service_costs_the_deadline_wait_for_one_of_20_places_included(
     api: MessagesServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sentiment, "DEADLINE_S", 3.0)
