@@ -42,6 +42,8 @@ MAX_KEPT_ROWS: Final = 200_000
 MISSING_TABLE_CODES: Final = (60, 81)
 # What a table of ours keeps of one session, in `<table>_history` afterwards.
 SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
+# What a new ticker list is written to before it takes the place of `float_list`.
+FRESH_TICKER_LIST: Final = "float_list_fresh"
 
 # Without this setting a plain MergeTree ignores insert_deduplication_token, and
 # a batch that clickhouse-connect resends by itself would be stored twice.
@@ -379,7 +381,7 @@ class ListedStock(NamedTuple):
     volume: int
 
 
-Row = PriceRow | AlertRow | PriceMoveRow | NewsRow
+Row = PriceRow | AlertRow | PriceMoveRow | NewsRow | ListedStock
 
 # The types go with every insert: without them clickhouse-connect asks the
 # server for them each time.
@@ -419,6 +421,10 @@ _INSERTS: Final[dict[type, tuple[str, list[str]]]] = {
             "UInt32",
             "DateTime64(3)",
         ],
+    ),
+    ListedStock: (
+        FRESH_TICKER_LIST,
+        [*["String"] * 5, *["Float64"] * 3, "UInt64"],
     ),
 }
 
@@ -725,17 +731,12 @@ class ClickHouseManager:
         Until then the old rows stay. The table keeps its columns: an earlier
         installation may have more.
         """
-        fresh = "News.float_list_fresh"
+        fresh = f"News.{FRESH_TICKER_LIST}"
         # What an interrupted attempt left.
         self.client.command(f"DROP TABLE IF EXISTS {fresh} SYNC")
         self.client.command(f"CREATE TABLE {fresh} AS News.float_list")
         self.client.command(f"ALTER TABLE {fresh} MODIFY SETTING {_DEDUPLICATION}")
-        self.client.insert(
-            fresh,
-            stocks,
-            column_names=ListedStock._fields,
-            settings={"insert_deduplication_token": str(uuid.uuid4())},
-        )
+        insert(self.client, Batch(stocks, str(uuid.uuid4())))
         self.client.command(f"EXCHANGE TABLES {fresh} AND News.float_list")
         self.client.command(f"DROP TABLE {fresh} SYNC")
 

@@ -303,7 +303,8 @@ def _keys(settings: Settings) -> list[_Key]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # A redirect would take the key along to another host.
     http_client = anthropic.DefaultAsyncHttpxClient(follow_redirects=False)
-    variables = {getattr(settings, name.lower()): name for name in reversed(settings.variables())}
+    names = [name for name in settings.variables() if name.startswith("ANTHROPIC_API_KEY")]
+    variables = {getattr(settings, name.lower()): name for name in names}
     return [
         _Key(
             variables[key],

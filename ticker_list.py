@@ -102,20 +102,19 @@ def parse(content: bytes) -> TickerList:
     if text.startswith("<"):
         raise ListError("it is a web page, no CSV; is the token still valid?")
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    stocks: dict[str, ListedStock] = {}
+    left_out = 0
     try:
         if "Ticker" not in (reader.fieldnames or ()):
             raise ListError("its first line names no column Ticker.")
-        rows = list(reader)
+        for row in reader:
+            ticker = parse_ticker(row["Ticker"])
+            if ticker is None:
+                left_out += 1
+            else:
+                stocks[ticker] = _stock(ticker, row)
     except csv.Error as problem:
         raise ListError(f"it is no CSV ({problem}).") from None
-    stocks: dict[str, ListedStock] = {}
-    left_out = 0
-    for row in rows:
-        ticker = parse_ticker(row["Ticker"])
-        if ticker is None:
-            left_out += 1
-        else:
-            stocks[ticker] = _stock(ticker, row)
     if not stocks:
         raise ListError("it holds no stock.")
     return TickerList(list(stocks.values()), left_out)

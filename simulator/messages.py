@@ -55,7 +55,6 @@ class Fault:
 class MessagesRequest(NamedTuple):
     """A request as it came."""
 
-    path: str
     key: str
     headers: Mapping[str, str]
     """With names in lower case."""
@@ -179,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-        request = MessagesRequest(self.path, key, headers, json.loads(content))
+        request = MessagesRequest(key, headers, json.loads(content))
         fault, body = self.server.api.answer(request)
         self.send_response(fault.status)
         self.send_header("Content-Type", fault.content_type)

@@ -53,8 +53,9 @@ def everything_is_logged_but_no_key(
     monkeypatch.setenv("ANTHROPIC_LOG", "debug")
     caplog.set_level(logging.DEBUG)
     yield
-    assert not [key for key in KEYS if key in caplog.text]
-    loggers = {record.name.partition(".")[0] for record in caplog.records}
+    logged = caplog.get_records("call")
+    assert not [line for line in map(logging.Formatter().format, logged) if "sk-ant" in line]
+    loggers = {record.name.partition(".")[0] for record in logged}
     assert not loggers & {"anthropic", "httpx2", "httpcore2"}
 
 
@@ -252,18 +253,7 @@ async def test_a_redirect_never_takes_the_key_along(api: MessagesServer, start: 
         assert not elsewhere.requests
 
 
-async def test_a_slow_service_is_waited_for_no_longer_than_the_deadline(
-    api: MessagesServer, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sentiment, "DEADLINE_S", 1.0)
-    api.fault = Fault(delay_s=60.0)
-    async with start() as analyst:
-        began = time.monotonic()
-        assert_unrated(await rate(analyst), "no answer within 1 s")
-        assert time.monotonic() - began < 5.0
-
-
-async def test_the_wait_for_a_place_counts_and_at_most_20_are_asked_at_once(
+async def test_a_slow_service_costs_the_deadline_wait_for_one_of_20_places_included(
     api: MessagesServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sentiment, "DEADLINE_S", 3.0)
@@ -385,9 +375,11 @@ async def test_with_every_key_refused_the_service_is_left_alone(
 ) -> None:
     api.fault = Fault(status=401)
     async with start(keys=2) as analyst:
-        for _ in range(3):
-            assert_unrated(await rate(analyst), "refuses every key")
-    assert len(api.requests) == 2
+        for opinion in await asyncio.gather(*(rate(analyst) for _ in range(20))):
+            assert_unrated(opinion, "refuses every key")
+        asked = len(api.requests)
+        assert_unrated(await rate(analyst), "refuses every key")
+    assert len(api.requests) == asked
     assert len(lines(caplog, logging.ERROR)) == 2
     assert len(lines(caplog, logging.WARNING)) == 1
 
