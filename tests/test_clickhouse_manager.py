@@ -887,6 +887,47 @@ def test_a_fresh_session_moves_every_row_into_the_history(manager: ClickHouseMan
         ]
 
 
+def hashes_of(manager: ClickHouseManager, table: str = "breaking_news") -> set[str]:
+    return {content_hash for (content_hash,) in rows_of(manager, table, "content_hash")}
+
+
+def test_known_hashes_are_those_of_this_session_of_all_before_it_and_of_a_move_between(
+    manager: ClickHouseManager,
+) -> None:
+    assert manager.recent_hashes() == {}
+    assert manager.stored_hashes(["it's"]) == set()
+    add_news(manager, "OLD", detected_s_ago=90_000)
+    add_news(manager, "AAPL", detected_s_ago=60)
+    [old, *_] = hashes_of(manager) - manager.recent_hashes().keys()
+    # The history has other columns than a session of another version.
+    manager.client.command("ALTER TABLE News.breaking_news ADD COLUMN more Array(String)")
+    manager.move_session()
+    manager.client.command("ALTER TABLE News.breaking_news DROP COLUMN more")
+    add_news(manager, "MSFT", detected_s_ago=3_600)
+    manager.client.command("CREATE TABLE News.breaking_news_moving AS News.breaking_news")
+    manager.client.command("EXCHANGE TABLES News.breaking_news AND News.breaking_news_moving")
+    add_news(manager, "TSLA")
+    tables_in_order = ("breaking_news_moving", "breaking_news_history", "breaking_news")
+    everything = [hashes_of(manager, table) for table in tables_in_order]
+    assert list(manager.recent_hashes()) == [
+        found for hashes in everything for found in hashes if found != old
+    ]
+    assert max(manager.recent_hashes().values()) == pytest.approx(time.time(), abs=60)
+    assert manager.stored_hashes([old, "it's", ""]) == {old}
+
+
+def test_listed_tickers_come_with_the_country_of_their_newest_row(
+    manager: ClickHouseManager,
+) -> None:
+    for country in ("Israel", "USA"):
+        manager.client.insert(
+            "News.float_list",
+            [["AAPL", country, NOON + timedelta(days=len(country) == 3)]],
+            column_names=["ticker", "country", "last_updated"],
+        )
+    assert manager.listed_tickers() == {"AAPL": "USA"}
+
+
 def test_an_empty_session_moves_nothing(manager: ClickHouseManager) -> None:
     assert manager.move_session() == dict.fromkeys(SESSION_TABLES, 0)
     assert tables(manager) == set(COLUMNS)

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +371,74 @@ def test_a_fresh_session_moves_the_last_one_and_keep_session_does_not(
     assert command.stop() == EXIT_OK
     assert database.windows() == {}
     assert database.client.command("SELECT count() FROM News.price_tracking_history") == 1
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A news stream that refuses every key."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_refused_key_ends_the_news_and_not_the_prices(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    secret = "Tr0ub4dor-and-3"
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refusing) as refusing:
+        threading.Thread(target=refusing.serve_forever, daemon=True).start()
+        command = start(
+            *("run_system.py", "--skip-list", "--socket", "--any"),
+            BENZINGA_API_KEY=secret,
+            BENZINGA_STREAM_URL=f"ws://127.0.0.1:{refusing.server_port}/",
+            IBKR_PORT=gateway.port,
+        )
+        command.shows("refuses the key .HTTP 401.*BENZINGA_API_KEY.* The price monitor goes on")
+        TriggerFolder(tmp_path / "triggers").write("ABCD")
+        command.shows(": 1 rows, 1 active tickers")
+        assert command.stop() == EXIT_OK
+        refusing.shutdown()
+    assert "Traceback" not in command.text()
+    assert secret not in command.text()
+
+
+def test_a_headline_goes_from_the_stream_to_price_rows(
+    start: Start,
+    server: ClickHouseServer,
+    database: ClickHouseManager,
+    gateway: Gateway,
+    tmp_path: Path,
+) -> None:
+    secret = "Tr0ub4dor-and-3"
+    script = tmp_path / "script.jsonl"
+    script.write_text('{"seconds": 3, "title": "ABCD rises", "tickers": ["NYSE:ABCD"]}')
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-m", "simulator.news", "--port", str(port), "--script", str(script)],
+        cwd=PROJECT,
+        stderr=subprocess.DEVNULL,
+    ) as stream:
+        command = start(
+            *("run_system.py", "--skip-list", "--socket", "--any"),
+            BENZINGA_API_KEY=secret,
+            BENZINGA_STREAM_URL=f"ws://127.0.0.1:{port}/",
+            **on_server(server, gateway),
+        )
+        command.shows("Trigger for ABCD: tracking it")
+        command.shows("News ABCD: ABCD rises .* HOLD low, trigger after .* ms, row after .* ms")
+        command.shows(": 1 rows, 1 active tickers")
+        assert command.stop() == EXIT_OK
+        stream.terminate()
+    assert "Traceback" not in command.text()
+    assert secret not in command.text()
+    news = database.newest_news("ABCD")
+    assert news is not None
+    assert news.headline == "ABCD rises"
+    assert database.windows().keys() == {"ABCD"}
 
 
 def test_a_short_demo_reads_no_settings_of_the_user(start: Start, tmp_path: Path) -> None:
