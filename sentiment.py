@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from clickhouse_manager import one_line
+from news_text import folded, visible
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Opinion(NamedTuple):
 
 def unrated(reason: str) -> Opinion:
     """The opinion on an article that was not rated."""
-    return Opinion("HOLD", "low", _cleaned(f"Not rated: {reason}", MAX_EXPLANATION))
+    return Opinion("HOLD", "low", folded(f"Not rated: {reason}", MAX_EXPLANATION))
 
 
 class ServiceError(Exception):
@@ -253,11 +254,11 @@ class Analyst:
 def prompt(ticker: str, headline: str, text: str, country: str) -> str:
     """The question about an article, which stays inside its block whatever it holds."""
     return (
-        f"Ticker: {_cleaned(ticker, MAX_FACT).translate(_BRACKETS)}\n"
-        f"Country: {_cleaned(country, MAX_FACT).translate(_BRACKETS) or 'unknown'}\n"
+        f"Ticker: {folded(ticker, MAX_FACT).translate(_BRACKETS)}\n"
+        f"Country: {folded(country, MAX_FACT).translate(_BRACKETS) or 'unknown'}\n"
         "<article>\n"
-        f"<headline>{_cleaned(headline, MAX_HEADLINE).translate(_BRACKETS)}</headline>\n"
-        f"<text>{_visible(text[:MAX_TEXT]).translate(_BRACKETS)}</text>\n"
+        f"<headline>{folded(headline, MAX_HEADLINE).translate(_BRACKETS)}</headline>\n"
+        f"<text>{visible(text[:MAX_TEXT]).translate(_BRACKETS)}</text>\n"
         "</article>"
     )
 
@@ -289,7 +290,7 @@ def opinion_of(message: Any) -> Opinion:
         case [str(recommendation), str(confidence), str(explanation)] if (
             recommendation in SENTIMENTS and confidence in CONFIDENCES
         ):
-            return Opinion(recommendation, confidence, _cleaned(explanation, MAX_EXPLANATION))
+            return Opinion(recommendation, confidence, folded(explanation, MAX_EXPLANATION))
     raise AnswerError("the answer has another form than asked for.")
 
 
@@ -328,14 +329,4 @@ def _said(problem: "APIStatusError", key: _Key) -> str:
     if not isinstance(text, str) or not text:
         return f"the service answered {problem.status_code}."
     words = text.replace(key.client.api_key or "", "(the key)").rstrip(".")
-    return f"the service answered {problem.status_code}: {_cleaned(words, 200)}."
-
-
-def _cleaned(text: str, size: int) -> str:
-    """Text of others as one line of at most `size` characters."""
-    return " ".join(_visible(text[: 2 * size]).split())[:size]
-
-
-def _visible(text: str) -> str:
-    """The text with a blank for each character that cannot be seen, but for the line's end."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    return f"the service answered {problem.status_code}: {folded(words, 200)}."
