@@ -261,6 +261,9 @@ class NewsMonitor:
                 stories = await self._not_stored_yet(stories)
             await self._write_triggers(stories)
             summary, content = await self._texts(article)
+            # Rows may wait for hours; the markup, of up to 16 MB, is not needed any more.
+            for story in stories:
+                story.article = article._replace(teaser="", body="")
             await asyncio.gather(*(self._rate(story, summary, content) for story in stories))
         except Exception:
             logger.exception("The article %a failed; the others go on.", article.title)
