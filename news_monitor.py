@@ -40,6 +40,8 @@ RETRY_S: Final = 3.0
 # A disk that hangs delays the rating by this much; hostile markup, too.
 TRIGGER_TIMEOUT_S: Final = 2.0
 TEXT_TIMEOUT_S: Final = 1.0
+# Texts are read so few at a time that in a burst the triggers come first.
+READ_AT_ONCE: Final = 2
 LIST_EVERY_S: Final = 600.0
 STATS_EVERY_S: Final = 300.0
 # At the end: for analyses under way, for the last rows, for the connections.
@@ -146,6 +148,7 @@ class NewsMonitor:
         self._any_ticker = any_ticker
         self._take_old = take_old
         self._stream = NewsStream(settings, self.take)
+        self._readers = asyncio.Semaphore(READ_AT_ONCE)
         # Its connection serves one caller at a time.
         self._database = threading.Lock()
         self._memory = Memory()
@@ -310,7 +313,8 @@ class NewsMonitor:
             return summary, without_markup(article.body, MAX_TEXT)
 
         try:
-            return await asyncio.wait_for(off_loop(read), TEXT_TIMEOUT_S)
+            async with self._readers:
+                return await asyncio.wait_for(off_loop(read), TEXT_TIMEOUT_S)
         except TimeoutError:
             logger.warning("The text of %a cannot be read in time; it is left out.", article.title)
             return "", ""
