@@ -15,6 +15,9 @@ NO_TEXT: Final = ["script", "style", "template"]
 
 def visible(text: str) -> str:
     """The text with a blank for each character that cannot be seen, but for the line's end."""
+    # Nearly all text is, and this is many times as fast.
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
