@@ -40,7 +40,7 @@ RETRY_S: Final = 3.0
 # A disk that hangs delays the rating by this much; hostile markup, too.
 TRIGGER_TIMEOUT_S: Final = 2.0
 TEXT_TIMEOUT_S: Final = 1.0
-# Texts are read so few at a time that in a burst the triggers come first.
+# Threads that read texts; one for each article of a burst would slow the loop.
 READ_AT_ONCE: Final = 2
 LIST_EVERY_S: Final = 600.0
 STATS_EVERY_S: Final = 300.0
@@ -92,7 +92,7 @@ class Memory:
         return new
 
 
-@dataclass
+@dataclass(eq=False)
 class Story:
     """An article about one ticker, on its way."""
 
@@ -107,6 +107,47 @@ class Story:
     def age_ms(self) -> float:
         """Milliseconds since the message came."""
         return (time.perf_counter() - self.article.received_at) * 1000
+
+
+class TriggerWriter:
+    """Writes the trigger files, off the loop, in one thread at a time. One event loop."""
+
+    def __init__(self, manager: ClickHouseManager) -> None:
+        self._manager = manager
+        self._waiting: list[Story] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def write(self, stories: Sequence[Story]) -> None:
+        """Writes a file for each story, and notes when.
+
+        Returns once the files of all articles that came meanwhile are written
+        too: in a burst they go before any rating, which would slow them. What
+        cannot be written, or not within 2 s since the disk hangs, is told.
+        """
+        self._waiting.extend(stories)
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._write_waiting())
+        written, _ = await asyncio.wait({self._work}, timeout=TRIGGER_TIMEOUT_S)
+        if written:
+            return
+        self._waiting = [story for story in self._waiting if story not in stories]
+        for story in stories:
+            if story.trigger_ms is None:
+                _tell_no_trigger(story.ticker, f"no answer within {TRIGGER_TIMEOUT_S:.0f} s")
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            stories, self._waiting = self._waiting, []
+            await off_loop(self._write, stories)
+
+    def _write(self, stories: Sequence[Story]) -> None:
+        for story in stories:
+            try:
+                self._manager.create_immediate_trigger(story.ticker, story.detected)
+            except OSError as problem:
+                _tell_no_trigger(story.ticker, problem.strerror or str(problem))
+            else:
+                story.trigger_ms = story.age_ms
 
 
 class NewsMonitor:
@@ -148,6 +189,7 @@ class NewsMonitor:
         self._any_ticker = any_ticker
         self._take_old = take_old
         self._stream = NewsStream(settings, self.take)
+        self._triggers = TriggerWriter(self.ch_manager)
         self._readers = asyncio.Semaphore(READ_AT_ONCE)
         # Its connection serves one caller at a time.
         self._database = threading.Lock()
@@ -262,7 +304,7 @@ class NewsMonitor:
         try:
             if article.age_s > MEMORY_S:
                 stories = await self._not_stored_yet(stories)
-            await self._write_triggers(stories)
+            await self._triggers.write(stories)
             summary, content = await self._texts(article)
             # Rows may wait for hours; the markup, of up to 16 MB, is not needed any more.
             for story in stories:
@@ -285,25 +327,6 @@ class NewsMonitor:
         self.stats["known"] += known
         self._on_their_way -= known
         return new
-
-    async def _write_triggers(self, stories: Sequence[Story]) -> None:
-        """One file per ticker, without waiting for a disk that hangs."""
-
-        def write() -> None:
-            for story in stories:
-                try:
-                    self.ch_manager.create_immediate_trigger(story.ticker, story.detected)
-                except OSError as problem:
-                    _tell_no_trigger(story.ticker, problem.strerror or str(problem))
-                else:
-                    story.trigger_ms = story.age_ms
-
-        try:
-            await asyncio.wait_for(off_loop(write), TRIGGER_TIMEOUT_S)
-        except TimeoutError:
-            for story in stories:
-                if story.trigger_ms is None:
-                    _tell_no_trigger(story.ticker, f"no answer within {TRIGGER_TIMEOUT_S:.0f} s")
 
     async def _texts(self, article: Article) -> tuple[str, str]:
         """The article's summary and content without markup; empty where that takes too long."""

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -456,11 +457,26 @@ async def test_a_disk_that_hangs_delays_the_row_by_its_time_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(news_monitor, "TRIGGER_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(TriggerFolder, "write", lambda *_: time.sleep(30))
-    async with at_work(settings, stream):
-        stream.publish(news_message("Up", ["ABCD"]))
-        await until(lambda: news(database), "the row")
-    assert "No trigger for ABCD (no answer within 0 s)" in caplog.text
+    disk = threading.Event()
+    sound = TriggerFolder.write
+
+    def hang(*trigger: Any) -> Path:
+        disk.wait()
+        return sound(*trigger)
+
+    monkeypatch.setattr(TriggerFolder, "write", hang)
+    async with at_work(settings, stream) as monitor:
+        for ticker in ("ABCD", "EFGH"):
+            stream.publish(news_message("Up", [ticker]))
+            await until(lambda: monitor.stats["articles"], "the article")
+            await asyncio.sleep(0.1)
+        await until(lambda: len(news(database)) == 2, "the rows")
+        disk.set()
+        stream.publish(news_message("Up", ["IJKL"]))
+        await until(partial(has_trigger, settings, "IJKL"), "the trigger")
+    told = [line.split(":")[0] for line in lines(caplog, logging.ERROR)]
+    assert told == [f"No trigger for {t} (no answer within 0 s)" for t in ("ABCD", "EFGH")]
+    assert not has_trigger(settings, "EFGH")
 
 
 async def test_a_stream_that_drops_goes_on_with_what_comes_next(
