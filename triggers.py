@@ -277,9 +277,9 @@ class FolderEvents:
         if self._inotify is None:
             self._inotify = Inotify(sync_timeout=0)
             asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
-        kinds = Mask.CREATE | Mask.MOVED_TO | Mask.MODIFY | Mask.CLOSE_WRITE | Mask.ATTRIB
-        ends = Mask.DELETE_SELF | Mask.MOVE_SELF
-        return self._inotify.add_watch(self._folder, kinds | ends | Mask.ONLYDIR)
+        # That the folder itself was removed is told in any case.
+        kinds = Mask.CREATE | Mask.MOVED_TO | Mask.MODIFY | Mask.ATTRIB | Mask.MOVE_SELF
+        return self._inotify.add_watch(self._folder, kinds | Mask.ONLYDIR)
 
     def _read(self) -> None:
         # The folder's own events have no name.
