@@ -236,11 +236,9 @@ class ContinuousPriceMonitor:
             await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
 
     async def _store_last_rows(self) -> None:
-        now = datetime.now(UTC)
-        for ticker, first_row in self._first_rows.items():
-            if int((now - first_row).total_seconds()) > WINDOW_S:
-                self._ended.add(ticker)
-        await self._make_rows(list(self._slots))
+        if self._slots:
+            await self.get_tickers_within_60_second_window()
+            await self._make_rows(list(self._slots))
         await self._store()
         await self.check_price_alerts_optimized()
 
@@ -436,21 +434,29 @@ class ContinuousPriceMonitor:
     async def get_tickers_within_60_second_window(self) -> set[str]:
         """The active tickers inside their window; those outside are active no more.
 
-        If the database cannot say, all stay: better a row too many than a blind spot.
+        The same answer brings the ratings, see `_get_sentiment_data`. If the database cannot
+        say, all stay: better a row too many than a blind spot.
         """
-        asked = set(self.active_tickers)
+        active = set(self.active_tickers)
+        asked = active | self._with_ticks()
         try:
-            windows = await off_loop(self.ch_manager.windows, asked)
+            standing = await off_loop(self.ch_manager.standing, asked)
         except DATABASE_ERRORS as problem:
             self._database_failed(problem)
-            return asked
-        for ticker, window in windows.items():
+            return active
+        for ticker in asked:
+            self._ratings[ticker] = standing.ratings.get(ticker, UNRATED)
+        for ticker, window in standing.windows.items():
             self._first_rows[ticker] = window.first_row
-            if window.age_s > WINDOW_S:
+            if window.age_s > WINDOW_S and ticker not in self._ended:
                 self._untrack(ticker)
                 self._ended.add(ticker)
                 self._untold.add(ticker)
-        return asked - self._ended
+        return active - self._ended
+
+    def _with_ticks(self) -> set[str]:
+        """The tickers with a slot that has no row yet."""
+        return {ticker for ticker, _ in self._slots}
 
     # --- The cycle ----------------------------------------------------------
 
@@ -525,12 +531,18 @@ class ContinuousPriceMonitor:
                 await self.create_essential_tables()
                 self._tables_missing = False
         await self._store()
-        if self.active_tickers:
+        # A ticker that comes up while these are checked has its first row in the next cycle.
+        checked = self.active_tickers | self._with_ticks()
+        if checked:
             await self.get_tickers_within_60_second_window()
         now = _slot(datetime.now(UTC))
         self._take_ticks()
         # A slot far ahead comes from a clock that was set back; it waits for nothing.
-        finished = [key for key in self._slots if key[1] < now or key[1] > now + 1]
+        finished = [
+            (ticker, slot)
+            for ticker, slot in self._slots
+            if ticker in checked and (slot < now or slot > now + 1)
+        ]
         if not finished:
             return
         await self._make_rows(finished)
@@ -574,16 +586,9 @@ class ContinuousPriceMonitor:
         return (slot + 1) * CYCLE_S - self._first_rows[ticker].timestamp() <= WINDOW_S
 
     async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:
-        """The newest ratings of the last hour; if the database cannot say, the last known ones."""
-        if not tickers:
-            return {}
-        try:
-            ratings = await off_loop(self.ch_manager.ratings, tickers)
-        except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
-            ratings = {t: self._ratings[t] for t in tickers if t in self._ratings}
-        self._ratings.update(ratings)
-        return {ticker: rating._asdict() for ticker, rating in ratings.items()}
+        """The newest ratings of the last hour, as the window check before these rows found
+        them; where the database could not say, the last known ones."""
+        return {t: self._ratings[t]._asdict() for t in tickers if t in self._ratings}
 
     # --- Alerts -------------------------------------------------------------
 
