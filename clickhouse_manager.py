@@ -189,14 +189,15 @@ SESSION_WINDOWS: Final = """
     FROM News.price_tracking
     GROUP BY ticker"""
 
-# Windows and ratings in one answer. A rating's sentiment is never empty, a window's always.
+# Windows that are over and ratings, in one answer. A rating's sentiment is never empty.
 STANDING: Final = """
-    SELECT ticker, min(timestamp) AS first_row, dateDiff('second', first_row, now()), ('', '', '')
+    SELECT ticker, min(timestamp) AS first_row, ('', '', '')
     FROM News.price_tracking
     WHERE ticker IN {tickers:Array(String)}
     GROUP BY ticker
+    HAVING dateDiff('second', first_row, now()) > {window_s:UInt32}
     UNION ALL
-    SELECT ticker, toDateTime(0), 0, argMax((sentiment, recommendation, confidence), analyzed_at)
+    SELECT ticker, toDateTime(0), argMax((sentiment, recommendation, confidence), analyzed_at)
     FROM News.breaking_news
     WHERE ticker IN {tickers:Array(String)}
         AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
@@ -371,9 +372,10 @@ class Window(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The windows and the ratings of those tickers that have one."""
+    """Of some tickers, those whose window is over, with the time of their first row, and those
+    that are rated, with their rating."""
 
-    windows: dict[str, Window]
+    ended: dict[str, datetime]
     ratings: dict[str, Rating]
 
 
@@ -617,16 +619,16 @@ class ClickHouseManager:
         return {ticker: Window(*window) for ticker, *window in self._rows(SESSION_WINDOWS)}
 
     def standing(self, tickers: Collection[str]) -> Standing:
-        """The windows of those of `tickers` that have rows, and the newest rating of the last
-        hour of those that have one."""
-        windows: dict[str, Window] = {}
-        ratings: dict[str, Rating] = {}
-        for ticker, first_row, age_s, rating in self._rows(STANDING, tickers=list(tickers)):
+        """Which of `tickers` have their window behind them, by the database's clock, and the
+        newest ratings of the last hour."""
+        standing = Standing({}, {})
+        rows = self._rows(STANDING, tickers=list(tickers), window_s=WINDOW_S)
+        for ticker, first_row, rating in rows:
             if rating[0]:
-                ratings[ticker] = Rating(*rating)
+                standing.ratings[ticker] = Rating(*rating)
             else:
-                windows[ticker] = Window(first_row, age_s)
-        return Standing(windows, ratings)
+                standing.ended[ticker] = first_row
+        return standing
 
     def rises(self, tickers: Collection[str]) -> list[Rise]:
         """The rows of `tickers` that reached the threshold and have no alert yet, in time order."""

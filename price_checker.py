@@ -123,9 +123,9 @@ class ContinuousPriceMonitor:
         self._slots: dict[tuple[str, int], dict[str, Any]] = {}
         self._outbox = Outbox()
         self._ratings: dict[str, Rating] = {}
-        self._first_rows: dict[str, datetime] = {}
-        # Tickers that had their window in this session, and those unknown to IBKR.
-        self._ended: set[str] = set()
+        # Tickers that had their window in this session, with the time of their first row,
+        # and those unknown to IBKR.
+        self._ended: dict[str, datetime] = {}
         self._unknown: set[str] = set()
         # Tickers with rows that the alert rule has not seen, with a window whose
         # outcome has not been told, and with a rise held back that has been told.
@@ -189,7 +189,7 @@ class ContinuousPriceMonitor:
         await until_database_works(self.ch_manager.warn_of_clock_difference, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
-        for ticker in await self.get_active_tickers_from_breaking_news() - self._ended:
+        for ticker in await self.get_active_tickers_from_breaking_news() - self._ended.keys():
             self._track(ticker)
         if not self.wait:
             await self.setup_ibkr_connection()
@@ -210,9 +210,8 @@ class ContinuousPriceMonitor:
     async def _restore_windows(self) -> None:
         """Goes on where a monitor of this session was killed."""
         for ticker, window in (await off_loop(self.ch_manager.windows)).items():
-            self._first_rows[ticker] = window.first_row
             if window.age_s > WINDOW_S:
-                self._ended.add(ticker)
+                self._ended[ticker] = window.first_row
             else:
                 self._track(ticker)
             # A kill may have come between the rows and their alerts.
@@ -446,13 +445,11 @@ class ContinuousPriceMonitor:
             return active
         for ticker in asked:
             self._ratings[ticker] = standing.ratings.get(ticker, UNRATED)
-        for ticker, window in standing.windows.items():
-            self._first_rows[ticker] = window.first_row
-            if window.age_s > WINDOW_S and ticker not in self._ended:
-                self._untrack(ticker)
-                self._ended.add(ticker)
-                self._untold.add(ticker)
-        return active - self._ended
+        for ticker in standing.ended.keys() - self._ended.keys():
+            self._untrack(ticker)
+            self._untold.add(ticker)
+        self._ended |= standing.ended
+        return active - self._ended.keys()
 
     def _with_ticks(self) -> set[str]:
         """The tickers with a slot that has no row yet."""
@@ -518,7 +515,6 @@ class ContinuousPriceMonitor:
         """Begins a fresh session: tickers may have their window again."""
         # Before the move, so that a trigger in the middle of it is not refused.
         self._ended.clear()
-        self._first_rows.clear()
         self._ratings.clear()
         self._told_held_back.clear()
         kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
@@ -561,6 +557,7 @@ class ContinuousPriceMonitor:
         their ticker's window."""
         inside = [key for key in keys if self._in_window(*key)]
         known = await self._get_sentiment_data({ticker for ticker, _ in inside})
+        unrated = UNRATED._asdict()
         rows = [
             PriceRow(
                 tick["timestamp"],
@@ -568,7 +565,7 @@ class ContinuousPriceMonitor:
                 tick["price"],
                 tick["volume"],
                 tick["source"],
-                **known.get(ticker, UNRATED._asdict()),
+                **known.get(ticker, unrated),
             )
             for (ticker, _), tick in ((key, self._slots[key]) for key in inside)
         ]
@@ -583,7 +580,7 @@ class ContinuousPriceMonitor:
         """Whether a cycle on time, at the slot's end, would have found the window open."""
         if ticker not in self._ended:
             return True
-        return (slot + 1) * CYCLE_S - self._first_rows[ticker].timestamp() <= WINDOW_S
+        return (slot + 1) * CYCLE_S - self._ended[ticker].timestamp() <= WINDOW_S
 
     async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:
         """The newest ratings of the last hour, as the window check before these rows found

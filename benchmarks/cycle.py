@@ -29,8 +29,8 @@ ROUNDS: Final = 15
 # 5,000 tickers between and around the 1,000 that are tracked, over the last two days.
 INSERT_OLD: Final = """
     INSERT INTO News.price_tracking (timestamp, ticker, price, volume, recommendation)
-    SELECT now() - 3600 - number % 172800, concat('T', leftPad(toString(number % 5000), 4, '0'), 'X'),
-        5 + number % 7 / 10, 100, 'BUY'
+    SELECT now() - 3600 - number % 172800,
+        concat('T', leftPad(toString(number % 5000), 4, '0'), 'X'), 5 + number % 7 / 10, 100, 'BUY'
     FROM numbers({rows:UInt64})"""
 
 

@@ -14,6 +14,7 @@ from monitoring import (
     requested,
     rows,
     running,
+    shorten_windows,
     tracked,
     trade_each_slot,
     until,
@@ -176,7 +177,7 @@ async def test_a_window_ends_after_its_time_and_is_not_opened_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(price_checker, "WINDOW_S", 2)
+    shorten_windows(monkeypatch, 2)
     caplog.set_level(logging.INFO)
     async with running(settings) as monitor:
         await tracked(gateway, settings)
@@ -199,7 +200,7 @@ async def test_a_ticker_stays_inside_when_the_window_cannot_be_checked(
     server: ClickHouseServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(price_checker, "WINDOW_S", 1)
+    shorten_windows(monkeypatch, 1)
     async with running(settings) as monitor:
         server.fault("error", match="now())", code=241, text="Memory limit exceeded")
         await tracked(gateway, settings)
