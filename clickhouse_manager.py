@@ -191,14 +191,15 @@ SESSION_WINDOWS: Final = """
     FROM News.price_tracking
     GROUP BY ticker"""
 
-WINDOWS: Final = """
-    SELECT ticker, min(timestamp), dateDiff('second', min(timestamp), now())
+# Windows that are over and ratings, in one answer. A rating's sentiment is never empty.
+STANDING: Final = """
+    SELECT ticker, min(timestamp) AS first_row, ('', '', '')
     FROM News.price_tracking
     WHERE ticker IN {tickers:Array(String)}
-    GROUP BY ticker"""
-
-RATINGS: Final = """
-    SELECT ticker, argMax((sentiment, recommendation, confidence), analyzed_at)
+    GROUP BY ticker
+    HAVING dateDiff('second', first_row, now()) > {window_s:UInt32}
+    UNION ALL
+    SELECT ticker, toDateTime(0), argMax((sentiment, recommendation, confidence), analyzed_at)
     FROM News.breaking_news
     WHERE ticker IN {tickers:Array(String)}
         AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
@@ -233,6 +234,17 @@ _JUDGED: Final = """
             recommendation = 'BUY' AS rated_buy
         FROM numbered
     )"""
+
+# The tickers that the alert rule can hold for at all: all others are spared its cost,
+# which is three times this one's. It asks for one percent less, lest a rounding decide.
+MOVED: Final = """
+    SELECT ticker
+    FROM News.price_tracking
+    WHERE ticker IN {tickers:Array(String)}
+    GROUP BY ticker
+    HAVING count() >= 3 AND NOT max(price) < (1 + ({change_pct:Float64} - 1) / 100) * arrayMin(
+        arraySlice(
+            arraySort(groupArray((timestamp, _block_number, _part_offset, price))).4, 2, 2))"""
 
 RISING: Final = f"""
     WITH {_JUDGED}
@@ -445,6 +457,14 @@ class Window(NamedTuple):
 
     first_row: datetime
     age_s: int
+
+
+class Standing(NamedTuple):
+    """Of some tickers, those whose window is over, with the time of their first row, and those
+    that are rated, with their rating."""
+
+    ended: dict[str, datetime]
+    ratings: dict[str, Rating]
 
 
 class Rise(NamedTuple):
@@ -684,23 +704,29 @@ class ClickHouseManager:
         """The tickers of the news of the last 5 minutes, newest first, at most 100."""
         return [ticker for (ticker,) in self._rows(ACTIVE_TICKERS)]
 
-    def windows(self, tickers: Collection[str] | None = None) -> dict[str, Window]:
-        """The windows of those of `tickers` (by default of all) that have rows."""
-        rows = (
-            self._rows(SESSION_WINDOWS)
-            if tickers is None
-            else self._rows(WINDOWS, tickers=list(tickers))
-        )
-        return {ticker: Window(*window) for ticker, *window in rows}
+    def windows(self) -> dict[str, Window]:
+        """The windows of all tickers that have rows in this session."""
+        return {ticker: Window(*window) for ticker, *window in self._rows(SESSION_WINDOWS)}
 
-    def ratings(self, tickers: Collection[str]) -> dict[str, Rating]:
-        """The newest rating of the last hour of those of `tickers` that have one."""
-        rows = self._rows(RATINGS, tickers=list(tickers))
-        return {ticker: Rating(*rating) for ticker, rating in rows}
+    def standing(self, tickers: Collection[str]) -> Standing:
+        """Which of `tickers` have their window behind them, by the database's clock, and the
+        newest ratings of the last hour."""
+        standing = Standing({}, {})
+        rows = self._rows(STANDING, tickers=list(tickers), window_s=WINDOW_S)
+        for ticker, first_row, rating in rows:
+            if rating[0]:
+                standing.ratings[ticker] = Rating(*rating)
+            else:
+                standing.ended[ticker] = first_row
+        return standing
 
     def rises(self, tickers: Collection[str]) -> list[Rise]:
         """The rows of `tickers` that reached the threshold and have no alert yet, in time order."""
-        return [Rise(*row) for row in self._rows(RISING, **_rule(tickers))]
+        moved = self._rows(MOVED, tickers=list(tickers), change_pct=ALERT_CHANGE_PCT)
+        if not moved:
+            return []
+        rule = _rule(ticker for (ticker,) in moved)
+        return [Rise(*row) for row in self._rows(RISING, **rule)]
 
     def outcomes(self, tickers: Collection[str]) -> dict[str, Outcome]:
         """What came of the windows of those of `tickers` that have rows."""

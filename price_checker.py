@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Any, Final
@@ -53,7 +53,6 @@ logger = logging.getLogger("price_checker")
 
 # One row per ticker per slot of this length; slots begin at its multiples in UTC.
 CYCLE_S: Final = 2.0
-TRIGGER_POLL_S: Final = 0.01
 CONNECTION_CHECK_S: Final = 0.25
 # Between attempts while nothing listens, and the first pause after an attempt
 # that was accepted and then failed; those pauses double up to the maximum.
@@ -125,9 +124,9 @@ class ContinuousPriceMonitor:
         self._slots: dict[tuple[str, int], dict[str, Any]] = {}
         self._outbox = Outbox()
         self._ratings: dict[str, Rating] = {}
-        self._first_rows: dict[str, datetime] = {}
-        # Tickers that had their window in this session, and those unknown to IBKR.
-        self._ended: set[str] = set()
+        # Tickers that had their window in this session, with the time of their first row,
+        # and those unknown to IBKR.
+        self._ended: dict[str, datetime] = {}
         self._unknown: set[str] = set()
         # Tickers with rows that the alert rule has not seen, with a window whose
         # outcome has not been told, and with a rise held back that has been told.
@@ -191,7 +190,7 @@ class ContinuousPriceMonitor:
         await until_database_works(self.ch_manager.warn_of_clock_difference, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
-        for ticker in await self.get_active_tickers_from_breaking_news() - self._ended:
+        for ticker in await self.get_active_tickers_from_breaking_news() - self._ended.keys():
             self._track(ticker)
         if not self.wait:
             await self.setup_ibkr_connection()
@@ -212,9 +211,8 @@ class ContinuousPriceMonitor:
     async def _restore_windows(self) -> None:
         """Goes on where a monitor of this session was killed."""
         for ticker, window in (await off_loop(self.ch_manager.windows)).items():
-            self._first_rows[ticker] = window.first_row
             if window.age_s > WINDOW_S:
-                self._ended.add(ticker)
+                self._ended[ticker] = window.first_row
             else:
                 self._track(ticker)
             # A kill may have come between the rows and their alerts.
@@ -238,11 +236,9 @@ class ContinuousPriceMonitor:
             await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
 
     async def _store_last_rows(self) -> None:
-        now = datetime.now(UTC)
-        for ticker, first_row in self._first_rows.items():
-            if int((now - first_row).total_seconds()) > WINDOW_S:
-                self._ended.add(ticker)
-        await self._make_rows(list(self._slots))
+        if self._slots:
+            await self.get_tickers_within_60_second_window()
+            await self._make_rows(list(self._slots))
         await self._store()
         await self.check_price_alerts_optimized()
 
@@ -382,23 +378,24 @@ class ContinuousPriceMonitor:
     # --- Tickers ------------------------------------------------------------
 
     async def file_trigger_monitor_async(self) -> None:
-        """Takes trigger files and notifications as they come."""
+        """Takes trigger files and notifications as they come, and subscribes their tickers."""
         logger.info("Watching the folder %s for triggers.", self.settings.trigger_folder)
-        while True:
-            took_any = False
-            for ticker in self._triggers.take():
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._take_files())
+            both.create_task(self._take_notifications())
+
+    async def _take_files(self) -> None:
+        async with aclosing(self._triggers.arrivals()) as tickers:
+            async for ticker in tickers:
                 self._answer_trigger(ticker)
-                took_any = True
-            while not ticker_notification_queue.empty():
-                told = ticker_notification_queue.get_nowait()["ticker"]
-                if (checked := parse_ticker(told)) is None:
-                    logger.warning("A notification names %a, which is no ticker.", told)
-                else:
-                    self._answer_trigger(checked)
-                    took_any = True
-            if took_any:
-                await self.update_ibkr_subscriptions()
-            await asyncio.sleep(TRIGGER_POLL_S)
+
+    async def _take_notifications(self) -> None:
+        while True:
+            told = (await ticker_notification_queue.get())["ticker"]
+            if (ticker := parse_ticker(told)) is None:
+                logger.warning("A notification names %a, which is no ticker.", told)
+            else:
+                self._answer_trigger(ticker)
 
     def _answer_trigger(self, ticker: str) -> None:
         if ticker in self._unknown:
@@ -408,6 +405,9 @@ class ContinuousPriceMonitor:
         else:
             logger.info("Trigger for %s: tracking it.", ticker)
             self._track(ticker)
+            # At once; the next cycle subscribes what this does not reach.
+            if self.ibkr_client is not None and self.ibkr_connected:
+                self.ibkr_client.subscribe_ticker(ticker)
 
     def _track(self, ticker: str) -> None:
         if ticker not in self.active_tickers:
@@ -430,21 +430,27 @@ class ContinuousPriceMonitor:
     async def get_tickers_within_60_second_window(self) -> set[str]:
         """The active tickers inside their window; those outside are active no more.
 
-        If the database cannot say, all stay: better a row too many than a blind spot.
+        The same answer brings the ratings, see `_get_sentiment_data`. If the database cannot
+        say, all stay: better a row too many than a blind spot.
         """
-        asked = set(self.active_tickers)
+        active = set(self.active_tickers)
+        asked = active | self._with_ticks()
         try:
-            windows = await off_loop(self.ch_manager.windows, asked)
+            standing = await off_loop(self.ch_manager.standing, asked)
         except DATABASE_ERRORS as problem:
             self._database_failed(problem)
-            return asked
-        for ticker, window in windows.items():
-            self._first_rows[ticker] = window.first_row
-            if window.age_s > WINDOW_S:
-                self._untrack(ticker)
-                self._ended.add(ticker)
-                self._untold.add(ticker)
-        return asked - self._ended
+            return active
+        for ticker in asked:
+            self._ratings[ticker] = standing.ratings.get(ticker, UNRATED)
+        for ticker in standing.ended.keys() - self._ended.keys():
+            self._untrack(ticker)
+            self._untold.add(ticker)
+        self._ended |= standing.ended
+        return active - self._ended.keys()
+
+    def _with_ticks(self) -> set[str]:
+        """The tickers with a slot that has no row yet."""
+        return {ticker for ticker, _ in self._slots}
 
     # --- The cycle ----------------------------------------------------------
 
@@ -506,7 +512,6 @@ class ContinuousPriceMonitor:
         """Begins a fresh session: tickers may have their window again."""
         # Before the move, so that a trigger in the middle of it is not refused.
         self._ended.clear()
-        self._first_rows.clear()
         self._ratings.clear()
         self._told_held_back.clear()
         kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
@@ -519,12 +524,18 @@ class ContinuousPriceMonitor:
                 await self.create_essential_tables()
                 self._tables_missing = False
         await self._store()
-        if self.active_tickers:
+        # A ticker that comes up while these are checked has its first row in the next cycle.
+        checked = self.active_tickers | self._with_ticks()
+        if checked:
             await self.get_tickers_within_60_second_window()
         now = _slot(datetime.now(UTC))
         self._take_ticks()
         # A slot far ahead comes from a clock that was set back; it waits for nothing.
-        finished = [key for key in self._slots if key[1] < now or key[1] > now + 1]
+        finished = [
+            (ticker, slot)
+            for ticker, slot in self._slots
+            if ticker in checked and (slot < now or slot > now + 1)
+        ]
         if not finished:
             return
         await self._make_rows(finished)
@@ -543,6 +554,7 @@ class ContinuousPriceMonitor:
         their ticker's window."""
         inside = [key for key in keys if self._in_window(*key)]
         known = await self._get_sentiment_data({ticker for ticker, _ in inside})
+        unrated = UNRATED._asdict()
         rows = [
             PriceRow(
                 tick["timestamp"],
@@ -550,7 +562,7 @@ class ContinuousPriceMonitor:
                 tick["price"],
                 tick["volume"],
                 tick["source"],
-                **known.get(ticker, UNRATED._asdict()),
+                **known.get(ticker, unrated),
             )
             for (ticker, _), tick in ((key, self._slots[key]) for key in inside)
         ]
@@ -565,19 +577,12 @@ class ContinuousPriceMonitor:
         """Whether a cycle on time, at the slot's end, would have found the window open."""
         if ticker not in self._ended:
             return True
-        return (slot + 1) * CYCLE_S - self._first_rows[ticker].timestamp() <= WINDOW_S
+        return (slot + 1) * CYCLE_S - self._ended[ticker].timestamp() <= WINDOW_S
 
     async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:
-        """The newest ratings of the last hour; if the database cannot say, the last known ones."""
-        if not tickers:
-            return {}
-        try:
-            ratings = await off_loop(self.ch_manager.ratings, tickers)
-        except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
-            ratings = {t: self._ratings[t] for t in tickers if t in self._ratings}
-        self._ratings.update(ratings)
-        return {ticker: rating._asdict() for ticker, rating in ratings.items()}
+        """The newest ratings of the last hour, as the window check before these rows found
+        them; where the database could not say, the last known ones."""
+        return {t: self._ratings[t]._asdict() for t in tickers if t in self._ratings}
 
     # --- Alerts -------------------------------------------------------------
 

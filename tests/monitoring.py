@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from clickhouse_server import ClickHouseServer
 
+import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager
 from price_checker import ContinuousPriceMonitor
@@ -20,6 +21,12 @@ from triggers import TriggerFolder
 
 DEADLINE_S = 20.0
 CYCLE_S = 0.5
+
+
+@pytest.fixture(autouse=True)
+def own_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue belongs to the event loop it is used on, and each test has its own."""
+    monkeypatch.setattr(price_checker, "ticker_notification_queue", asyncio.Queue())
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +69,12 @@ def database(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHous
 def short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots of half a second."""
     monkeypatch.setattr(price_checker, "CYCLE_S", CYCLE_S)
+
+
+def shorten_windows(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Lets windows end after so many seconds."""
+    for module in (clickhouse_manager, price_checker):
+        monkeypatch.setattr(module, "WINDOW_S", seconds)
 
 
 @contextlib.asynccontextmanager

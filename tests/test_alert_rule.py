@@ -7,6 +7,7 @@ part of each test's name.
 import math
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -328,6 +329,29 @@ def test_a_server_judges_random_histories_as_the_plain_rule_does(
     over_http: ClickHouseManager, seed: str
 ) -> None:
     check_random_histories(over_http, seed)
+
+
+@pytest.mark.parametrize("seed", [f"{SEED}-odd"])
+def test_no_price_however_odd_is_spared_the_rule_by_mistake(
+    manager: ClickHouseManager, seed: str
+) -> None:
+    """`rises` leaves out the tickers that did not move, `outcomes` none."""
+    rng = random.Random(seed)
+    odd = [math.nan, math.inf, -math.inf, 0.0, -0.0, -1.0, -1.05, -0.95, 5e-324, 1e-310, 1e308]
+    prices = [*odd, 1.0, 1.04, math.nextafter(1.05, 0), 1.05, 2.0]
+    tickers = [f"T{number}" for number in range(400)]
+    insert(
+        manager,
+        [
+            price_row(step, rng.choice(prices), ticker=ticker)
+            for ticker in tickers
+            for step in range(rng.choice([2, 3, 4, 6]))
+        ],
+    )
+    rising = Counter(rise.ticker for rise in manager.rises(tickers))
+    expected = {ticker: outcome.rises for ticker, outcome in manager.outcomes(tickers).items()}
+    assert {ticker: rising[ticker] for ticker in tickers} == expected
+    assert 0 < sum(count > 0 for count in expected.values()) < len(tickers)
 
 
 # Named examples

@@ -35,6 +35,7 @@ from clickhouse_manager import (
     PriceMoveRow,
     PriceRow,
     Rating,
+    Standing,
 )
 from settings import ConfigurationError, Settings
 
@@ -463,7 +464,7 @@ def test_a_window_begins_with_the_first_row_and_ages_by_the_databases_clock(
     add_prices(manager, "AAPL", 10)
     add_prices(manager, "AAPL", 45, 3)
     add_prices(manager, "MSFT", 300, 299)
-    windows = manager.windows(["AAPL", "MSFT", "NONE"])
+    windows = manager.windows()
     assert set(windows) == {"AAPL", "MSFT"}
     for ticker, ago in [("AAPL", 45), ("MSFT", 300)]:
         assert ago <= windows[ticker].age_s <= ago + SLOWNESS_S
@@ -471,12 +472,24 @@ def test_a_window_begins_with_the_first_row_and_ages_by_the_databases_clock(
         assert abs(off) < timedelta(seconds=SLOWNESS_S)
 
 
-def test_windows_are_told_of_all_tickers_or_of_those_asked_for(manager: ClickHouseManager) -> None:
-    for ticker in ("AAPL", "MSFT", "TSLA"):
-        add_prices(manager, ticker, 10)
-    assert set(manager.windows()) == {"AAPL", "MSFT", "TSLA"}
-    assert set(manager.windows(["MSFT", "TSLA"])) == {"MSFT", "TSLA"}
-    assert manager.windows([]) == {}
+def test_a_window_is_over_after_sixty_seconds_by_the_databases_clock(
+    manager: ClickHouseManager,
+) -> None:
+    add_prices(manager, "OPEN", 60 - SLOWNESS_S, 5)
+    add_prices(manager, "OVER", 62, 5)
+    add_prices(manager, "OTHER", 300)
+    ended = manager.standing(["OPEN", "OVER", "NONE"]).ended
+    assert set(ended) == {"OVER"}
+    off = datetime.now(UTC) - timedelta(seconds=62) - ended["OVER"]
+    assert abs(off) < timedelta(seconds=SLOWNESS_S)
+
+
+def test_one_ticker_is_rated_and_has_its_window_behind_it(manager: ClickHouseManager) -> None:
+    add_prices(manager, "AAPL", 90)
+    add_news(manager, "AAPL")
+    standing = manager.standing(["AAPL"])
+    assert (set(standing.ended), set(standing.ratings)) == ({"AAPL"}, {"AAPL"})
+    assert manager.standing([]) == Standing({}, {})
 
 
 def test_a_rating_is_the_newest_analysis_of_the_last_hour(manager: ClickHouseManager) -> None:
@@ -486,12 +499,11 @@ def test_a_rating_is_the_newest_analysis_of_the_last_hour(manager: ClickHouseMan
     add_news(manager, "LATE", analyzed_s_ago=3600 - SLOWNESS_S, sentiment="negative")
     add_news(manager, "OLD", analyzed_s_ago=3600.5)
     add_news(manager, "OTHER")
-    ratings = manager.ratings(["AAPL", "LATE", "OLD", "NONE"])
+    ratings = manager.standing(["AAPL", "LATE", "OLD", "NONE"]).ratings
     assert ratings == {
         "AAPL": Rating("positive", "SELL", "high"),
         "LATE": Rating("negative", "BUY", "high"),
     }
-    assert manager.ratings([]) == {}
 
 
 def test_an_analysis_without_sentiment_or_recommendation_is_no_rating(
@@ -501,7 +513,8 @@ def test_an_analysis_without_sentiment_or_recommendation_is_no_rating(
     add_news(manager, "AAPL", analyzed_s_ago=20, sentiment="")
     add_news(manager, "AAPL", analyzed_s_ago=10, recommendation="")
     add_news(manager, "NONE", sentiment="", recommendation="")
-    assert manager.ratings(["AAPL", "NONE"]) == {"AAPL": Rating("good", "BUY", "")}
+    ratings = manager.standing(["AAPL", "NONE"]).ratings
+    assert ratings == {"AAPL": Rating("good", "BUY", "")}
 
 
 def test_the_newest_news_is_that_detected_last(manager: ClickHouseManager) -> None:
@@ -520,8 +533,7 @@ def fill(manager: ClickHouseManager, ticker: str) -> None:
 def test_hostile_text_finds_nothing_and_changes_nothing(manager: ClickHouseManager) -> None:
     fill(manager, "AAPL")
     before = {table: rows_of(manager, table) for table in COLUMNS}
-    assert manager.windows(HOSTILE) == {}
-    assert manager.ratings(HOSTILE) == {}
+    assert manager.standing(HOSTILE) == Standing({}, {})
     assert manager.rises(HOSTILE) == []
     assert manager.outcomes(HOSTILE) == {}
     assert [manager.newest_news(text) for text in HOSTILE] == [None] * len(HOSTILE)
@@ -535,8 +547,8 @@ def test_hostile_text_finds_what_bears_that_very_name(manager: ClickHouseManager
     outbox.flush(manager.client)
     for name in names:
         add_news(manager, name, headline=f"of {name}")
-    assert set(manager.windows(names)) == set(names)
-    assert set(manager.ratings(names)) == set(names)
+    standing = manager.standing(names)
+    assert set(manager.windows()) == set(standing.ended) == set(standing.ratings) == set(names)
     assert {name: outcome.rows for name, outcome in manager.outcomes(names).items()} == (
         dict.fromkeys(names, 1)
     )

@@ -15,6 +15,7 @@ from monitoring import (
     requested,
     rows,
     running,
+    shorten_windows,
     tracked,
     trade_each_slot,
     until,
@@ -181,7 +182,7 @@ async def test_the_session_rolls_over_once_nothing_is_tracked_and_loses_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(price_checker, "WINDOW_S", 2)
+    shorten_windows(monkeypatch, 2)
     rolls = iter([datetime.now(UTC) + timedelta(seconds=1), None])
     monkeypatch.setattr(price_checker, "next_roll_after", lambda *_: next(rolls))
     rate(database, "ABCD", "BUY")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from monitoring import (
     requested,
     rows,
     running,
+    shorten_windows,
     tracked,
     trade_each_slot,
     until,
@@ -72,6 +74,24 @@ async def test_a_slot_gives_one_row_with_its_newest_tick(
         await until(lambda: len(rows(database)) == 2, "two rows")
         await asyncio.sleep(3 * CYCLE_S)
     assert [(r["price"], r["volume"]) for r in rows(database)] == [(5.2, 12), (6.2, 12)]
+
+
+async def test_a_cycle_in_which_nothing_moves_asks_the_database_three_times(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager, server: ClickHouseServer
+) -> None:
+    rate(database, "ABCD", "BUY")
+    async with running(settings):
+        await tracked(gateway, settings)
+        asked = len(server.statements())
+        await trade_each_slot(gateway, "ABCD", [5.0, 5.01, 4.99, 5.1])
+        await until(lambda: len(rows(database)) == 4, "the rows")
+        parts = {"now())": "c", "INSERT INTO News.price_tracking": "i", "arraySort": "r"}
+        # The test's own questions begin with SELECT *.
+        told = [sql for sql in server.statements()[asked:] if not sql.startswith("SELECT *")]
+    cycles = "".join(next((k for part, k in parts.items() if part in sql), sql) for sql in told)
+    assert cycles.count("i") == 4
+    # Check, insert where there is something, rule; the first and the last may be cut off.
+    assert re.fullmatch("r?(ci?r)*(ci?)?", cycles)
 
 
 async def test_rows_keep_the_name_the_news_used(
@@ -177,7 +197,7 @@ async def test_a_window_ends_after_its_time_and_is_not_opened_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(price_checker, "WINDOW_S", 2)
+    shorten_windows(monkeypatch, 2)
     caplog.set_level(logging.INFO)
     async with running(settings) as monitor:
         await tracked(gateway, settings)
@@ -200,7 +220,7 @@ async def test_a_ticker_stays_inside_when_the_window_cannot_be_checked(
     server: ClickHouseServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(price_checker, "WINDOW_S", 1)
+    shorten_windows(monkeypatch, 1)
     async with running(settings) as monitor:
         server.fault("error", match="now())", code=241, text="Memory limit exceeded")
         await tracked(gateway, settings)

@@ -1,17 +1,23 @@
 """Trigger files: written whole, taken once in order, and no bad file in the way of a good one."""
 
+import asyncio
+import errno
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
+from asyncinotify import Inotify, Mask, Watch
+from monitoring import until
 
 import triggers
 from triggers import TriggerFolder, parse_ticker
@@ -533,3 +539,240 @@ def test_a_trigger_that_may_not_be_read_is_moved_aside(
     [(level, text)] = lines(caplog)
     assert level == "WARNING"
     assert "cannot be read" in text
+
+
+# As they come
+
+needs_events = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has inotify")
+
+
+@asynccontextmanager
+async def arriving(folder: TriggerFolder) -> AsyncIterator[list[str]]:
+    """The tickers that arrive while the block runs; it begins when the folder is watched."""
+    arrived: list[str] = []
+
+    async def collect() -> None:
+        async with aclosing(folder.arrivals()) as tickers:
+            async for ticker in tickers:
+                arrived.append(ticker)
+
+    put_trigger(folder, "FIRST")
+    task = asyncio.create_task(collect())
+    try:
+        await until(lambda: arrived, "the first trigger")
+        arrived.clear()
+        yield arrived
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def events_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks into the folder unless an event says so."""
+    monkeypatch.setattr(triggers, "SCAN_S", 3600.0)
+
+
+def polled(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [text for level, text in lines(caplog) if "every 10 ms" in text and level == "INFO"]
+
+
+@needs_events
+@pytest.mark.usefixtures("events_only")
+async def test_each_trigger_arrives_with_its_event(folder: TriggerFolder) -> None:
+    async with arriving(folder) as arrived:
+        for count, ticker in enumerate(("AAA", "BBB", "CCC"), 1):
+            folder.write(ticker)
+            await until(partial(lambda count: len(arrived) == count, count), ticker)
+        put_trigger(folder, "PLAIN")
+        await until(lambda: len(arrived) == 4, "a trigger that was written in place")
+        assert arrived == ["AAA", "BBB", "CCC", "PLAIN"]
+        await until(lambda: not waiting(folder), "the removal of the last one")
+
+
+@needs_events
+@pytest.mark.usefixtures("events_only")
+async def test_a_trigger_that_is_written_slowly_arrives_once_it_is_whole(
+    folder: TriggerFolder,
+) -> None:
+    async with arriving(folder) as arrived:
+        with (folder.folder / "immediate_SLOW_1.json").open("w") as slow:
+            for part in ('{"tick', 'er": "SL', 'OW"'):
+                slow.write(part)
+                slow.flush()
+                await asyncio.sleep(0.05)
+            assert arrived == []
+            slow.write("}")
+            slow.flush()
+            await until(lambda: arrived == ["SLOW"], "the trigger, its writer still there")
+
+
+@needs_events
+@pytest.mark.usefixtures("events_only")
+async def test_a_trigger_that_may_not_be_read_at_first_arrives_once_it_may(
+    open_folder: TriggerFolder,
+) -> None:
+    async with arriving(open_folder) as arrived:
+        open_folder.folder.chmod(0o777)
+        # Readable by its owner and by root only, which the reader is not.
+        secret = put(open_folder, ".secret", '{"ticker": "SECRET"}')
+        secret.chmod(0o000)
+        with as_ordinary_user():
+            secret.rename(open_folder.folder / "immediate_SECRET_1.json")
+            await asyncio.sleep(0.1)
+            assert arrived == []
+        (open_folder.folder / "immediate_SECRET_1.json").chmod(0o666)
+        with as_ordinary_user():
+            await until(lambda: arrived == ["SECRET"], "the trigger")
+
+
+async def test_without_a_further_event_a_bad_file_is_moved_aside_all_the_same(
+    folder: TriggerFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "SETTLE_S", 0.05)
+    async with arriving(folder):
+        bad = put(folder, "immediate_BAD_1.json", "{")
+        await until(lambda: not bad.exists(), "its end")
+    assert names(folder.rejected) == {bad.name}
+
+
+@needs_events
+@pytest.mark.usefixtures("events_only")
+async def test_a_folder_that_is_removed_and_made_again_is_watched_again(
+    folder: TriggerFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with arriving(folder) as arrived:
+        for ticker in ("AAA", "BBB"):
+            arrived.clear()
+            folder.folder.rmdir()
+            await until(folder.folder.is_dir, "a new folder")
+            folder.write(ticker)
+            await until(partial(lambda ticker: arrived == [ticker], ticker), ticker)
+            await until(lambda: not waiting(folder), "its removal")
+    assert lines(caplog) == []
+
+
+@needs_events
+@pytest.mark.usefixtures("events_only")
+async def test_a_folder_that_is_replaced_by_a_link_is_watched_where_the_link_points(
+    folder: TriggerFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = TriggerFolder(tmp_path / "elsewhere")
+    put_trigger(elsewhere, "THERE")
+    # The two lie side by side, so that one rename puts the link in the folder's place.
+    (tmp_path / "link").symlink_to(elsewhere.folder)
+    async with arriving(folder) as arrived:
+        folder.folder.rename(tmp_path / "old")
+        (tmp_path / "link").rename(folder.folder)
+        await until(lambda: arrived == ["THERE"], "what lay there already")
+        elsewhere.write("NEXT")
+        await until(lambda: arrived == ["THERE", "NEXT"], "what came afterwards")
+    assert lines(caplog) == []
+
+
+def refuse(code: int) -> Callable[..., None]:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return refused
+
+
+@needs_events
+@pytest.mark.parametrize(
+    ("refusing", "code"),
+    [("Inotify", errno.EMFILE), ("Inotify.add_watch", errno.ENOSPC)],
+    ids=["no instance left", "no watch left"],
+)
+async def test_where_inotify_is_used_up_the_folder_is_polled_until_it_is_not(
+    folder: TriggerFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    refusing: str,
+    code: int,
+) -> None:
+    caplog.set_level("INFO")
+    with monkeypatch.context() as used_up:
+        used_up.setattr(f"triggers.{refusing}", refuse(code))
+        async with arriving(folder) as arrived:
+            folder.write("POLLED")
+            await until(lambda: arrived == ["POLLED"], "the trigger")
+            used_up.undo()
+            monkeypatch.setattr(triggers, "POLL_S", 3600.0)
+            monkeypatch.setattr(triggers, "SCAN_S", 3600.0)
+            await asyncio.sleep(0.1)
+            folder.write("TOLD")
+            await until(lambda: arrived == ["POLLED", "TOLD"], "a trigger with its event")
+    [text] = polled(caplog)
+    assert os.strerror(code) in text
+
+
+async def test_on_a_system_without_inotify_the_folder_is_polled(
+    folder: TriggerFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    async with arriving(folder) as arrived:
+        folder.write("AAA")
+        await until(lambda: arrived == ["AAA"], "the trigger")
+    assert len(polled(caplog)) == 1
+
+
+@needs_events
+async def test_where_no_event_tells_of_a_trigger_the_folder_is_polled_from_then_on(
+    folder: TriggerFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # As on a network drive: the watch is granted, and no event ever comes.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    class Deaf(Inotify):
+        def add_watch(self, _path: object, mask: Mask) -> Watch:
+            return super().add_watch(elsewhere, mask)
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(triggers, "Inotify", Deaf)
+    monkeypatch.setattr(triggers, "SCAN_S", 0.05)
+    async with arriving(folder) as arrived:
+        assert polled(caplog) == []
+        folder.write("AAA")
+        await until(lambda: arrived == ["AAA"], "a trigger without an event")
+        monkeypatch.setattr(triggers, "SCAN_S", 3600.0)
+        folder.write("BBB")
+        await until(lambda: arrived == ["AAA", "BBB"], "the next one")
+    assert len(polled(caplog)) == 1
+
+
+@needs_events
+async def test_events_that_come_are_never_taken_for_missing(
+    folder: TriggerFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triggers come at any moment of a scan."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(triggers, "SCAN_S", 0.0005)
+    tickers = [f"T{n}" for n in range(400)]
+
+    def write() -> None:
+        for ticker in tickers:
+            folder.write(ticker)
+            time.sleep(0.0013)
+
+    async with arriving(folder) as arrived:
+        await asyncio.to_thread(write)
+        await until(lambda: len(arrived) == len(tickers), "all of them")
+    assert arrived == tickers
+    assert polled(caplog) == []
+
+
+async def test_a_trigger_that_nobody_acted_upon_is_there_still(folder: TriggerFolder) -> None:
+    first = put_trigger(folder, "AAA", age_s=2)
+    second = put_trigger(folder, "BBB", age_s=1)
+    async with aclosing(folder.arrivals()) as tickers:
+        assert await anext(tickers) == "AAA"
+        assert first.exists()
+        assert await anext(tickers) == "BBB"
+        assert not first.exists()
+    assert second.exists()
