@@ -32,7 +32,7 @@ from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
-from fast_ticks import PROTOBUF_ID, RAW_ID_SERVER_VERSION, FastTicks
+from fast_ticks import LIBRARY_KNOWS_PROTOBUF, PROTOBUF_ID, RAW_ID_SERVER_VERSION, tick_reader
 from ibkr_codes import CODES, NO_US_LISTING, Reaction, meaning
 from settings import Settings
 from tws_socket import TwsSocket
@@ -76,7 +76,6 @@ US_EXCHANGES: Final = frozenset({"NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "IEX"
 PAPER_PORTS: Final = (7497, 4002)
 LIVE_PORTS: Final = (7496, 4001)
 
-_LIBRARY_KNOWS_PROTOBUF: Final = hasattr(Decoder, "processProtoBuf")
 # Request id, tick type, price (USD) and volume (shares).
 Trade: TypeAlias = tuple[int, int, float, int]
 
@@ -158,6 +157,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.client_id = client_id
         self.price_callback = price_callback
         self.market_data_type = market_data_type
+        # The tick types that are taken for trades, with the source of their rows.
+        self._sources = {
+            tick_type: source
+            for tick_type, source in TRADE_PRICES.items()
+            if tick_type == TickTypeEnum.LAST or market_data_type != LIVE
+        }
 
         self.state = ConnectionState.DISCONNECTED
         self.next_order_id: int | None = None
@@ -298,7 +303,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._messages = self.conn.messages()
         self.serverVersion_, self.connTime = self._server_version()
         self.decoder = Decoder(self, self.serverVersion_)
-        self._fast_ticks = FastTicks(self.serverVersion_)
+        self._read_tick = tick_reader(self.serverVersion_)
         self.setConnState(EClient.CONNECTED)
         self.startApi()
 
@@ -424,17 +429,18 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         GatewayError
             One of them makes no sense; those before it are taken.
         """
+        read_tick, heard, sources = self._read_tick, self._heard, self._sources
         trades: list[Trade] = []
         for message in messages:
-            tick = self._fast_ticks.read(message)
+            tick = read_tick(message)
             if tick is None:
                 self._record(trades)
                 trades = []
                 self._decode(message)
                 continue
             req_id, tick_type, price, volume = tick
-            self._heard.add(req_id)
-            if price is not None and tick_type in TRADE_PRICES:
+            heard.add(req_id)
+            if price is not None and tick_type in sources:
                 trades.append((req_id, tick_type, price, volume))
         self._record(trades)
 
@@ -452,7 +458,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             else:
                 number_text, _, body = message.partition(b"\0")
                 number = int(number_text)
-            if number > PROTOBUF_ID and _LIBRARY_KNOWS_PROTOBUF:
+            if number > PROTOBUF_ID and LIBRARY_KNOWS_PROTOBUF:
                 self.decoder.processProtoBuf(body, number - PROTOBUF_ID)
                 return
             fields = comm.read_fields(body)
@@ -460,7 +466,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             # The library would only log it. The version's field stands for `self`.
             if parameters is not None and len(parameters) != len(fields):
                 raise ValueError(f"{len(fields)} fields instead of {len(parameters)}")
-            if _LIBRARY_KNOWS_PROTOBUF:
+            if LIBRARY_KNOWS_PROTOBUF:
                 self.decoder.interpret(fields, number)
             else:
                 self.decoder.interpret(comm.read_fields(message))
@@ -663,16 +669,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             logger.info("Data from IBKR flows again.")
 
     def _note_heard(self, now: float) -> None:
-        """Notes which subscriptions the messages of a read brought data of."""
+        """Notes that the subscriptions in `_heard` had data, those that still stand."""
         with self.price_buffer_lock:
-            heard = {r: self.reqid_to_ticker[r] for r in self._heard if r in self._heard_at}
+            heard = self._heard & self._heard_at.keys()
             self._heard.clear()
             if not heard:
                 return
             self._heard_at.update(dict.fromkeys(heard, now))
             self.last_data_at = now
-            for ticker in heard.values() if self._silent_asks else ():
-                self._silent_asks.pop(ticker, None)
+            if self._silent_asks:
+                for req_id in heard:
+                    self._silent_asks.pop(self.reqid_to_ticker[req_id], None)
         if self.state is ConnectionState.STALE and now - self._stale_at > RECOVERY_S:
             self._data_flows()
 
@@ -685,7 +692,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         TWS sends both in one message; the library calls `tickPrice`, then `tickSize`.
         """
         self._heard.add(reqId)
-        if tickType in TRADE_PRICES:
+        if tickType in self._sources:
             self._price_without_size[reqId] = (tickType, price)
 
     @never_raises
@@ -742,7 +749,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._drop(ticker)
 
     def _record(self, trades: Sequence[Trade]) -> None:
-        """Puts trades into the buffer, leaving out what is not wanted, and hands them on."""
+        """Puts trades into the buffer and hands them on; leaves out those without a subscription
+        or a price."""
         recorded: list[tuple[str, float, int, datetime]] = []
         with self.price_buffer_lock:
             # Taken under the lock, so that whoever drains the buffer knows that
@@ -750,7 +758,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             now = datetime.now(UTC)
             for req_id, tick_type, price, volume in trades:
                 ticker = self.reqid_to_ticker.get(req_id)
-                if ticker is None or not self._takes(tick_type) or not _is_price(price):
+                if ticker is None or not _is_price(price):
                     continue
                 self.last_volume[ticker] = volume
                 ticks = self.price_buffer.setdefault(ticker, [])
@@ -758,7 +766,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                     del ticks[0]
                     self.ticks_pushed_out += 1
                     self._pushed_out[ticker] = self._pushed_out.get(ticker, 0) + 1
-                source = TRADE_PRICES[tick_type]
+                source = self._sources[tick_type]
                 ticks.append({"price": price, "volume": volume, "timestamp": now, "source": source})
                 recorded.append((ticker, price, volume, now))
         if self.price_callback is None:
@@ -768,9 +776,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 self.price_callback(*trade)
             except Exception:
                 logger.exception("price_callback failed for %s", trade[0])
-
-    def _takes(self, tick_type: int) -> bool:
-        return tick_type == TickTypeEnum.LAST or self.market_data_type != LIVE
 
     # --- Subscriptions ------------------------------------------------------
 
@@ -943,8 +948,8 @@ def _log_lost(lost: dict[str, int]) -> None:
 
 
 def _is_price(price: float) -> bool:
-    # UNSET_DOUBLE is the library's word for "missing". No comparison holds for NaN.
-    return 0 < price < UNSET_DOUBLE
+    # UNSET_DOUBLE, the library's word for "missing", is finite.
+    return math.isfinite(price) and 0 < price < UNSET_DOUBLE
 
 
 def _shares(size: Decimal) -> int:

@@ -1,26 +1,27 @@
-"""Ticks a second from the socket to the buffer: IBKRClient beside IBKR's own client and ib_async.
+"""Ticks a second from the socket to the buffer: IBKRClient beside IBKR's client and ib_async.
 
-A tick is one tick message, as for the others' published figures. A process of its own writes the
-same bytes to each client over a loopback socket: of every two trades the messages that TWS sends
-for them (see `block`). Each client puts the trades into a buffer, which is drained every 2 s as
-the price monitor drains it. Two blocks, 30 KB, are under way at most: the time that IBKR's client
-takes grows with the square of what waits in its socket, and a flood would measure that alone.
+A tick is a tick message of TWS's, of whatever kind. A process of its own writes
+the same bytes to each client over a loopback socket, and each puts the trades
+among them into a buffer that is drained every 2 s, as the price monitor drains
+it. No more than 30 KB are under way at once: the time that IBKR's client takes
+grows with the square of what waits for it, and nothing else would be measured.
 
-ib_async speaks the text form only. Run as `python -m benchmarks.ticks`.
+ib_async speaks the text form only.
 """
 
 import asyncio
+import logging
 import multiprocessing
 import socket
 import statistics
-import sys
 import threading
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from decimal import Decimal
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import ib_async
 from ibapi.client import EClient
@@ -28,7 +29,7 @@ from ibapi.contract import Contract
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
-from benchmarks.figures import Figure, Target, table
+from benchmarks.figures import Figure, Target
 from ibkr_client import IBKRClient
 from simulator.encode import Encoder
 
@@ -40,16 +41,22 @@ TICKERS: Final = [f"T{number}" for number in range(100)]
 # The first request id that IBKRClient uses; the others are made to use the same.
 FIRST_ID: Final = 1000
 BLOCKS_UNDER_WAY: Final = 2
+ROUNDS: Final = 9
 DRAIN_EVERY_S: Final = 2.0
 CONNECT_TIMEOUT_S: Final = 10.0
 
 
-def block(server_version: int) -> tuple[bytes, int]:
-    """One trade of each ticker as TWS sends it; the bytes, and of how many messages.
+class Block(NamedTuple):
+    """Bytes that are sent again and again, with the messages and the trades in them."""
 
-    A trade: its price with its size, the size again, the day's volume. Every second one besides:
-    its time, and the new bid and ask.
-    """
+    data: bytes
+    messages: int
+    trades: int
+
+
+def block(server_version: int) -> Block:
+    """A trade of each ticker as TWS sends it: its price with its size, the size again and the
+    day's volume; for every second one its time, and the new bid and ask."""
     encoder = Encoder(server_version)
     messages = []
     for number, req_id in enumerate(range(FIRST_ID, FIRST_ID + len(TICKERS))):
@@ -65,7 +72,37 @@ def block(server_version: int) -> tuple[bytes, int]:
                 encoder.tick_price(req_id, TickTypeEnum.BID, price - 0.01, "200"),
                 encoder.tick_price(req_id, TickTypeEnum.ASK, price + 0.01, "300"),
             ]
-    return b"".join(messages), len(messages)
+    return Block(b"".join(messages), len(messages), len(TICKERS))
+
+
+def measure(quick: bool) -> list[Figure]:
+    """The medians of several rounds, the clients in turns."""
+    # Each connection that is over would be a warning.
+    logging.getLogger("ibkr_client").setLevel(logging.ERROR)
+    blocks = {run_official: 100, run_ib_async: 200, run_newshead: 500}
+    courses = [
+        (run_newshead, TEXT),
+        (run_official, TEXT),
+        (run_ib_async, TEXT),
+        (run_newshead, PROTOBUF),
+        (run_official, PROTOBUF),
+    ]
+    measured: dict[object, list[float]] = {course: [] for course in courses}
+    with feeder() as orders:
+        for _ in range(1 if quick else ROUNDS):
+            for run, version in courses:
+                count = 5 if quick else blocks[run]
+                course = Course(orders, version, block(version), count)
+                run(course)
+                measured[run, version].append(course.ticks_per_s)
+    text, official_text, ib, protobuf, official_protobuf = map(statistics.median, measured.values())
+    five_times = Target(5, at_least=True, of_ratio=True)
+    ahead = Target(1, at_least=True, of_ratio=True)
+    return [
+        Figure("ticks, text", text, "/s", "IBKR's client", official_text, five_times),
+        Figure("ticks, text", text, "/s", "ib_async", ib, ahead),
+        Figure("ticks, protobuf", protobuf, "/s", "IBKR's client", official_protobuf, five_times),
+    ]
 
 
 def feed(orders: Connection) -> None:
@@ -115,12 +152,12 @@ def feeder() -> Iterator[Connection]:
 class Course:
     """One client's run: counts its trades, allows the next blocks, and takes the time."""
 
-    def __init__(self, orders: Connection, server_version: int, blocks: int) -> None:
-        data, self.messages_a_block = block(server_version)
+    def __init__(self, orders: Connection, server_version: int, each: Block, blocks: int) -> None:
         self._orders = orders
-        self._trades = 0
+        self._block = each
         self._blocks = blocks
-        orders.send((server_version, data, blocks))
+        self.trades = 0
+        orders.send((server_version, each.data, blocks))
         self.port: int = orders.recv()
         self.done = threading.Event()
         self._began = self._ended = 0.0
@@ -133,8 +170,8 @@ class Course:
 
     def trade(self, *_: object) -> None:
         """A trade stands in the client's buffer."""
-        self._trades += 1
-        taken, rest = divmod(self._trades, len(TICKERS))
+        self.trades += 1
+        taken, rest = divmod(self.trades, self._block.trades)
         if rest:
             return
         if taken + BLOCKS_UNDER_WAY <= self._blocks:
@@ -144,14 +181,15 @@ class Course:
             self.done.set()
 
     def drain(self, take: Callable[[], object]) -> None:
-        """Empties the client's buffer as the price monitor does until all has come."""
+        """Empties the client's buffer as the price monitor does, until all has come."""
         while not self.done.wait(DRAIN_EVERY_S):
             take()
+        take()
 
     @property
     def ticks_per_s(self) -> float:
         """Tick messages a second."""
-        return self._blocks * self.messages_a_block / (self._ended - self._began)
+        return self._blocks * self._block.messages / (self._ended - self._began)
 
 
 class PlainClient(EWrapper, EClient):  # type: ignore[misc]
@@ -165,17 +203,17 @@ class PlainClient(EWrapper, EClient):  # type: ignore[misc]
         self.buffer: list[tuple[int, float, int, float]] = []
         self.ready = threading.Event()
 
-    def nextValidId(self, orderId: int) -> None:  # noqa: ARG002
+    def nextValidId(self, _order_id: int) -> None:
         self.ready.set()
 
-    def tickPrice(self, reqId: int, tickType: int, price: float, attrib: Any) -> None:  # noqa: ARG002
-        if tickType == TickTypeEnum.LAST:
-            self.prices[reqId] = price
+    def tickPrice(self, req_id: int, tick_type: int, price: float, _attributes: object) -> None:
+        if tick_type == TickTypeEnum.LAST:
+            self.prices[req_id] = price
 
-    def tickSize(self, reqId: int, tickType: int, size: Any) -> None:
-        if tickType == TickTypeEnum.LAST_SIZE and reqId in self.prices:
+    def tickSize(self, req_id: int, tick_type: int, size: Decimal) -> None:
+        if tick_type == TickTypeEnum.LAST_SIZE and req_id in self.prices:
             with self.lock:
-                self.buffer.append((reqId, self.prices.pop(reqId), int(size), time.time()))
+                self.buffer.append((req_id, self.prices.pop(req_id), int(size), time.time()))
             self.course.trade()
 
     def take(self) -> object:
@@ -207,61 +245,33 @@ def run_ib_async(course: Course) -> None:
 
     async def run() -> None:
         ib = ib_async.IB()
-        buffer: list[tuple[str, float, float, Any]] = []
+        buffer: list[tuple[ib_async.Ticker, float, float, datetime]] = []
 
         def take_trades(tickers: set[ib_async.Ticker]) -> None:
             for ticker in tickers:
                 for tick in ticker.ticks:
                     if tick.tickType == TickTypeEnum.LAST:
-                        buffer.append((ticker.contract.symbol, tick.price, tick.size, tick.time))
+                        buffer.append((ticker, tick.price, tick.size, tick.time))
                         course.trade()
 
         ib.pendingTickersEvent += take_trades
         # Not `ib.connectAsync`, which asks for the account's orders and positions too.
-        await ib.client.connectAsync(HOST, course.port, 1, CONNECT_TIMEOUT_S)
+        await ib.client.connectAsync(HOST, course.port, 1, CONNECT_TIMEOUT_S)  # type: ignore[no-untyped-call]
         for number, symbol in enumerate(TICKERS, 1):
             ib.reqMktData(ib_async.Stock(symbol, "SMART", "USD", conId=number))
         course.begin()
-        while not course.done.is_set():
-            await asyncio.sleep(0.05)
-            buffer.clear()
+        await asyncio.to_thread(course.drain, buffer.clear)
         ib.disconnect()
 
     asyncio.run(run())
 
 
 def run_newshead(course: Course) -> None:
-    """IBKRClient as the price monitor uses it."""
+    """IBKRClient; counted by its price callback, which the price monitor does not even use."""
     client = IBKRClient(HOST, course.port, 1, price_callback=course.trade)
-    assert client.connect_and_run(), client.failure
+    if not client.connect_and_run():
+        raise RuntimeError(str(client.failure))
     client.update_subscriptions(set(TICKERS))
     course.begin()
     course.drain(client.get_and_clear_buffer)
     client.disconnect()
-    client.api_thread.join()
-
-
-RUNS = {
-    "official text": (run_official, TEXT, 0.15),
-    "ib_async": (run_ib_async, TEXT, 0.5),
-    "newshead text": (run_newshead, TEXT, 1.0),
-    "official protobuf": (run_official, PROTOBUF, 0.15),
-    "newshead protobuf": (run_newshead, PROTOBUF, 1.0),
-}
-
-
-def main():
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    figs = {k: [] for k in RUNS}
-    with feeder() as orders:
-        for _ in range(rounds):
-            for k, (run, v, share) in RUNS.items():
-                c = Course(orders, v, int(share * 1000))
-                run(c)
-                figs[k].append(c.ticks_per_s)
-    for k, v in figs.items():
-        print(k, [int(x) for x in v], int(statistics.median(v)))
-
-
-if __name__ == "__main__":
-    main()
