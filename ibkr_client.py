@@ -9,17 +9,18 @@ for the API thread say so and belong off the event loop.
 """
 
 import functools
+import itertools
 import logging
 import math
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo
 
 from ibapi import comm
@@ -31,6 +32,7 @@ from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
+from fast_ticks import LIBRARY_KNOWS_PROTOBUF, PROTOBUF_ID, RAW_ID_SERVER_VERSION, tick_reader
 from ibkr_codes import CODES, NO_US_LISTING, Reaction, meaning
 from settings import Settings
 from tws_socket import TwsSocket
@@ -74,11 +76,8 @@ US_EXCHANGES: Final = frozenset({"NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "IEX"
 PAPER_PORTS: Final = (7497, 4002)
 LIVE_PORTS: Final = (7496, 4001)
 
-# From this server version on a message begins with its id as 4 bytes, and ids
-# above 200 mark protobuf. Library releases before it do not know either.
-_RAW_ID_SERVER_VERSION: Final = 201
-_PROTOBUF_ID: Final = 200
-_LIBRARY_KNOWS_PROTOBUF: Final = hasattr(Decoder, "processProtoBuf")
+# Request id, tick type, price (USD) and volume (shares).
+Trade: TypeAlias = tuple[int, int, float, int]
 
 
 class ConnectionState(Enum):
@@ -158,6 +157,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.client_id = client_id
         self.price_callback = price_callback
         self.market_data_type = market_data_type
+        # The tick types that are taken for trades, with the source of their rows.
+        self._sources = {
+            tick_type: source
+            for tick_type, source in TRADE_PRICES.items()
+            if tick_type == TickTypeEnum.LAST or market_data_type != LIVE
+        }
 
         self.state = ConnectionState.DISCONNECTED
         self.next_order_id: int | None = None
@@ -167,7 +172,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._settled = threading.Event()
         # An attempt either becomes ready or fails.
         self._settling = threading.RLock()
-        self._messages: Iterator[bytes | None] = iter(())
+        self._messages: Iterator[list[bytes]] = iter(())
         # time.monotonic() of the last data of any subscription.
         self.last_data_at = -math.inf
         # Why no data flows although TWS is connected; empty while it does.
@@ -192,8 +197,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._parked: dict[str, float] = {}
 
         # API thread only, from here on: the price of a trade whose size comes in
-        # the next callback, with its source; when each request had data last;
-        self._price_without_size: dict[int, tuple[float, str]] = {}
+        # the next callback, with its tick type; the requests that had data in the
+        # messages at hand, and when each had data last;
+        self._price_without_size: dict[int, tuple[int, float]] = {}
+        self._heard: set[int] = set()
         self._heard_at: dict[int, float] = {}
         # how often each silent ticker was asked for again, and who gets no data anyway;
         self._silent_asks: dict[str, int] = {}
@@ -296,18 +303,20 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._messages = self.conn.messages()
         self.serverVersion_, self.connTime = self._server_version()
         self.decoder = Decoder(self, self.serverVersion_)
+        self._read_tick = tick_reader(self.serverVersion_)
         self.setConnState(EClient.CONNECTED)
         self.startApi()
 
     def run(self) -> None:
         """Takes messages until the connection ends. API thread; use `connect_and_run`."""
         self._message_at = next_watch = time.monotonic()
-        for message in self._messages:
+        for messages in self._messages:
             now = time.monotonic()
-            if message is not None:
+            if messages:
                 self._message_at = now
                 self._probed_at = math.inf
-                self._decode(message)
+                self._take(messages)
+                self._note_heard(now)
             if now >= next_watch:
                 next_watch = now + WATCH_EVERY_S
                 self._watch(now)
@@ -358,10 +367,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _server_version(self) -> tuple[int, str]:
         """Reads up to TWS's answer to the handshake; other messages may stand before it."""
         try:
-            for message in self._messages:
-                fields = (message or b"").split(b"\0")
-                if len(fields) == 3 and fields[0].isdigit():
-                    return int(fields[0]), fields[1].decode(errors="replace")
+            for messages in self._messages:
+                for number, message in enumerate(messages, 1):
+                    fields = message.split(b"\0")
+                    if len(fields) == 3 and fields[0].isdigit():
+                        self._messages = itertools.chain([messages[number:]], self._messages)
+                        return int(fields[0]), fields[1].decode(errors="replace")
         except ValueError as problem:
             raise GatewayError(
                 f"What listens on {self.host}:{self.port} is not TWS (it sent {problem}): "
@@ -410,6 +421,29 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             logger.debug("IBKR connection: %s -> %s", self.state.value, state.value)
             self.state = state
 
+    def _take(self, messages: Iterable[bytes]) -> None:
+        """Takes the messages of one read; their trades come into the buffer together.
+
+        Raises
+        ------
+        GatewayError
+            One of them makes no sense; those before it are taken.
+        """
+        read_tick, heard, sources = self._read_tick, self._heard, self._sources
+        trades: list[Trade] = []
+        for message in messages:
+            tick = read_tick(message)
+            if tick is None:
+                self._record(trades)
+                trades = []
+                self._decode(message)
+                continue
+            req_id, tick_type, price, volume = tick
+            heard.add(req_id)
+            if price is not None and tick_type in sources:
+                trades.append((req_id, tick_type, price, volume))
+        self._record(trades)
+
     def _decode(self, message: bytes) -> None:
         """Hands a message to IBKR's decoder, which calls the callbacks.
 
@@ -419,20 +453,20 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             The decoder cannot make sense of it.
         """
         try:
-            if self.serverVersion_ >= _RAW_ID_SERVER_VERSION:
+            if self.serverVersion_ >= RAW_ID_SERVER_VERSION:
                 number, body = int.from_bytes(message[:4], "big"), message[4:]
             else:
                 number_text, _, body = message.partition(b"\0")
                 number = int(number_text)
-            if number > _PROTOBUF_ID and _LIBRARY_KNOWS_PROTOBUF:
-                self.decoder.processProtoBuf(body, number - _PROTOBUF_ID)
+            if number > PROTOBUF_ID and LIBRARY_KNOWS_PROTOBUF:
+                self.decoder.processProtoBuf(body, number - PROTOBUF_ID)
                 return
             fields = comm.read_fields(body)
             parameters = self.decoder.msgId2handleInfo[number].wrapperParams
             # The library would only log it. The version's field stands for `self`.
             if parameters is not None and len(parameters) != len(fields):
                 raise ValueError(f"{len(fields)} fields instead of {len(parameters)}")
-            if _LIBRARY_KNOWS_PROTOBUF:
+            if LIBRARY_KNOWS_PROTOBUF:
                 self.decoder.interpret(fields, number)
             else:
                 self.decoder.interpret(comm.read_fields(message))
@@ -634,12 +668,18 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self._set_state(ConnectionState.READY)
             logger.info("Data from IBKR flows again.")
 
-    def _heard(self, req_id: int) -> None:
-        now = time.monotonic()
-        self._heard_at[req_id] = self.last_data_at = now
-        if self._silent_asks:
-            with self.price_buffer_lock:
-                self._silent_asks.pop(self.reqid_to_ticker.get(req_id, ""), None)
+    def _note_heard(self, now: float) -> None:
+        """Notes that the subscriptions in `_heard` had data, those that still stand."""
+        with self.price_buffer_lock:
+            heard = self._heard & self._heard_at.keys()
+            self._heard.clear()
+            if not heard:
+                return
+            self._heard_at.update(dict.fromkeys(heard, now))
+            self.last_data_at = now
+            if self._silent_asks:
+                for req_id in heard:
+                    self._silent_asks.pop(self.reqid_to_ticker[req_id], None)
         if self.state is ConnectionState.STALE and now - self._stale_at > RECOVERY_S:
             self._data_flows()
 
@@ -651,30 +691,27 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
         TWS sends both in one message; the library calls `tickPrice`, then `tickSize`.
         """
-        self._heard(reqId)
-        if tickType in TRADE_PRICES and self._takes(tickType):
-            self._price_without_size.pop(reqId, None)
-            if _is_price(price):
-                self._price_without_size[reqId] = (float(price), TRADE_PRICES[tickType])
+        self._heard.add(reqId)
+        if tickType in self._sources:
+            self._price_without_size[reqId] = (tickType, price)
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
         """A size. A trade's (LAST_SIZE) completes the price before it; a lone one is no tick."""
-        self._heard(reqId)
-        if tickType in TRADE_SIZES:
-            price, source = self._price_without_size.pop(reqId, (None, ""))
-            if price is not None:
-                self._record(reqId, price, _shares(size), source)
+        self._heard.add(reqId)
+        if tickType in TRADE_SIZES and reqId in self._price_without_size:
+            price_type, price = self._price_without_size.pop(reqId)
+            self._record([(reqId, price_type, price, _shares(size))])
 
     @never_raises
     def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
         """A sign of life of its subscription, no more."""
-        self._heard(reqId)
+        self._heard.add(reqId)
 
     @never_raises
     def tickString(self, reqId: int, tickType: int, value: str) -> None:  # noqa: ARG002
         """A sign of life of its subscription, no more."""
-        self._heard(reqId)
+        self._heard.add(reqId)
 
     @never_raises
     def contractDetails(self, reqId: int, contractDetails: Any) -> None:
@@ -711,29 +748,34 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         logger.error("%s", self._line(NO_US_LISTING, ticker))
         self._drop(ticker)
 
-    def _takes(self, tick_type: int) -> bool:
-        return tick_type == TickTypeEnum.LAST or self.market_data_type != LIVE
-
-    def _record(self, req_id: int, price: float, volume: int, source: str) -> None:
+    def _record(self, trades: Sequence[Trade]) -> None:
+        """Puts trades into the buffer and hands them on; leaves out those without a subscription
+        or a price."""
+        recorded: list[tuple[str, float, int, datetime]] = []
         with self.price_buffer_lock:
-            ticker = self.reqid_to_ticker.get(req_id)
-            if ticker is None:
-                return
             # Taken under the lock, so that whoever drains the buffer knows that
             # no tick from before can come after.
             now = datetime.now(UTC)
-            self.last_volume[ticker] = volume
-            ticks = self.price_buffer.setdefault(ticker, [])
-            if len(ticks) >= MAX_TICKS_PER_TICKER:
-                del ticks[0]
-                self.ticks_pushed_out += 1
-                self._pushed_out[ticker] = self._pushed_out.get(ticker, 0) + 1
-            ticks.append({"price": price, "volume": volume, "timestamp": now, "source": source})
-        if self.price_callback is not None:
+            for req_id, tick_type, price, volume in trades:
+                ticker = self.reqid_to_ticker.get(req_id)
+                if ticker is None or not _is_price(price):
+                    continue
+                self.last_volume[ticker] = volume
+                ticks = self.price_buffer.setdefault(ticker, [])
+                if len(ticks) >= MAX_TICKS_PER_TICKER:
+                    del ticks[0]
+                    self.ticks_pushed_out += 1
+                    self._pushed_out[ticker] = self._pushed_out.get(ticker, 0) + 1
+                source = self._sources[tick_type]
+                ticks.append({"price": price, "volume": volume, "timestamp": now, "source": source})
+                recorded.append((ticker, price, volume, now))
+        if self.price_callback is None:
+            return
+        for trade in recorded:
             try:
-                self.price_callback(ticker, price, volume, now)
+                self.price_callback(*trade)
             except Exception:
-                logger.exception("price_callback failed for %s", ticker)
+                logger.exception("price_callback failed for %s", trade[0])
 
     # --- Subscriptions ------------------------------------------------------
 

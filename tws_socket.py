@@ -6,6 +6,7 @@ It knows how TWS frames messages and nothing of what they mean.
 import math
 import selectors
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ SLOW_SENDS_PER_S: Final = 10
 BREATH_S: Final = 1.0
 # The largest message that answers a request of newshead's is far below it.
 MAX_MESSAGE_BYTES: Final = 1 << 20
+# A few milliseconds' work when ticks pour in.
+READ_BYTES: Final = 1 << 16
+# What stands before each message.
+_LENGTH: Final = struct.Struct("!I")
 
 
 class TwsSocket:
@@ -38,7 +43,6 @@ class TwsSocket:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._connection = connection
-        self._received = bytearray()
         self._outbox: deque[bytes] = deque()
         self._unsent = b""
         self._sends_per_s = MAX_SENDS_PER_S
@@ -68,9 +72,9 @@ class TwsSocket:
         """Sends fewer messages a second from now on. API thread."""
         self._sends_per_s = SLOW_SENDS_PER_S
 
-    def messages(self) -> Iterator[bytes | None]:
-        """Whole messages as they arrive, until either side ends the connection, and None in
-        between, at least once a second. API thread.
+    def messages(self) -> Iterator[list[bytes]]:
+        """The whole messages of each read, until either side ends the connection, and an empty
+        list in between, at least once a second. API thread.
 
         Raises
         ------
@@ -79,6 +83,7 @@ class TwsSocket:
         ValueError
             What arrives is not framed as TWS frames messages.
         """
+        received = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(self._wake_in, selectors.EVENT_READ)
@@ -92,14 +97,15 @@ class TwsSocket:
                 selector.select(max(pause, 0.0))
                 with suppress(BlockingIOError):
                     self._wake_in.recv(4096)
+                messages: list[bytes] = []
                 with suppress(BlockingIOError):
-                    data = self._connection.recv(1 << 18)
+                    data = self._connection.recv(READ_BYTES)
                     if not data:
                         return
-                    self._received += data
-                    yield from self._whole_messages()
+                    messages, received = _whole_messages(received + data)
                 # After each read, so also while a message that never ends keeps arriving.
-                yield None
+                yield messages
+                _refuse_too_long(received)
 
     def close(self) -> None:
         """Closes the socket. API thread."""
@@ -134,14 +140,23 @@ class TwsSocket:
                 break
         return math.inf
 
-    def _whole_messages(self) -> Iterator[bytes]:
-        start, end = 0, len(self._received)
-        while end - start >= 4:
-            size = int.from_bytes(self._received[start : start + 4], "big")
-            if size > MAX_MESSAGE_BYTES:
-                raise ValueError(f"a message of {size} bytes")
-            if end - start - 4 < size:
-                break
-            yield bytes(self._received[start + 4 : start + 4 + size])
-            start += 4 + size
-        del self._received[:start]
+
+def _whole_messages(received: bytes) -> tuple[list[bytes], bytes]:
+    """The messages that have arrived whole, and what has arrived of the next."""
+    messages = []
+    start, end = 0, len(received)
+    while end - start >= _LENGTH.size:
+        (length,) = _LENGTH.unpack_from(received, start)
+        begin = start + _LENGTH.size
+        if end - begin < length:
+            break
+        start = begin + length
+        messages.append(received[begin:start])
+    return messages, received[start:]
+
+
+def _refuse_too_long(begun: bytes) -> None:
+    if len(begun) >= _LENGTH.size:
+        (length,) = _LENGTH.unpack_from(begun)
+        if length > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {length} bytes")
