@@ -45,6 +45,7 @@ from runtime import (
     until_stopped,
 )
 from settings import ConfigurationError, Settings
+from status import StatusWriter
 from triggers import TriggerFolder, parse_ticker
 
 # Not __name__, which is __main__ when this is the command.
@@ -116,6 +117,8 @@ class ContinuousPriceMonitor:
             "alerts_triggered": 0,
             "ibkr_ticks_received": 0,
             "ibkr_reconnections": 0,
+            "cycles": 0,
+            "last_cycle_s": 0.0,
             "start_time": time.time(),
         }
 
@@ -144,11 +147,17 @@ class ContinuousPriceMonitor:
         self._awaited_since = math.inf
         self._blind = False
         self._gap_began: datetime | None = None
+        self._status = StatusWriter(self)
 
     @property
     def ibkr_connected(self) -> bool:
         """Whether IBKR takes requests now."""
         return self.ibkr_client is not None and self.ibkr_client.connected
+
+    @property
+    def kept_rows(self) -> int:
+        """The number of rows that ClickHouse has not taken yet."""
+        return len(self._outbox)
 
     # --- Life ---------------------------------------------------------------
 
@@ -168,6 +177,7 @@ class ContinuousPriceMonitor:
             for part in (
                 self._keep_connected(),
                 self._watch_sight(),
+                self._status.run(),
                 self.file_trigger_monitor_async(),
                 self.continuous_polling_loop(),
             ):
@@ -187,7 +197,6 @@ class ContinuousPriceMonitor:
         self._triggers.reject_old()
         patient = self.wait and not self.settings.embedded
         await until_database_works(self.ch_manager.connect, wait=patient)
-        await until_database_works(self.ch_manager.warn_of_clock_difference, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
         for ticker in await self.get_active_tickers_from_breaking_news() - self._ended:
@@ -234,7 +243,10 @@ class ContinuousPriceMonitor:
         if self.ready_event.is_set():
             await self.report_stats()
         with suppress(TimeoutError):
-            await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
+            await asyncio.wait_for(
+                asyncio.gather(off_loop(self.ch_manager.close), self._status.close()),
+                CLOSE_TIMEOUT_S,
+            )
 
     async def _store_last_rows(self) -> None:
         now = datetime.now(UTC)
@@ -260,6 +272,7 @@ class ContinuousPriceMonitor:
             self.ibkr_port,
             self.ibkr_client_id,
             market_data_type=self.settings.ibkr_market_data_type,
+            state_callback=self._status.state_changed,
         )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
@@ -460,8 +473,10 @@ class ContinuousPriceMonitor:
         while True:
             await _next_slot()
             cycle += 1
+            started = time.monotonic()
             try:
                 await self._cycle(cycle)
+                self._count_cycle(time.monotonic() - started)
                 if time.monotonic() >= next_cleanup:
                     next_cleanup = time.monotonic() + CLEANUP_EVERY_S
                     await self.cleanup_old_tickers()
@@ -475,6 +490,10 @@ class ContinuousPriceMonitor:
                 self._database_failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
+
+    def _count_cycle(self, took_s: float) -> None:
+        self.stats["cycles"] += 1
+        self.stats["last_cycle_s"] = took_s
 
     async def _cycle(self, number: int) -> None:
         await self.update_ibkr_subscriptions()
