@@ -212,16 +212,18 @@ RATINGS: Final = """
 # Texts below that are put together from parts hold constants of this module and
 # names of columns and tables only (S608); values are always bound.
 
-# The alert rule, row by row. _block_number and _part_offset put rows of one
-# second into the order they were inserted in.
-_JUDGED: Final = """
+# The rows the alert rule is about: those of the session's tickers in question.
+SESSION_ROWS: Final = "News.price_tracking WHERE ticker IN {tickers:Array(String)}"
+
+# The alert rule, row by row, over the rows that %(rows)s stands for. _block_number and
+# _part_offset put rows of one second into the order they were inserted in.
+JUDGED: Final = """
     numbered AS (
-        SELECT ticker, timestamp, price, recommendation,
+        SELECT ticker, timestamp, price, volume, recommendation,
             row_number() OVER in_order AS row_number,
             least(nth_value(price, 2) OVER whole, nth_value(price, 3) OVER whole) AS baseline,
             dateDiff('second', first_value(timestamp) OVER whole, timestamp) AS seconds_elapsed
-        FROM News.price_tracking
-        WHERE ticker IN {tickers:Array(String)}
+        FROM %(rows)s
         WINDOW
             in_order AS (PARTITION BY ticker ORDER BY timestamp, _block_number, _part_offset),
             whole AS (
@@ -229,7 +231,7 @@ _JUDGED: Final = """
                 ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
     ),
     judged AS (
-        SELECT ticker, timestamp, price, row_number, seconds_elapsed,
+        SELECT ticker, timestamp, price, volume, baseline, row_number, seconds_elapsed,
             row_number >= 3 AND seconds_elapsed <= {window_s:UInt32} AS counts,
             if(row_number >= 3, (price - baseline) / baseline * 100, 0.0) AS change_pct,
             counts AND change_pct >= {change_pct:Float64} AS rises,
@@ -237,6 +239,12 @@ _JUDGED: Final = """
             recommendation = 'BUY' AS rated_buy
         FROM numbered
     )"""
+_JUDGED: Final = JUDGED % {"rows": SESSION_ROWS}
+
+# What came of the judged rows of a ticker, as in `Outcome` behind its alerts.
+OUTCOME_COLUMNS: Final = """
+        count(), countIf(counts), maxIf(change_pct, counts),
+        countIf(rises), countIf(rises AND in_range)"""
 
 RISING: Final = f"""
     WITH {_JUDGED}
@@ -262,8 +270,7 @@ OUTCOMES: Final = f"""
         WHERE ticker IN {{tickers:Array(String)}}
         GROUP BY ticker
     )
-    SELECT ticker, any(alerts), count(), countIf(counts),
-        maxIf(change_pct, counts), countIf(rises), countIf(rises AND in_range)
+    SELECT ticker, any(alerts), {OUTCOME_COLUMNS}
     FROM judged LEFT JOIN alerts USING ticker
     GROUP BY ticker"""  # noqa: S608
 
@@ -660,11 +667,11 @@ class ClickHouseManager:
 
     def rises(self, tickers: Collection[str]) -> list[Rise]:
         """The rows of `tickers` that reached the threshold and have no alert yet, in time order."""
-        return [Rise(*row) for row in self._rows(RISING, **_rule(tickers))]
+        return [Rise(*row) for row in self._rows(RISING, **rule(tickers))]
 
     def outcomes(self, tickers: Collection[str]) -> dict[str, Outcome]:
         """What came of the windows of those of `tickers` that have rows."""
-        rows = self._rows(OUTCOMES, **_rule(tickers))
+        rows = self._rows(OUTCOMES, **rule(tickers))
         return {ticker: Outcome(*outcome) for ticker, *outcome in rows}
 
     def newest_news(self, ticker: str) -> News | None:
@@ -752,7 +759,8 @@ class ClickHouseManager:
         return self.client.query(statement, parameters=parameters, query_tz="UTC").result_rows
 
 
-def _rule(tickers: Iterable[str]) -> dict[str, Any]:
+def rule(tickers: Iterable[str] = ()) -> dict[str, Any]:
+    """The parameters of a query about `JUDGED`."""
     lowest, highest = ALERT_PRICES
     return {
         "tickers": list(tickers),
@@ -761,6 +769,23 @@ def _rule(tickers: Iterable[str]) -> dict[str, Any]:
         "lowest": lowest,
         "highest": highest,
     }
+
+
+def describe(outcome: Outcome | None) -> str:
+    """What came of a window, in a trader's words; None stands for a ticker without rows."""
+    if outcome is None:
+        return "no ticks"
+    best = f"best change {outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
+    if outcome.alerts:
+        return f"{outcome.alerts} alerts, {best}"
+    if not outcome.judged:
+        return f"no alert, only {outcome.rows} prices"
+    if not outcome.rises:
+        return f"no alert, {best}"
+    if not outcome.rises_in_range:
+        lowest, highest = ALERT_PRICES
+        return f"no alert, price outside {lowest:.2f} to {highest:.0f}, {best}"
+    return f"no alert, not rated BUY, {best}"
 
 
 def one_line(problem: Exception) -> str:

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from clickhouse_manager import ClickHouseManager, Outcome
-from price_checker import ContinuousPriceMonitor, describe
+from clickhouse_manager import ClickHouseManager, Outcome, describe
+from price_checker import ContinuousPriceMonitor
 from runtime import EXIT_FAILED, EXIT_OK, configure_logging, off_loop, until_stopped
 from settings import Settings
 from simulator import Gateway, Market, Trade

@@ -18,8 +18,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from clickhouse_manager import (
-    ALERT_CHANGE_PCT,
-    ALERT_PRICES,
     DATABASE_ERRORS,
     MISSING_TABLE_CODES,
     UNRATED,
@@ -27,11 +25,11 @@ from clickhouse_manager import (
     AlertRow,
     ClickHouseManager,
     Outbox,
-    Outcome,
     PriceMoveRow,
     PriceRow,
     Rating,
     Rise,
+    describe,
     one_line,
 )
 from ibkr_client import HEARTBEAT_S, NEW_YORK, GatewayError, IBKRClient, in_trading_hours
@@ -802,23 +800,6 @@ def retry_pause_s(failures: int, chance: float) -> float:
     more or less by `chance` (0 to 1), so that clients do not return all at once."""
     pause = min(MAX_RETRY_S, RETRY_S * 2.0 ** min(failures - 1, 10))
     return pause * (0.8 + 0.4 * chance)
-
-
-def describe(outcome: Outcome | None) -> str:
-    """What came of a window, in a trader's words; None stands for a ticker without rows."""
-    if outcome is None:
-        return "no ticks"
-    best = f"best change {outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
-    if outcome.alerts:
-        return f"{outcome.alerts} alerts, {best}"
-    if not outcome.judged:
-        return f"no alert, only {outcome.rows} prices"
-    if not outcome.rises:
-        return f"no alert, {best}"
-    if not outcome.rises_in_range:
-        lowest, highest = ALERT_PRICES
-        return f"no alert, price outside {lowest:.2f} to {highest:.0f}, {best}"
-    return f"no alert, not rated BUY, {best}"
 
 
 def parse_time(text: str) -> datetime | None:

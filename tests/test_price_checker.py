@@ -21,7 +21,7 @@ from monitoring import (
 
 import clickhouse_manager
 import price_checker
-from clickhouse_manager import ClickHouseManager, Outcome
+from clickhouse_manager import ClickHouseManager, Outcome, describe
 from ibkr_client import GatewayError
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
 from settings import Settings
@@ -441,4 +441,4 @@ def test_times_are_read_as_news_sources_write_them(text: str, time: datetime | N
     ],
 )
 def test_the_outcome_of_a_window_says_why(outcome: Outcome | None, text: str) -> None:
-    assert price_checker.describe(outcome) == text
+    assert describe(outcome) == text
