@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
 from email.utils import parsedate_to_datetime
@@ -51,7 +51,6 @@ logger = logging.getLogger("price_checker")
 
 # One row per ticker per slot of this length; slots begin at its multiples in UTC.
 CYCLE_S: Final = 2.0
-TRIGGER_POLL_S: Final = 0.01
 CONNECTION_CHECK_S: Final = 0.25
 # Between attempts while nothing listens, and the first pause after an attempt
 # that was accepted and then failed; those pauses double up to the maximum.
@@ -396,23 +395,24 @@ class ContinuousPriceMonitor:
     # --- Tickers ------------------------------------------------------------
 
     async def file_trigger_monitor_async(self) -> None:
-        """Takes trigger files and notifications as they come."""
+        """Takes trigger files and notifications as they come, and subscribes their tickers."""
         logger.info("Watching the folder %s for triggers.", self.settings.trigger_folder)
-        while True:
-            took_any = False
-            for ticker in self._triggers.take():
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._take_files())
+            both.create_task(self._take_notifications())
+
+    async def _take_files(self) -> None:
+        async with aclosing(self._triggers.arrivals()) as tickers:
+            async for ticker in tickers:
                 self._answer_trigger(ticker)
-                took_any = True
-            while not ticker_notification_queue.empty():
-                told = ticker_notification_queue.get_nowait()["ticker"]
-                if (checked := parse_ticker(told)) is None:
-                    logger.warning("A notification names %a, which is no ticker.", told)
-                else:
-                    self._answer_trigger(checked)
-                    took_any = True
-            if took_any:
-                await self.update_ibkr_subscriptions()
-            await asyncio.sleep(TRIGGER_POLL_S)
+
+    async def _take_notifications(self) -> None:
+        while True:
+            told = (await ticker_notification_queue.get())["ticker"]
+            if (ticker := parse_ticker(told)) is None:
+                logger.warning("A notification names %a, which is no ticker.", told)
+            else:
+                self._answer_trigger(ticker)
 
     def _answer_trigger(self, ticker: str) -> None:
         if ticker in self._unknown:
@@ -422,6 +422,9 @@ class ContinuousPriceMonitor:
         else:
             logger.info("Trigger for %s: tracking it.", ticker)
             self._track(ticker)
+            # At once; the next cycle subscribes what this does not reach.
+            if self.ibkr_client is not None and self.ibkr_connected:
+                self.ibkr_client.subscribe_ticker(ticker)
 
     def _track(self, ticker: str) -> None:
         if ticker not in self.active_tickers:
