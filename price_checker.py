@@ -15,7 +15,7 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from clickhouse_manager import (
     DATABASE_ERRORS,
@@ -32,7 +32,14 @@ from clickhouse_manager import (
     describe,
     one_line,
 )
-from ibkr_client import HEARTBEAT_S, NEW_YORK, GatewayError, IBKRClient, in_trading_hours
+from ibkr_client import (
+    HEARTBEAT_S,
+    NEW_YORK,
+    ConnectionState,
+    GatewayError,
+    IBKRClient,
+    in_trading_hours,
+)
 from runtime import (
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
@@ -45,6 +52,9 @@ from runtime import (
 from settings import ConfigurationError, Settings
 from status import StatusWriter
 from triggers import TriggerFolder, parse_ticker
+
+if TYPE_CHECKING:
+    from metrics import Metrics
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("price_checker")
@@ -145,6 +155,11 @@ class ContinuousPriceMonitor:
         self._blind = False
         self._gap_began: datetime | None = None
         self._status = StatusWriter(self)
+        self._metrics: Metrics | None = None
+        # time.monotonic() of the end of the last cycle.
+        self.last_cycle_at = -math.inf
+
+    # What these tell, any thread may ask.
 
     @property
     def ibkr_connected(self) -> bool:
@@ -152,9 +167,27 @@ class ContinuousPriceMonitor:
         return self.ibkr_client is not None and self.ibkr_client.connected
 
     @property
+    def state(self) -> ConnectionState:
+        """How far the connection to IBKR has come."""
+        client = self.ibkr_client
+        return client.state if client is not None else ConnectionState.DISCONNECTED
+
+    @property
     def kept_rows(self) -> int:
         """The number of rows that ClickHouse has not taken yet."""
         return len(self._outbox)
+
+    @property
+    def refused_rows(self) -> int:
+        """The number of rows that are kept because ClickHouse failed."""
+        return self.kept_rows if self._database_down else 0
+
+    @property
+    def tick_age_s(self) -> float | None:
+        """The seconds since the newest data from IBKR; None if there was none."""
+        client = self.ibkr_client
+        newest = max(self._data_at, client.last_data_at if client is not None else -math.inf)
+        return time.monotonic() - newest if newest > -math.inf else None
 
     # --- Life ---------------------------------------------------------------
 
@@ -170,6 +203,8 @@ class ContinuousPriceMonitor:
         """
         tasks: list[asyncio.Task[None]] = []
         try:
+            if self.settings.metrics_port:
+                self._metrics = await off_loop(self._serve_metrics)
             await self.initialize()
             for part in (
                 self._keep_connected(),
@@ -185,6 +220,14 @@ class ContinuousPriceMonitor:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.cleanup()
+
+    def _serve_metrics(self) -> "Metrics":
+        # Its library is for those who ask for it.
+        from metrics import Metrics
+
+        metrics = Metrics(self)
+        metrics.start(self.settings.metrics_port)
+        return metrics
 
     async def initialize(self) -> None:
         """Connects to ClickHouse and, without `wait`, to IBKR; loads the active tickers.
@@ -240,10 +283,10 @@ class ContinuousPriceMonitor:
         if self.ready_event.is_set():
             await self.report_stats()
         with suppress(TimeoutError):
-            await asyncio.wait_for(
-                asyncio.gather(off_loop(self.ch_manager.close), self._status.close()),
-                CLOSE_TIMEOUT_S,
-            )
+            closing = [off_loop(self.ch_manager.close), self._status.close()]
+            if self._metrics is not None:
+                closing.append(off_loop(self._metrics.close))
+            await asyncio.wait_for(asyncio.gather(*closing), CLOSE_TIMEOUT_S)
 
     async def _store_last_rows(self) -> None:
         now = datetime.now(UTC)
@@ -404,7 +447,14 @@ class ContinuousPriceMonitor:
     async def _take_files(self) -> None:
         async with aclosing(self._triggers.arrivals()) as tickers:
             async for ticker in tickers:
+                known = ticker in self.active_tickers
                 self._answer_trigger(ticker)
+                if self._metrics is not None and not known and self._is_subscribed(ticker):
+                    latency_s = time.time() - self._triggers.modified_at
+                    self._metrics.trigger_latency_seconds.observe(latency_s)
+
+    def _is_subscribed(self, ticker: str) -> bool:
+        return self.ibkr_client is not None and ticker in self.ibkr_client.active_subscriptions
 
     async def _take_notifications(self) -> None:
         while True:
@@ -474,10 +524,10 @@ class ContinuousPriceMonitor:
         while True:
             await _next_slot()
             cycle += 1
-            started = time.monotonic()
+            started, idle = time.monotonic(), self._idle()
             try:
                 await self._cycle(cycle)
-                self._count_cycle(time.monotonic() - started)
+                self._count_cycle(started, idle=idle)
                 if time.monotonic() >= next_cleanup:
                     next_cleanup = time.monotonic() + CLEANUP_EVERY_S
                     await self.cleanup_old_tickers()
@@ -492,9 +542,12 @@ class ContinuousPriceMonitor:
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
 
-    def _count_cycle(self, took_s: float) -> None:
+    def _count_cycle(self, started: float, *, idle: bool) -> None:
+        self.last_cycle_at = time.monotonic()
         self.stats["cycles"] += 1
-        self.stats["last_cycle_s"] = took_s
+        self.stats["last_cycle_s"] = self.last_cycle_at - started
+        if self._metrics is not None and not idle:
+            self._metrics.cycle_seconds.observe(self.stats["last_cycle_s"])
 
     async def _cycle(self, number: int) -> None:
         await self.update_ibkr_subscriptions()

@@ -101,17 +101,13 @@ class StatusWriter:
         """Gives an attempt to connect the time to end."""
         self._changed.clear()
         with suppress(TimeoutError):
-            while self._state_now() in ATTEMPT:
+            while self._monitor.state in ATTEMPT:
                 await asyncio.wait_for(self._changed.wait(), ATTEMPT_SHOWS_S)
                 self._changed.clear()
 
-    def _state_now(self) -> ConnectionState:
-        client = self._monitor.ibkr_client
-        return client.state if client is not None else ConnectionState.DISCONNECTED
-
     def _see_state(self) -> bool:
         """Whether the state is another than the one seen last."""
-        state = self._state_now()
+        state = self._monitor.state
         if state is self._state:
             return False
         self._state = state
