@@ -7,17 +7,20 @@ removed at the end; nothing of the user's configuration is read.
 import argparse
 import asyncio
 import logging
+import socket
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from clickhouse_manager import ClickHouseManager, Outcome, describe
+from dashboard.server import address_of, listen, serving
 from price_checker import ContinuousPriceMonitor
 from runtime import EXIT_FAILED, EXIT_OK, configure_logging, off_loop, until_stopped
-from settings import Settings
+from settings import ConfigurationError, Settings
 from simulator import Gateway, Market, Trade
 
 DURATION_S: Final = 80.0
@@ -165,30 +168,50 @@ async def play(folder: Path, duration_s: float) -> bool:
             trigger_folder=folder / "triggers",
             log_folder=folder / "logs",
         )
+        listener = _listen(settings)
+        print(f"Watch it: {address_of(listener)}\n", flush=True)
         configure_logging(settings.log_folder, rotate=True)
         # The gateway's side of what newshead tells itself.
         logging.getLogger("simulator").setLevel(logging.WARNING)
-        monitor = ContinuousPriceMonitor(settings)
-        at_work = asyncio.create_task(monitor.start())
-        manager = ClickHouseManager(settings)
-        try:
-            await _unless_ended(at_work, monitor.ready_event.wait())
-            await off_loop(manager.connect)
-            await off_loop(break_news, manager)
-            await _unless_ended(at_work, asyncio.sleep(duration_s))
-            tracked = set(monitor.active_tickers)
-            outcomes = await off_loop(manager.outcomes, [actor.ticker for actor in ACTORS])
-        finally:
-            at_work.cancel()
-            with suppress(asyncio.CancelledError):
-                await at_work
-            manager.close()
+        async with serving(settings, listener):
+            outcomes, tracked, stats = await _watch(settings, duration_s)
     nothing = Outcome(0, 0, 0, 0.0, 0, 0)
     results = {
         actor.ticker: Result(outcomes.get(actor.ticker, nothing), actor.ticker in tracked)
         for actor in ACTORS
     }
-    return report(results, monitor.stats, duration_s)
+    return report(results, stats, duration_s)
+
+
+async def _watch(
+    settings: Settings, duration_s: float
+) -> tuple[dict[str, Outcome], set[str], dict[str, float]]:
+    """What a monitor makes of the news in so many seconds: outcomes, tickers still tracked,
+    and its figures."""
+    monitor = ContinuousPriceMonitor(settings)
+    at_work = asyncio.create_task(monitor.start())
+    manager = ClickHouseManager(settings)
+    try:
+        await _unless_ended(at_work, monitor.ready_event.wait())
+        await off_loop(manager.connect)
+        await off_loop(break_news, manager)
+        await _unless_ended(at_work, asyncio.sleep(duration_s))
+        tracked = set(monitor.active_tickers)
+        outcomes = await off_loop(manager.outcomes, [actor.ticker for actor in ACTORS])
+    finally:
+        at_work.cancel()
+        with suppress(asyncio.CancelledError):
+            await at_work
+        manager.close()
+    return outcomes, tracked, monitor.stats
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """A socket for the page at its usual port, or at a free one where that is taken."""
+    try:
+        return listen(settings)
+    except ConfigurationError:
+        return listen(replace(settings, dashboard_port=0))
 
 
 async def _unless_ended(monitor: asyncio.Task[None], work: Coroutine[Any, Any, object]) -> None:

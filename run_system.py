@@ -11,13 +11,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import demo
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
+from dashboard.server import listen, serving
 from ibkr_client import GatewayError
 from price_checker import ContinuousPriceMonitor, until_database_works
 from runtime import (
@@ -36,6 +37,7 @@ from settings import ConfigurationError, Settings
 logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
+CODE: Final = Path(__file__).parent.resolve()
 # A monitor that lived less long than this is started again after a pause.
 SHORT_LIFE_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.5
@@ -75,20 +77,30 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
             "that other programs write."
         )
-    await supervise(monitor_here if settings.embedded else monitor_process, settings)
+    monitor, page = (
+        (monitor_here, page_here) if settings.embedded else (monitor_process, page_process)
+    )
+    parts: list[Coroutine[Any, Any, None]] = [supervise("price monitor", monitor, settings)]
+    if options.dashboard:
+        parts.append(supervise("page", page, settings))
+    await asyncio.gather(*parts)
 
 
-async def supervise(run_monitor: Callable[[Settings], Awaitable[str]], settings: Settings) -> None:
-    """Runs the price monitor, again and again: at once, but after a growing pause where it
-    died within 60 s of its start."""
+async def supervise(
+    name: str, run_part: Callable[[Settings], Awaitable[str | None]], settings: Settings
+) -> None:
+    """Runs a part of newshead, again and again: at once, but after a growing pause where it
+    died within 60 s of its start; not where it gives None, for no use."""
     pause = 0.0
     while True:
         started = time.monotonic()
-        end = await run_monitor(settings)
+        end = await run_part(settings)
+        if end is None:
+            return
         lived = time.monotonic() - started
         pause = 0.0 if lived >= SHORT_LIFE_S else min(MAX_PAUSE_S, max(FIRST_PAUSE_S, pause * 2))
         logger.error(
-            "The price monitor %s after %.0f s; it is started again in %.1f s.", end, lived, pause
+            "The %s %s after %.0f s; it is started again in %.1f s.", name, end, lived, pause
         )
         await asyncio.sleep(pause)
 
@@ -106,32 +118,59 @@ async def monitor_here(settings: Settings) -> str:
     return "failed"
 
 
+async def page_here(settings: Settings) -> str | None:
+    """Runs the page in a thread of this process, for the same reason."""
+    try:
+        async with serving(settings, listen(settings)) as ended:
+            await ended
+    except ConfigurationError as problem:
+        logger.error("%s", problem)
+        return None
+    except Exception:
+        logger.exception("The page failed.")
+    return "failed"
+
+
 async def monitor_process(_settings: Settings) -> str:
-    """Runs the monitor as a process of its own, which news handling cannot slow.
+    """Runs the monitor as a process of its own, which news handling cannot slow."""
+    code = await run_child("Price monitor", str(CODE / "price_checker.py"), "--wait")
+    return f"ended with code {code}"
+
+
+async def page_process(_settings: Settings) -> str | None:
+    """Runs the page as a process of its own, which takes nothing from the others."""
+    code = await run_child("Page", "-m", "dashboard")
+    # The page has said why.
+    return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
+
+
+async def run_child(name: str, *arguments: str) -> int:
+    """Runs a part of newshead as a process until it ends; gives its exit code.
 
     Its standard input is a pipe from here, so that it ends with this process
     however that ends.
     """
-    monitor = await asyncio.create_subprocess_exec(
+    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    child = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("price_checker.py")),
-        "--wait",
+        *arguments,
         "--supervised",
         stdin=asyncio.subprocess.PIPE,
-        # Ctrl-C reaches this process alone, which then ends the monitor in order.
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        # Ctrl-C reaches this process alone, which then ends its children in order.
         start_new_session=True,
     )
-    logger.info("Price monitor started, pid=%d", monitor.pid)
+    logger.info("%s started, pid=%d", name, child.pid)
     try:
-        return f"ended with code {await monitor.wait()}"
+        return await child.wait()
     finally:
-        if monitor.returncode is None:
-            monitor.terminate()
+        if child.returncode is None:
+            child.terminate()
             with suppress(TimeoutError):
-                await asyncio.wait_for(monitor.wait(), STOP_TIMEOUT_S)
-        if monitor.returncode is None:
-            monitor.kill()
-            await monitor.wait()
+                await asyncio.wait_for(child.wait(), STOP_TIMEOUT_S)
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
 
 
 def command_line() -> CommandLine:
@@ -155,6 +194,11 @@ def command_line() -> CommandLine:
         "--keep-session",
         action="store_true",
         help="go on with the session in the database instead of moving it to the history",
+    )
+    flag(
+        "--dashboard",
+        action="store_true",
+        help="serve the page with charts too (DASHBOARD_HOST, _PORT, _PASSWORD)",
     )
     flag("--demo", action="store_true", help="show everything with a simulated gateway, then end")
     flag(

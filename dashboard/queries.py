@@ -254,17 +254,18 @@ class Card(NamedTuple):
         """When the ticker came up: its newest news, or its first row where there is no news."""
         return self.news_at or self.opened or datetime.min.replace(tzinfo=UTC)
 
-    def open(self, now: datetime) -> bool:
-        """Whether the 60-second window is open at `now` by the database's clock."""
-        return self.opened is not None and int((now - self.opened).total_seconds()) <= WINDOW_S
+    @property
+    def closes(self) -> datetime | None:
+        """When the 60-second window ends, which counts whole seconds."""
+        return self.opened + timedelta(seconds=WINDOW_S + 1) if self.opened else None
 
     def reason(self, now: datetime) -> str:
         """Why it has or has not alerted, in a trader's words."""
         outcome = self.outcome
-        if self.opened is None:
+        if self.closes is None:
             waits = self.news_at is not None and (now - self.news_at).total_seconds() <= WINDOW_S
             return "waiting for the first price" if waits else "no price since the news"
-        if not self.open(now):
+        if now >= self.closes:
             return f"window over: {describe(outcome)}"
         if outcome.alerts:
             return "alerted once" if outcome.alerts == 1 else f"alerted {outcome.alerts} times"
