@@ -42,6 +42,7 @@ logger = logging.getLogger("dashboard.notify")
 logging.getLogger("apprise").setLevel(logging.CRITICAL)
 
 POLL_S: Final = 0.4
+END_S: Final = 1.0
 # Alerts that are older when the push starts are no news to anybody.
 MAX_AGE_AT_START_S: Final = 60
 LOST_S: Final = 30.0
@@ -86,6 +87,11 @@ class Service:
         self._expired = 0
         self._told_of = 0
 
+    @property
+    def waiting(self) -> int:
+        """The number of messages not sent yet."""
+        return self._waiting.unfinished_tasks
+
     def start(self) -> None:
         """Sends from now on what it is told, in a daemon thread."""
         threading.Thread(target=self._work, name=f"push {self.name}", daemon=True).start()
@@ -95,6 +101,7 @@ class Service:
         if self._waiting.full():
             with suppress(queue.Empty):
                 self._waiting.get_nowait()
+                self._waiting.task_done()
                 self._pushed_out += 1
         self._waiting.put_nowait(message)
 
@@ -134,6 +141,7 @@ class Service:
                 time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10)))
             else:
                 self._expired += 1
+            self._waiting.task_done()
 
     def _tell_recovery(self) -> None:
         given_up = self._pushed_out + self._expired - self._told_of
@@ -159,18 +167,18 @@ class ConnectionWatch:
         """The database cannot be read, so nobody knows whether the status is renewed."""
         self._renewed_at = now
 
-    def see(self, status: queries.Status | None, now: float) -> Message | None:
-        """What is to be told of it, if anything."""
+    def see(self, status: queries.Status | None, now: float) -> list[Message]:
+        """What is to be told now."""
         if status != self._status:
             self._status, self._renewed_at = status, now
         silent = now - self._renewed_at > LOST_S
         if status is not None and status.state == ConnectionState.READY.value and not silent:
             self._well_at = now
             if self._lost_since:
-                return self._back(status, now)
-        elif not self._lost_since and now - self._well_at > LOST_S:
-            return self._lost(status, now, silent=silent)
-        return None
+                return [self._back(status, now)]
+        elif not self._lost_since and (silent or now - self._well_at > LOST_S):
+            return [self._lost(status, now, silent=silent)]
+        return []
 
     def _back(self, status: queries.Status, now: float) -> Message:
         text = f"{status.mode}: ready again. It was lost at {self._lost_since} UTC."
@@ -178,7 +186,8 @@ class ConnectionWatch:
         return Message("newshead: connection to IBKR is back", text, NotifyType.SUCCESS, now)
 
     def _lost(self, status: queries.Status | None, now: float, *, silent: bool) -> Message:
-        since = datetime.now(UTC) - timedelta(seconds=now - self._well_at)
+        since_s = now - (self._renewed_at if silent else self._well_at)
+        since = datetime.now(UTC) - timedelta(seconds=since_s)
         self._lost_since = f"{since:%H:%M:%S}"
         if silent or status is None:
             text = (
@@ -239,26 +248,41 @@ def services(addresses: Sequence[str]) -> list[Service]:
     return found
 
 
-def run(settings: Settings) -> None:
-    """Watches the database and tells the services, for ever. Blocks; for a thread of its own."""
+async def watch(settings: Settings) -> None:
+    """Tells the services what is to be told, in a thread of its own, until it is cancelled.
+
+    Raises
+    ------
+    ConfigurationError
+        ALERT_URLS names no service.
+    """
+    stopping = threading.Event()
+    ended = asyncio.create_task(off_loop(run, settings, stopping))
+    try:
+        await asyncio.shield(ended)
+    finally:
+        stopping.set()
+        await asyncio.wait({ended}, timeout=END_S)
+
+
+def run(settings: Settings, stopping: threading.Event) -> None:
+    """Does so until `stopping` is set. Blocks; raises as `watch`."""
     told = services(settings.alert_urls)
+    if not told:
+        raise ConfigurationError("ALERT_URLS names no service that apprise knows.")
     for service in told:
         service.start()
-    logger.info("Alerts are sent to %s.", ", ".join(service.name for service in told) or "nobody")
+    logger.info("Alerts are sent to %s.", ", ".join(service.name for service in told))
     manager = ClickHouseManager(settings)
     alerts, connection = AlertWatch(), ConnectionWatch(time.monotonic())
     connected = failed = False
-    while True:
+    while not stopping.wait(POLL_S):
         try:
             if not connected:
                 manager.connect()
                 connected = True
-            messages = alerts.see(manager)
-            if lost_or_back := connection.see(queries.status(manager), time.monotonic()):
-                messages.append(lost_or_back)
-            for message in messages:
-                for service in told:
-                    service.tell(message)
+            _tell(told, alerts.see(manager))
+            _tell(told, connection.see(queries.status(manager), time.monotonic()))
             if failed:
                 logger.info("ClickHouse can be read again; messages go on.")
             failed = False
@@ -269,10 +293,18 @@ def run(settings: Settings) -> None:
             logger.log(level, "No messages are sent until ClickHouse works: %s", one_line(problem))
         except Exception:
             logger.exception("A look for news to send failed; the next one goes on.")
-        time.sleep(POLL_S)
+    manager.close()
+    if waiting := sum(service.waiting for service in told):
+        logger.warning("%d messages were not sent.", waiting)
 
 
-def test(settings: Settings) -> bool:
+def _tell(told: Sequence[Service], messages: Sequence[Message]) -> None:
+    for message in messages:
+        for service in told:
+            service.tell(message)
+
+
+def send_test(settings: Settings) -> bool:
     """Sends a test message to each address and prints what came of it."""
     message = Message("newshead: test", "Alerts come this way.", NotifyType.INFO, time.monotonic())
     all_sent = True
@@ -291,7 +323,7 @@ def test(settings: Settings) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the push or its test; returns the exit code."""
-    command = CommandLine(prog="dashboard.notify", description=__doc__)
+    command = CommandLine(prog="python -m dashboard.notify", description=__doc__)
     command.add_argument("--test", action="store_true", help="send a test message to all addresses")
     command.add_argument(
         "--supervised", action="store_true", help="set by run_system.py: end with it"
@@ -302,16 +334,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not settings.alert_urls:
             raise ConfigurationError("ALERT_URLS names nobody to send to.")
         if options.test:
-            return EXIT_OK if test(settings) else EXIT_FAILED
+            return EXIT_OK if send_test(settings) else EXIT_FAILED
         if settings.embedded:
             raise ConfigurationError(
                 "it needs a ClickHouse server (CLICKHOUSE_HOST); the embedded database belongs to "
                 "run_system.py, which sends messages by itself."
             )
         configure_logging(settings.log_folder, rotate=False)
-        asyncio.run(until_stopped(off_loop(run, settings), with_parent=options.supervised))
+        asyncio.run(until_stopped(watch(settings), with_parent=options.supervised))
     except ConfigurationError as problem:
-        print(f"dashboard.notify: {problem}", file=sys.stderr)
+        if options.supervised:
+            logger.error("%s", problem)
+        else:
+            print(f"{command.prog}: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
     return EXIT_OK
 
