@@ -777,7 +777,7 @@ def describe(outcome: Outcome | None) -> str:
         return "no ticks"
     best = f"best change {outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
     if outcome.alerts:
-        return f"{outcome.alerts} alerts, {best}"
+        return f"{outcome.alerts} alert{'s' if outcome.alerts > 1 else ''}, {best}"
     if not outcome.judged:
         return f"no alert, only {outcome.rows} prices"
     if not outcome.rises:

@@ -321,9 +321,10 @@ def cards(manager: ClickHouseManager, tickers: Collection[str] | None = None) ->
     asked = list(marks(manager)) if tickers is None else list(tickers)
     if not asked:
         return []
+    # In this order no alert is found without the row that it stands for.
+    alerted = _by_ticker(_read_if_there(manager, ALERTS, tickers=asked, limit=MAX_ALERTS))
     windows = {row[0]: row for row in _read_windows(manager, WINDOWS, tickers=asked)}
     news = {row[0]: row for row in _read_if_there(manager, NEWS, tickers=asked)}
-    alerted = _by_ticker(_read_if_there(manager, ALERTS, tickers=asked, limit=MAX_ALERTS))
     found = [
         _card(ticker, windows.get(ticker), news.get(ticker), alerted.get(ticker, ()))
         for ticker in asked

@@ -69,7 +69,7 @@ function build(ticker, [at, priority, value, change, seconds], dated) {
   const mark = element("span", `priority p${priority}`, String(priority));
   mark.title = `priority ${priority}`;
   row.append(
-    element("span", "quiet", dated ? `${day(at)} ${time(at)}` : time(at)),
+    element("span", "quiet", dated ? `${day(at)} ${time(at).slice(0, 5)}` : time(at)),
     mark,
     element("b", "ticker", ticker),
     element("span", "price", price(value)),

@@ -1,7 +1,7 @@
 // The list of cards, one per ticker, newest first.
 
 import { Roving, byId, element, setClass, setText } from "./dom.js";
-import { day, direction, duration, now, percent, price } from "./format.js";
+import { day, direction, duration, now, percent, price, unbroken } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const SPARK = { width: 96, height: 30 };
@@ -175,7 +175,7 @@ function fill({ node, parts, card }, rule, dated, restarted) {
   setText(parts.change, change === null ? "" : percent(change));
   setClass(parts.change, `change ${direction(change)}`);
   setText(parts.headline, card.headline || "No news");
-  setText(parts.reason, card.reason);
+  setText(parts.reason, unbroken(card.reason));
   const alerts = card.alerts.length ? ` · ${card.alerts.length} alerts` : "";
   setText(parts.meta, `${dated ? `${day(card.began)} · ` : ""}${card.rows} rows${alerts}`);
   if (!open) setText(parts.left, "");

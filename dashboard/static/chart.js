@@ -5,7 +5,7 @@ import {
 } from "./lightweight-charts/lightweight-charts.standalone.production.mjs";
 import { changeOf, isOpen, lastPoint, ratingClass } from "./cards.js";
 import { byId, setClass, setText } from "./dom.js";
-import { decimals, direction, duration, now, percent, price, time, whole } from "./format.js";
+import { decimals, direction, duration, now, percent, price, time, unbroken, whole } from "./format.js";
 
 // Beyond the window, how far the time axis goes on with the prices.
 const LONGEST_AXIS_S = 600;
@@ -64,9 +64,9 @@ export class Chart {
       localization: { timeFormatter: time },
       // The page names its maker below the chart; the library's own sign needs a style in the page.
       layout: { attributionLogo: false, fontFamily: "system-ui, sans-serif", panes: { enableResize: false } },
-      timeScale: { timeVisible: true, secondsVisible: true, tickMarkFormatter: (at) => time(at), lockVisibleTimeRangeOnResize: true },
+      timeScale: { timeVisible: true, secondsVisible: true, tickMarkFormatter: (at) => time(at) },
     });
-    this.axis = this.#chart.addSeries(LineSeries, { visible: false, priceLineVisible: false, lastValueVisible: false });
+    this.axis = this.#chart.addSeries(LineSeries, { priceScaleId: "", priceLineVisible: false, lastValueVisible: false });
     this.prices = this.#chart.addSeries(BaselineSeries, {
       lineWidth: 2, pointMarkersVisible: true, pointMarkersRadius: 2.5, priceLineVisible: false,
       autoscaleInfoProvider: (original) => this.#withLines(original()),
@@ -120,7 +120,8 @@ export class Chart {
     byId("chart").setAttribute("aria-label", points.length
       ? `Prices of ${card.ticker}: ${points.length}, last ${price(points.at(-1)[1])}, highest ${price(highest)} dollars`
       : `No prices of ${card.ticker} yet`);
-    if (other) this.fit();
+    // The panel may have been hidden until now, and has its size from the next frame on.
+    if (other) requestAnimationFrame(() => this.fit());
   }
 
   /** The whole window. */
@@ -180,7 +181,7 @@ export class Chart {
     setText(byId("chart-rating"), `${card.recommendation} ${card.confidence}`);
     setClass(byId("chart-rating"), ratingClass(card));
     setText(byId("chart-headline").firstElementChild, card.headline || "No news");
-    setText(byId("chart-reason"), card.reason);
+    setText(byId("chart-reason"), unbroken(card.reason));
     setClass(byId("chart-reason"), card.alerts.length ? "alerted" : "");
     const link = byId("chart-link");
     link.hidden = !card.url;

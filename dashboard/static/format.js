@@ -56,6 +56,11 @@ export function duration(seconds) {
   return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
 }
 
+/** Keeps a number and its percent sign on one line. */
+export function unbroken(text) {
+  return text.replaceAll(" %", "\u00a0%");
+}
+
 /** "up", "down" or "": the class that colours a change. */
 export function direction(change) {
   return change === null || Math.abs(change) < 0.05 ? "" : change > 0 ? "up" : "down";
