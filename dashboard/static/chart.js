@@ -118,7 +118,7 @@ export class Chart {
     this.#end.set(points.length ? points[0][0] + rule.window_s : null, muted);
     const highest = points.length ? Math.max(...points.map((point) => point[1])) : 0;
     byId("chart").setAttribute("aria-label", points.length
-      ? `Prices of ${card.ticker}: ${points.length}, last ${price(points.at(-1)[1])}, highest ${price(highest)} dollars`
+      ? `Prices of ${card.ticker}: ${card.points.length}, last ${price(points.at(-1)[1])}, highest ${price(highest)} dollars`
       : `No prices of ${card.ticker} yet`);
     // The panel may have been hidden until now, and has its size from the next frame on.
     if (other) requestAnimationFrame(() => this.fit());
