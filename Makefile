@@ -5,7 +5,7 @@ BIN := .venv/bin
 OLD_BIN := .venv-old-client/bin
 CLIENT_TESTS := tests/test_ibkr_client.py tests/test_simulator.py
 
-.PHONY: demo test test-old-client soak lint format clean
+.PHONY: demo test test-old-client soak bench lint format clean
 
 demo: .venv/runtime
 	$(BIN)/python run_system.py --demo
@@ -18,6 +18,9 @@ test-old-client: .venv-old-client/dev
 
 soak: .venv/dev
 	$(BIN)/python tests/soak.py
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -174,7 +174,13 @@ SCHEMA: Final = {
 }
 # The tables that newshead's own batches go into, which need the setting also
 # where an earlier installation created them.
-DEDUPLICATED_TABLES: Final = ("price_tracking", "news_alert", "breaking_news", "price_move")
+DEDUPLICATED_TABLES: Final = (
+    "price_tracking",
+    "news_alert",
+    "breaking_news",
+    "price_move",
+    "monitor_status",
+)
 
 ACTIVE_TICKERS: Final = """
     SELECT ticker
@@ -323,6 +329,33 @@ class PriceMoveRow(NamedTuple):
     news_to_price_check_delay_ms: int
 
 
+class StatusRow(NamedTuple):
+    """A row of `monitor_status`: how the price monitor fares at `timestamp`.
+
+    `state` is a ConnectionState's value, held since `state_since`; `mode` is
+    PAPER, LIVE or UNKNOWN; `delayed` says that data 15 minutes late is asked
+    for; `account` is masked. `cycles`, `ticks`, `rows` and `reconnects` count
+    from the monitor's start. `clock_difference_s` is by how much the
+    database's clock is ahead of the monitor's.
+    """
+
+    timestamp: datetime
+    state: str
+    state_since: datetime
+    mode: str
+    delayed: bool
+    account: str
+    active_tickers: int
+    cycles: int
+    ticks: int
+    rows: int
+    last_cycle_ms: float
+    kept_rows: int
+    reconnects: int
+    clock_difference_s: float
+    last_error: str
+
+
 # The types go with every insert: without them clickhouse-connect asks the
 # server for them each time.
 _INSERTS: Final[dict[type, tuple[str, list[str]]]] = {
@@ -343,6 +376,22 @@ _INSERTS: Final[dict[type, tuple[str, list[str]]]] = {
             "Float64",
             "UInt32",
             "UInt32",
+        ],
+    ),
+    StatusRow: (
+        "monitor_status",
+        [
+            "DateTime64(3)",
+            "String",
+            "DateTime64(3)",
+            "String",
+            "UInt8",
+            "String",
+            *["UInt32", "UInt64", "UInt64", "UInt64"],
+            "Float64",
+            *["UInt32", "UInt32"],
+            "Float64",
+            "String",
         ],
     ),
 }
@@ -412,7 +461,7 @@ DATABASE_ERRORS: Final = (ClickHouseError, DatabaseError)
 class Batch(NamedTuple):
     """Rows of one kind for one insert, with the token that makes them be stored once."""
 
-    rows: Sequence[PriceRow | AlertRow | PriceMoveRow]
+    rows: Sequence[PriceRow | AlertRow | PriceMoveRow | StatusRow]
     token: str
 
 
@@ -578,12 +627,12 @@ class ClickHouseManager:
         for table in DEDUPLICATED_TABLES:
             self.client.command(f"ALTER TABLE News.{table} MODIFY SETTING {_DEDUPLICATION}")
 
-    def warn_of_clock_difference(self) -> None:
-        """Warns when the database's clock and this machine's differ by over 2 s."""
+    def warn_of_clock_difference(self) -> float:
+        """The seconds that the database's clock is ahead of this machine's; warns over 2 s."""
         before = datetime.now(UTC)
         [(there,)] = self._rows("SELECT now64(3)")
         here = before + (datetime.now(UTC) - before) / 2
-        ahead_s = (there - here).total_seconds()
+        ahead_s: float = (there - here).total_seconds()
         # The answer may have been given at any moment between question and arrival.
         if abs(ahead_s) - (here - before).total_seconds() > MAX_CLOCK_DIFFERENCE_S:
             logger.warning(
@@ -592,6 +641,7 @@ class ClickHouseManager:
                 abs(ahead_s),
                 "ahead of" if ahead_s > 0 else "behind",
             )
+        return ahead_s
 
     def create_immediate_trigger(self, ticker: str, timestamp: datetime | None = None) -> Path:
         """Writes a trigger file for `ticker`; see `TriggerFolder.write`."""

@@ -11,11 +11,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from clickhouse_manager import (
     DATABASE_ERRORS,
@@ -32,7 +32,14 @@ from clickhouse_manager import (
     describe,
     one_line,
 )
-from ibkr_client import HEARTBEAT_S, NEW_YORK, GatewayError, IBKRClient, in_trading_hours
+from ibkr_client import (
+    HEARTBEAT_S,
+    NEW_YORK,
+    ConnectionState,
+    GatewayError,
+    IBKRClient,
+    in_trading_hours,
+)
 from runtime import (
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
@@ -43,14 +50,17 @@ from runtime import (
     until_stopped,
 )
 from settings import ConfigurationError, Settings
+from status import StatusWriter
 from triggers import TriggerFolder, parse_ticker
+
+if TYPE_CHECKING:
+    from metrics import Metrics
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("price_checker")
 
 # One row per ticker per slot of this length; slots begin at its multiples in UTC.
 CYCLE_S: Final = 2.0
-TRIGGER_POLL_S: Final = 0.01
 CONNECTION_CHECK_S: Final = 0.25
 # Between attempts while nothing listens, and the first pause after an attempt
 # that was accepted and then failed; those pauses double up to the maximum.
@@ -114,6 +124,8 @@ class ContinuousPriceMonitor:
             "alerts_triggered": 0,
             "ibkr_ticks_received": 0,
             "ibkr_reconnections": 0,
+            "cycles": 0,
+            "last_cycle_s": 0.0,
             "start_time": time.time(),
         }
 
@@ -142,11 +154,40 @@ class ContinuousPriceMonitor:
         self._awaited_since = math.inf
         self._blind = False
         self._gap_began: datetime | None = None
+        self._status = StatusWriter(self)
+        self._metrics: Metrics | None = None
+        # time.monotonic() of the end of the last cycle.
+        self.last_cycle_at = -math.inf
+
+    # What these tell, any thread may ask.
 
     @property
     def ibkr_connected(self) -> bool:
         """Whether IBKR takes requests now."""
         return self.ibkr_client is not None and self.ibkr_client.connected
+
+    @property
+    def state(self) -> ConnectionState:
+        """How far the connection to IBKR has come."""
+        client = self.ibkr_client
+        return client.state if client is not None else ConnectionState.DISCONNECTED
+
+    @property
+    def kept_rows(self) -> int:
+        """The number of rows that ClickHouse has not taken yet."""
+        return len(self._outbox)
+
+    @property
+    def refused_rows(self) -> int:
+        """The number of rows that are kept because ClickHouse failed."""
+        return self.kept_rows if self._database_down else 0
+
+    @property
+    def tick_age_s(self) -> float | None:
+        """The seconds since the newest data from IBKR; None if there was none."""
+        client = self.ibkr_client
+        newest = max(self._data_at, client.last_data_at if client is not None else -math.inf)
+        return time.monotonic() - newest if newest > -math.inf else None
 
     # --- Life ---------------------------------------------------------------
 
@@ -162,10 +203,13 @@ class ContinuousPriceMonitor:
         """
         tasks: list[asyncio.Task[None]] = []
         try:
+            if self.settings.metrics_port:
+                self._metrics = await off_loop(self._serve_metrics)
             await self.initialize()
             for part in (
                 self._keep_connected(),
                 self._watch_sight(),
+                self._status.run(),
                 self.file_trigger_monitor_async(),
                 self.continuous_polling_loop(),
             ):
@@ -177,6 +221,14 @@ class ContinuousPriceMonitor:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.cleanup()
 
+    def _serve_metrics(self) -> "Metrics":
+        # Its library is for those who ask for it.
+        from metrics import Metrics
+
+        metrics = Metrics(self)
+        metrics.start(self.settings.metrics_port)
+        return metrics
+
     async def initialize(self) -> None:
         """Connects to ClickHouse and, without `wait`, to IBKR; loads the active tickers.
 
@@ -185,7 +237,6 @@ class ContinuousPriceMonitor:
         self._triggers.reject_old()
         patient = self.wait and not self.settings.embedded
         await until_database_works(self.ch_manager.connect, wait=patient)
-        await until_database_works(self.ch_manager.warn_of_clock_difference, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
         for ticker in await self.get_active_tickers_from_breaking_news() - self._ended:
@@ -232,7 +283,10 @@ class ContinuousPriceMonitor:
         if self.ready_event.is_set():
             await self.report_stats()
         with suppress(TimeoutError):
-            await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
+            closing = [off_loop(self.ch_manager.close), self._status.close()]
+            if self._metrics is not None:
+                closing.append(off_loop(self._metrics.close))
+            await asyncio.wait_for(asyncio.gather(*closing), CLOSE_TIMEOUT_S)
 
     async def _store_last_rows(self) -> None:
         now = datetime.now(UTC)
@@ -258,6 +312,7 @@ class ContinuousPriceMonitor:
             self.ibkr_port,
             self.ibkr_client_id,
             market_data_type=self.settings.ibkr_market_data_type,
+            state_callback=self._status.state_changed,
         )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
@@ -383,23 +438,31 @@ class ContinuousPriceMonitor:
     # --- Tickers ------------------------------------------------------------
 
     async def file_trigger_monitor_async(self) -> None:
-        """Takes trigger files and notifications as they come."""
+        """Takes trigger files and notifications as they come, and subscribes their tickers."""
         logger.info("Watching the folder %s for triggers.", self.settings.trigger_folder)
-        while True:
-            took_any = False
-            for ticker in self._triggers.take():
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._take_files())
+            both.create_task(self._take_notifications())
+
+    async def _take_files(self) -> None:
+        async with aclosing(self._triggers.arrivals()) as tickers:
+            async for ticker in tickers:
+                known = ticker in self.active_tickers
                 self._answer_trigger(ticker)
-                took_any = True
-            while not ticker_notification_queue.empty():
-                told = ticker_notification_queue.get_nowait()["ticker"]
-                if (checked := parse_ticker(told)) is None:
-                    logger.warning("A notification names %a, which is no ticker.", told)
-                else:
-                    self._answer_trigger(checked)
-                    took_any = True
-            if took_any:
-                await self.update_ibkr_subscriptions()
-            await asyncio.sleep(TRIGGER_POLL_S)
+                if self._metrics is not None and not known and self._is_subscribed(ticker):
+                    latency_s = time.time() - self._triggers.modified_at
+                    self._metrics.trigger_latency_seconds.observe(latency_s)
+
+    def _is_subscribed(self, ticker: str) -> bool:
+        return self.ibkr_client is not None and ticker in self.ibkr_client.active_subscriptions
+
+    async def _take_notifications(self) -> None:
+        while True:
+            told = (await ticker_notification_queue.get())["ticker"]
+            if (ticker := parse_ticker(told)) is None:
+                logger.warning("A notification names %a, which is no ticker.", told)
+            else:
+                self._answer_trigger(ticker)
 
     def _answer_trigger(self, ticker: str) -> None:
         if ticker in self._unknown:
@@ -409,6 +472,9 @@ class ContinuousPriceMonitor:
         else:
             logger.info("Trigger for %s: tracking it.", ticker)
             self._track(ticker)
+            # At once; the next cycle subscribes what this does not reach.
+            if self.ibkr_client is not None and self.ibkr_connected:
+                self.ibkr_client.subscribe_ticker(ticker)
 
     def _track(self, ticker: str) -> None:
         if ticker not in self.active_tickers:
@@ -458,8 +524,10 @@ class ContinuousPriceMonitor:
         while True:
             await _next_slot()
             cycle += 1
+            started, idle = time.monotonic(), self._idle()
             try:
                 await self._cycle(cycle)
+                self._count_cycle(started, idle=idle)
                 if time.monotonic() >= next_cleanup:
                     next_cleanup = time.monotonic() + CLEANUP_EVERY_S
                     await self.cleanup_old_tickers()
@@ -473,6 +541,13 @@ class ContinuousPriceMonitor:
                 self._database_failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
+
+    def _count_cycle(self, started: float, *, idle: bool) -> None:
+        self.last_cycle_at = time.monotonic()
+        self.stats["cycles"] += 1
+        self.stats["last_cycle_s"] = self.last_cycle_at - started
+        if self._metrics is not None and not idle:
+            self._metrics.cycle_seconds.observe(self.stats["last_cycle_s"])
 
     async def _cycle(self, number: int) -> None:
         await self.update_ibkr_subscriptions()

@@ -11,10 +11,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import demo
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
@@ -29,6 +29,7 @@ from runtime import (
     CommandLine,
     configure_logging,
     lock_file,
+    off_loop,
     until_stopped,
 )
 from settings import ConfigurationError, Settings
@@ -77,13 +78,18 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
             "that other programs write."
         )
-    monitor, page = (
-        (monitor_here, page_here) if settings.embedded else (monitor_process, page_process)
+    monitor, page, push = (
+        (monitor_here, page_here, push_here)
+        if settings.embedded
+        else (monitor_process, page_process, push_process)
     )
-    parts: list[Coroutine[Any, Any, None]] = [supervise("price monitor", monitor, settings)]
-    if options.dashboard:
-        parts.append(supervise("page", page, settings))
-    await asyncio.gather(*parts)
+    # Unlike gather, it lets each part come to its own end before this one ends.
+    async with asyncio.TaskGroup() as parts:
+        parts.create_task(supervise("price monitor", monitor, settings))
+        if options.dashboard:
+            parts.create_task(supervise("page", page, settings))
+        if settings.alert_urls:
+            parts.create_task(supervise("push", push, settings))
 
 
 async def supervise(
@@ -131,6 +137,25 @@ async def page_here(settings: Settings) -> str | None:
     return "failed"
 
 
+async def push_here(settings: Settings) -> str | None:
+    """Runs the push in a thread of this process, for the same reason."""
+
+    def load() -> Callable[[Settings], Awaitable[None]]:
+        # Its library is for those who ask for it.
+        from dashboard.notify import watch
+
+        return watch
+
+    try:
+        await (await off_loop(load))(settings)
+    except ConfigurationError as problem:
+        logger.error("%s", problem)
+        return None
+    except Exception:
+        logger.exception("The push failed.")
+    return "failed"
+
+
 async def monitor_process(_settings: Settings) -> str:
     """Runs the monitor as a process of its own, which news handling cannot slow."""
     code = await run_child("Price monitor", str(CODE / "price_checker.py"), "--wait")
@@ -141,6 +166,12 @@ async def page_process(_settings: Settings) -> str | None:
     """Runs the page as a process of its own, which takes nothing from the others."""
     code = await run_child("Page", "-m", "dashboard")
     # The page has said why.
+    return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
+
+
+async def push_process(_settings: Settings) -> str | None:
+    """Runs the push as a process of its own: a slow service costs the others nothing."""
+    code = await run_child("Push", "-m", "dashboard.notify")
     return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
 
 

@@ -4,17 +4,25 @@ A trigger says "news about this ticker, watch its price now". Programs write it
 into `triggers/`; the price monitor takes it from there within milliseconds.
 """
 
+import asyncio
+import errno
 import json
 import logging
 import os
 import re
 import stat
+import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
+
+if sys.platform == "linux":
+    from asyncinotify import Inotify, Mask, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +31,9 @@ MAX_BYTES: Final = 64 * 1024
 SETTLE_S: Final = 2.0
 # What lies there longer when the monitor starts is no news any more.
 MAX_AGE_AT_START_S: Final = 300.0
+# The folder is looked into this often although no event came, and where there are no events.
+SCAN_S: Final = 0.5
+POLL_S: Final = 0.01
 
 _TICKER = re.compile(r"[A-Z][A-Z0-9]{0,5}(?:[./ -][A-Z]{1,3})?")
 
@@ -57,6 +68,8 @@ class TriggerFolder:
         # name → (the state it was seen in, time.monotonic() when that was first seen)
         self._unreadable: dict[str, tuple[tuple[int, int], float]] = {}
         self._stuck: set[str] = set()
+        # When the trigger that was given last was written, in Unix time.
+        self.modified_at = 0.0
         self._problem = ""
 
     def write(self, ticker: str, timestamp: datetime | None = None) -> Path:
@@ -102,7 +115,7 @@ class TriggerFolder:
         """
         for path in self._files():
             try:
-                ticker = _read(path)
+                ticker, self.modified_at = _read(path)
             except UnreadableError as problem:
                 if self._settled(path):
                     self._reject(path, str(problem))
@@ -113,6 +126,20 @@ class TriggerFolder:
             else:
                 yield ticker
                 self._remove(path)
+
+    async def arrivals(self) -> AsyncGenerator[str]:
+        """The tickers of the triggers as they come, for ever; each as `take` gives it.
+
+        Close it when done with it. The event loop has its turn after each.
+        """
+        with FolderEvents(self.folder) as events:
+            while True:
+                events.follow()
+                for ticker in self.take():
+                    events.found()
+                    yield ticker
+                    await asyncio.sleep(0)
+                await events.wait()
 
     def reject_old(self) -> None:
         """Moves aside what was left there too long ago to be news. For the monitor's start."""
@@ -136,9 +163,7 @@ class TriggerFolder:
                 self.folder.mkdir(parents=True)
             with os.scandir(self.folder) as entries:
                 found = [
-                    (_modified(entry), entry.name)
-                    for entry in entries
-                    if entry.name.startswith("immediate_") and entry.name.endswith(".json")
+                    (_modified(entry), entry.name) for entry in entries if _may_be_one(entry.name)
                 ]
         except OSError as problem:
             if str(problem) != self._problem:
@@ -181,6 +206,118 @@ class TriggerFolder:
             logger.warning("Trigger %a was moved to %s: %s.", path.name, self.rejected, reason)
 
 
+class FolderEvents:
+    """Wakes its one reader when a trigger comes into a folder or changes there.
+
+    Linux tells of that at once (inotify). It does not where another machine writes into the
+    folder (a network drive, Windows below WSL2, a container's mount), nor when the user's
+    watches are used up, nor does another system: then the reader is woken every POLL_S. It is
+    woken every SCAN_S in any case, and a trigger that it then finds, and no event told of,
+    proves that there are none here. For an event loop.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._inotify: Inotify | None = None
+        self._watch: Watch | None = None
+        self._came = asyncio.Event()
+        # Whether what is found now was told of, or lay there before it could be.
+        self._told = True
+        self._none_here = sys.platform != "linux"
+        self._reason = ""
+
+    def __enter__(self) -> Self:
+        if self._none_here:
+            self._say_polled("this system has no inotify")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def follow(self) -> None:
+        """Watches the folder that bears the name now. Call it before you look into it."""
+        self._told = self._came.is_set()
+        self._came.clear()
+        if self._none_here:
+            return
+        try:
+            watch = self._new_watch()
+        except OSError as problem:
+            self._watch = None
+            # That the folder is missing or may not be read is said by who reads it.
+            if problem.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                self._say_polled(str(problem.strerror))
+            return
+        if watch is not self._watch:
+            self._leave()
+            self._watch = watch
+            self._told = True
+
+    def found(self) -> None:
+        """A trigger was found."""
+        if self._told or self._watch is None:
+            return
+        self._read()
+        if not self._came.is_set():
+            self._none_here = True
+            self._close()
+            self._say_polled("a trigger came without an event")
+
+    async def wait(self) -> None:
+        """Comes back when there may be something new, or when it is time to look anyway."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S if self._watch is None else SCAN_S):
+                await self._came.wait()
+
+    def _new_watch(self) -> Watch:
+        """The watch for the folder: the same one as long as it is the same folder."""
+        if self._inotify is None:
+            self._inotify = Inotify(sync_timeout=0)
+            asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
+        kinds = Mask.CREATE | Mask.MOVED_TO | Mask.MODIFY | Mask.CLOSE_WRITE | Mask.ATTRIB
+        ends = Mask.DELETE_SELF | Mask.MOVE_SELF
+        return self._inotify.add_watch(self._folder, kinds | ends | Mask.ONLYDIR)
+
+    def _read(self) -> None:
+        # The folder's own events have no name.
+        for event in self._inotify or ():
+            if event.name is None or _may_be_one(event.name.name):
+                self._came.set()
+
+    def _leave(self) -> None:
+        # A folder that was removed has taken its watch with it.
+        if self._inotify is not None and self._watch is not None:
+            with suppress(OSError):
+                self._inotify.rm_watch(self._watch)
+        self._watch = None
+
+    def _close(self) -> None:
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fd)
+            self._inotify.close()
+        self._inotify = self._watch = None
+
+    def _say_polled(self, reason: str) -> None:
+        if reason != self._reason:
+            self._reason = reason
+            logger.info(
+                "The folder %s is looked into every %.0f ms: there are no events (%s).",
+                self._folder,
+                POLL_S * 1000,
+                reason,
+            )
+
+
+def _may_be_one(name: str) -> bool:
+    """Whether a file of that name may be a trigger."""
+    return name.startswith("immediate_") and name.endswith(".json")
+
+
 def _modified(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat(follow_symlinks=False).st_mtime_ns
@@ -188,7 +325,7 @@ def _modified(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> tuple[str, float]:
     state = path.lstat()
     if not stat.S_ISREG(state.st_mode):
         raise RefusedError("it is no regular file")
@@ -205,4 +342,4 @@ def _read(path: Path) -> str:
     ticker = parse_ticker(content.get("ticker") if isinstance(content, dict) else None)
     if ticker is None:
         raise RefusedError("it names no ticker")
-    return ticker
+    return ticker, state.st_mtime

@@ -143,6 +143,15 @@ EARLIER_NEWS: Final = f"""
     ORDER BY detected_at DESC
     LIMIT {{limit:UInt32}}"""  # noqa: S608
 
+FIRST_ALERTS: Final = """
+    SELECT ticker, min(timestamp), argMin(alert, timestamp), argMin(price, timestamp),
+        dateDiff('second', min(timestamp), now())
+    FROM News.news_alert
+    WHERE timestamp >= now() - INTERVAL 1 DAY
+    GROUP BY ticker
+    ORDER BY min(timestamp) DESC
+    LIMIT {limit:UInt32}"""
+
 DAYS: Final = """
     SELECT toDate(timestamp, 'America/New_York') AS day, uniqExactIf(ticker, priced),
         countIf(NOT priced)
@@ -196,6 +205,16 @@ class Alert(NamedTuple):
     price: float
     change_pct: float | None
     seconds: int | None
+
+
+class FirstAlert(NamedTuple):
+    """A ticker's first alert of the session, and how many seconds ago by the database's clock."""
+
+    ticker: str
+    timestamp: datetime
+    priority: int
+    price: float
+    age_s: int
 
 
 class Card(NamedTuple):
@@ -320,6 +339,12 @@ def alerts(manager: ClickHouseManager, since: datetime) -> list[Alert]:
     tickers = [ticker for (ticker,) in found]
     newer = [a for card in cards(manager, tickers) for a in card.alerts if a.timestamp >= since]
     return sorted(newer, key=lambda alert: alert.timestamp, reverse=True)
+
+
+def first_alerts(manager: ClickHouseManager) -> list[FirstAlert]:
+    """The first alerts of the session's tickers that alerted in the last day, newest first."""
+    rows = _read_if_there(manager, FIRST_ALERTS, limit=MAX_TICKERS)
+    return [FirstAlert(*row) for row in rows]
 
 
 def days(manager: ClickHouseManager) -> list[Day]:

@@ -22,6 +22,12 @@ DEADLINE_S = 20.0
 CYCLE_S = 0.5
 
 
+@pytest.fixture(autouse=True)
+def own_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue belongs to the event loop it is used on, and each test has its own."""
+    monkeypatch.setattr(price_checker, "ticker_notification_queue", asyncio.Queue())
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
     with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as running:
