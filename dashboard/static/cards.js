@@ -193,8 +193,9 @@ function drawSpark(parts, card, rule, change) {
   const goal = card.baseline * (1 + rule.change_pct / 100);
   const prices = points.map((point) => point[1]);
   const low = Math.min(...prices, card.baseline || Infinity);
-  const high = Math.max(...prices, goal);
-  const y = (value) => (SPARK.height - 2 - ((value - low) / (high - low || 1)) * (SPARK.height - 4)).toFixed(1);
+  // Never less than the change that counts, so that a flat price looks flat.
+  const high = Math.max(...prices, low * (1 + rule.change_pct / 100));
+  const y = (value) => (SPARK.height - 2 - ((value - low) / (high - low)) * (SPARK.height - 4)).toFixed(1);
   const begin = points[0][0];
   // The whole width is the window.
   const length = Math.max(rule.window_s, points.at(-1)[0] - begin);

@@ -11,7 +11,7 @@ import { decimals, direction, duration, now, percent, price, time, unbroken, who
 const LONGEST_AXIS_S = 600;
 const MARGIN_S = 3;
 
-/** A vertical line at a time, which the library has none of. */
+/** A vertical line at a place of the time axis, which the library has none of. */
 class VerticalLine {
   #chart = null;
   #at = null;
@@ -36,7 +36,7 @@ class VerticalLine {
   }
 
   #draw(target) {
-    const x = this.#at === null ? null : this.#chart.timeScale().timeToCoordinate(this.#at);
+    const x = this.#at === null ? null : this.#chart.timeScale().logicalToCoordinate(this.#at);
     if (x === null) return;
     target.useBitmapCoordinateSpace(({ context, bitmapSize, horizontalPixelRatio }) => {
       context.strokeStyle = this.#colour;
@@ -56,6 +56,7 @@ export class Chart {
   #end = new VerticalLine();
   #shown = null;
   #rule = null;
+  #length = 0;
 
   constructor() {
     this.#chart = createChart(byId("chart"), {
@@ -64,7 +65,10 @@ export class Chart {
       localization: { timeFormatter: time },
       // The page names its maker below the chart; the library's own sign needs a style in the page.
       layout: { attributionLogo: false, fontFamily: "system-ui, sans-serif", panes: { enableResize: false } },
-      timeScale: { timeVisible: true, secondsVisible: true, tickMarkFormatter: (at) => time(at) },
+      timeScale: {
+        timeVisible: true, secondsVisible: true, tickMarkFormatter: (at) => time(at),
+        shiftVisibleRangeOnNewBar: false,
+      },
     });
     this.axis = this.#chart.addSeries(LineSeries, { priceScaleId: "", priceLineVisible: false, lastValueVisible: false });
     this.prices = this.#chart.addSeries(BaselineSeries, {
@@ -86,7 +90,8 @@ export class Chart {
 
   /** Draws a card's chart; the zoom stays where it is the same card. */
   show(card, rule) {
-    const other = this.#shown?.ticker !== card.ticker || this.#shown?.opened !== card.opened;
+    const other = this.#shown?.ticker !== card.ticker || this.#shown?.opened !== card.opened
+      || !this.#shown.points.length;
     this.#shown = card;
     this.#rule = rule;
     byId("chart-panel").hidden = false;
@@ -98,7 +103,7 @@ export class Chart {
       baseValue: { type: "price", price: card.baseline || (points[0]?.[1] ?? 0) },
       priceFormat: { type: "price", precision, minMove: 10 ** -precision },
     });
-    this.axis.setData(this.#seconds(points));
+    this.#length = this.#setAxis(points);
     this.prices.setData(points.map(([at, value]) => ({ time: at, value })));
     const { up, down, muted, accent } = this.colours;
     this.volume.setData(points.map(([at, value, volume], i) => ({
@@ -115,18 +120,18 @@ export class Chart {
         time: alert[0], position: "aboveBar", shape: "arrowDown", color: accent, text: String(alert[1]),
       })),
     );
-    this.#end.set(points.length ? points[0][0] + rule.window_s : null, muted);
+    this.#end.set(points.length ? MARGIN_S + rule.window_s : null, muted);
     const highest = points.length ? Math.max(...points.map((point) => point[1])) : 0;
     byId("chart").setAttribute("aria-label", points.length
-      ? `Prices of ${card.ticker}: ${points.length}, last ${price(points.at(-1)[1])}, highest ${price(highest)} dollars`
+      ? `Prices of ${card.ticker}: ${card.points.length}, last ${price(points.at(-1)[1])}, highest ${price(highest)} dollars`
       : `No prices of ${card.ticker} yet`);
     // The panel may have been hidden until now, and has its size from the next frame on.
     if (other) requestAnimationFrame(() => this.fit());
   }
 
-  /** The whole window. */
+  /** The whole window, also what is still to come of it. */
   fit() {
-    this.#chart.timeScale().fitContent();
+    if (this.#length) this.#chart.timeScale().setVisibleLogicalRange({ from: -0.5, to: this.#length - 0.5 });
   }
 
   hide() {
@@ -163,11 +168,16 @@ export class Chart {
   }
 
   /** A time axis in proportion: the library spaces points evenly, whatever time lies between. */
-  #seconds(points) {
-    if (!points.length) return [];
+  #setAxis(points) {
+    if (!points.length) {
+      this.axis.setData([]);
+      return 0;
+    }
     const begin = points[0][0];
     const end = Math.max(this.#rule.window_s, Math.min(LONGEST_AXIS_S, points.at(-1)[0] - begin));
-    return Array.from({ length: end + 2 * MARGIN_S + 1 }, (_, i) => ({ time: begin - MARGIN_S + i }));
+    const seconds = Array.from({ length: end + 2 * MARGIN_S + 1 }, (_, i) => ({ time: begin - MARGIN_S + i }));
+    this.axis.setData(seconds);
+    return seconds.length;
   }
 
   #tell() {
