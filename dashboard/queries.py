@@ -26,6 +26,7 @@ from clickhouse_manager import (
     ClickHouseManager,
     Outcome,
     Rating,
+    StatusRow,
     describe,
     rule,
 )
@@ -46,13 +47,6 @@ NEW_YORK: Final = ZoneInfo("America/New_York")
 
 CLOCK: Final = "SELECT now64(3)"
 
-STATUS: Final = """
-    SELECT timestamp, state, state_since, mode, delayed, account, active_tickers, cycles,
-        ticks, rows, last_cycle_ms, kept_rows, reconnects, clock_difference_s, last_error
-    FROM News.monitor_status
-    WHERE timestamp > now() - INTERVAL 7 DAY
-    ORDER BY timestamp DESC
-    LIMIT 1"""
 
 # Per ticker of the session, newest first, figures that change when its card does.
 MARKS: Final = """
@@ -72,8 +66,15 @@ MARKS: Final = """
     ORDER BY max(at) DESC
     LIMIT {limit:UInt32}"""
 
-# Texts below that are put together from parts hold constants and names of tables only
-# (S608); values are always bound.
+# Texts below that are put together from parts hold constants and names of tables and columns
+# only (S608); values are always bound.
+
+STATUS: Final = f"""
+    SELECT {", ".join(StatusRow._fields)}
+    FROM News.monitor_status
+    WHERE timestamp > now() - INTERVAL 7 DAY
+    ORDER BY timestamp DESC
+    LIMIT 1"""  # noqa: S608
 
 
 def _windows(rows: str) -> str:
@@ -163,26 +164,6 @@ DAYS: Final = """
     GROUP BY day
     ORDER BY day DESC
     LIMIT {limit:UInt32}"""
-
-
-class Status(NamedTuple):
-    """A row of `monitor_status`."""
-
-    timestamp: datetime
-    state: str
-    state_since: datetime
-    mode: str
-    delayed: bool
-    account: str
-    active_tickers: int
-    cycles: int
-    ticks: int
-    rows: int
-    last_cycle_ms: float
-    kept_rows: int
-    reconnects: int
-    clock_difference_s: float
-    last_error: str
 
 
 class Point(NamedTuple):
@@ -304,10 +285,13 @@ def clock(manager: ClickHouseManager) -> datetime:
     return found
 
 
-def status(manager: ClickHouseManager) -> Status | None:
+def status(manager: ClickHouseManager) -> StatusRow | None:
     """The monitor's newest status; None where none wrote one in the last 7 days."""
     rows = _read_if_there(manager, STATUS)
-    return Status(*rows[0])._replace(delayed=bool(rows[0][4])) if rows else None
+    if not rows:
+        return None
+    newest = StatusRow(*rows[0])
+    return newest._replace(delayed=bool(newest.delayed))
 
 
 def marks(manager: ClickHouseManager) -> dict[str, tuple[Any, ...]]:
