@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, one_line
 from dashboard import queries
-from dashboard.queries import Card, Status
+from dashboard.queries import Card
 from dashboard.wire import RULE, card_json, compact, status_json
 from runtime import off_loop
 from settings import ConfigurationError, Settings
@@ -65,7 +65,7 @@ class Round(NamedTuple):
     """One reading: the database's clock, the status, a mark per ticker, the cards that changed."""
 
     now: datetime
-    status: Status | None
+    status: StatusRow | None
     marks: dict[str, tuple[Any, ...]]
     cards: list[Card]
 
@@ -107,7 +107,7 @@ class Feed:
         self._version = 0
         self._now = datetime.now(UTC)
         self._problem = ""
-        self._status: Status | None = None
+        self._status: StatusRow | None = None
         self._marks: dict[str, tuple[Any, ...]] = {}
         self._shown: dict[str, _Shown] = {}
         self._gone: dict[str, int] = {}

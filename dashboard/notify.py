@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from apprise import Apprise, NotifyFormat, NotifyType
 
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, one_line
 from dashboard import queries
 from ibkr_client import ConnectionState
 from runtime import (
@@ -157,7 +157,7 @@ class ConnectionWatch:
     """
 
     def __init__(self, now: float) -> None:
-        self._status: queries.Status | None = None
+        self._status: StatusRow | None = None
         self._renewed_at = now
         self._well_at = now
         # Since when, once it has been told.
@@ -167,7 +167,7 @@ class ConnectionWatch:
         """The database cannot be read, so nobody knows whether the status is renewed."""
         self._renewed_at = now
 
-    def see(self, status: queries.Status | None, now: float) -> list[Message]:
+    def see(self, status: StatusRow | None, now: float) -> list[Message]:
         """What is to be told now."""
         if status != self._status:
             self._status, self._renewed_at = status, now
@@ -180,12 +180,12 @@ class ConnectionWatch:
             return [self._lost(status, now, silent=silent)]
         return []
 
-    def _back(self, status: queries.Status, now: float) -> Message:
+    def _back(self, status: StatusRow, now: float) -> Message:
         text = f"{status.mode}: ready again. It was lost at {self._lost_since} UTC."
         self._lost_since = ""
         return Message("newshead: connection to IBKR is back", text, NotifyType.SUCCESS, now)
 
-    def _lost(self, status: queries.Status | None, now: float, *, silent: bool) -> Message:
+    def _lost(self, status: StatusRow | None, now: float, *, silent: bool) -> Message:
         since_s = now - (self._renewed_at if silent else self._well_at)
         since = datetime.now(UTC) - timedelta(seconds=since_s)
         self._lost_since = f"{since:%H:%M:%S}"

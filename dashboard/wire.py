@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from clickhouse_manager import ALERT_CHANGE_PCT, MAX_CLOCK_DIFFERENCE_S, WINDOW_S
-from dashboard.queries import Alert, Card, Status
+from clickhouse_manager import ALERT_CHANGE_PCT, MAX_CLOCK_DIFFERENCE_S, WINDOW_S, StatusRow
+from dashboard.queries import Alert, Card
 
 # A monitor that has not written for so long is taken for dead; it writes every 10 s.
 STALE_S: Final = 15.0
@@ -49,7 +49,7 @@ def compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def status_json(status: Status | None) -> dict[str, Any] | None:
+def status_json(status: StatusRow | None) -> dict[str, Any] | None:
     """A status with its times in Unix seconds."""
     if status is None:
         return None
