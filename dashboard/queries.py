@@ -45,8 +45,17 @@ MAX_HISTORY: Final = timedelta(days=400)
 READ_SETTINGS: Final = {"max_threads": 1, "max_execution_time": 10}
 NEW_YORK: Final = ZoneInfo("America/New_York")
 
+# Texts below that are put together from parts hold constants and names of tables only
+# (S608); values are always bound.
+
 CLOCK: Final = "SELECT now64(3)"
 
+STATUS: Final = f"""
+    SELECT {", ".join(StatusRow._fields)}
+    FROM News.monitor_status
+    WHERE timestamp > now() - INTERVAL 7 DAY
+    ORDER BY timestamp DESC
+    LIMIT 1"""  # noqa: S608
 
 # Per ticker of the session, newest first, figures that change when its card does.
 MARKS: Final = """
@@ -65,16 +74,6 @@ MARKS: Final = """
     HAVING sum(rows) + sum(news) > 0
     ORDER BY max(at) DESC
     LIMIT {limit:UInt32}"""
-
-# Texts below that are put together from parts hold constants and names of tables and columns
-# only (S608); values are always bound.
-
-STATUS: Final = f"""
-    SELECT {", ".join(StatusRow._fields)}
-    FROM News.monitor_status
-    WHERE timestamp > now() - INTERVAL 7 DAY
-    ORDER BY timestamp DESC
-    LIMIT 1"""  # noqa: S608
 
 
 def _windows(rows: str) -> str:
@@ -120,10 +119,6 @@ _EARLIER: Final = """
 _NEWEST_ALERTS: Final = "ORDER BY timestamp DESC LIMIT {limit:UInt32}"
 ALERTS: Final = f"{_ALERT_COLUMNS}news_alert {_SESSION} {_NEWEST_ALERTS}"
 EARLIER_ALERTS: Final = f"{_ALERT_COLUMNS}news_alert_history {_EARLIER} {_NEWEST_ALERTS}"
-
-ALERTED_SINCE: Final = """
-    SELECT DISTINCT ticker FROM News.news_alert
-    WHERE timestamp >= {since:DateTime} LIMIT {limit:UInt32}"""
 
 NEWS: Final = f"""
     SELECT ticker,
@@ -286,12 +281,20 @@ def clock(manager: ClickHouseManager) -> datetime:
 
 
 def status(manager: ClickHouseManager) -> StatusRow | None:
-    """The monitor's newest status; None where none wrote one in the last 7 days."""
+    """The monitor's newest status, its times by the database's clock.
+
+    None where none wrote one in the last 7 days.
+    """
     rows = _read_if_there(manager, STATUS)
     if not rows:
         return None
-    newest = StatusRow(*rows[0])
-    return newest._replace(delayed=bool(newest.delayed))
+    found = StatusRow(*rows[0])
+    ahead = timedelta(seconds=found.clock_difference_s)
+    return found._replace(
+        timestamp=found.timestamp + ahead,
+        state_since=found.state_since + ahead,
+        delayed=bool(found.delayed),
+    )
 
 
 def marks(manager: ClickHouseManager) -> dict[str, tuple[Any, ...]]:
@@ -315,14 +318,6 @@ def cards(manager: ClickHouseManager, tickers: Collection[str] | None = None) ->
         if ticker in windows or ticker in news
     ]
     return sorted(found, key=lambda card: card.began, reverse=True)
-
-
-def alerts(manager: ClickHouseManager, since: datetime) -> list[Alert]:
-    """The session's alerts for rows of `since` or later, newest first."""
-    found = _read_if_there(manager, ALERTED_SINCE, since=since, limit=MAX_TICKERS)
-    tickers = [ticker for (ticker,) in found]
-    newer = [a for card in cards(manager, tickers) for a in card.alerts if a.timestamp >= since]
-    return sorted(newer, key=lambda alert: alert.timestamp, reverse=True)
 
 
 def first_alerts(manager: ClickHouseManager) -> list[FirstAlert]:

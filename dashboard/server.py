@@ -65,8 +65,10 @@ def listen(settings: Settings) -> socket.socket:
             )
         return socket.create_server((str(address[0]), port), family=family)
     except OSError as problem:
+        # create_server tells the address again, behind the system's words.
+        reason = str(problem.strerror).partition(" (while")[0]
         raise ConfigurationError(
-            f"The page cannot be served at {host}:{port} ({problem.strerror}): set DASHBOARD_HOST "
+            f"The page cannot be served at {host}:{port} ({reason}): set DASHBOARD_HOST "
             "to an address of this machine and DASHBOARD_PORT to a free port."
         ) from problem
 

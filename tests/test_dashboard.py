@@ -413,13 +413,16 @@ def test_old_news_without_a_price_waits_no_more(session: ClickHouseManager) -> N
     assert card.reason(queries.clock(session)) == "no price since the news"
 
 
-def test_alerts_since_a_time_come_newest_first(session: ClickHouseManager) -> None:
-    write_prices(session, "ABCD", RISE, began=ago(300))
-    write_prices(session, "EFGH", [*RISE, 2.3], began=ago(30))
-    write_alerts(session, "ABCD", "EFGH")
-    found = queries.alerts(session, ago(60))
-    assert [(alert.ticker, alert.price) for alert in found] == [("EFGH", 2.3), ("EFGH", 2.2)]
-    assert len(queries.alerts(session, ago(400))) == 3
+def test_a_monitor_whose_clock_is_off_is_judged_by_the_databases(
+    session: ClickHouseManager,
+) -> None:
+    # The monitor's clock is 40 s behind, as it has noticed itself.
+    write_status(session, timestamp=ago(41), state_since=ago(100), clock_difference_s=40.0)
+    status = queries.status(session)
+    assert status is not None
+    age = queries.clock(session) - status.timestamp
+    assert timedelta(0) < age < timedelta(seconds=10)
+    assert status.timestamp - status.state_since > timedelta(seconds=50)
 
 
 # --- Earlier sessions, and CSV ------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from monitoring import emptied
 
 from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, PriceRow
 from dashboard.server import address_of, listen, serving
@@ -22,14 +23,8 @@ def page_settings(server: ClickHouseServer) -> Settings:
 @pytest.fixture
 def session(page_settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
     """An empty database, and the test's own way into it."""
-    server.clear_faults()
-    manager = ClickHouseManager(page_settings)
-    manager.connect()
-    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
-    manager.create_tables()
-    yield manager
-    server.clear_faults()
-    manager.close()
+    with emptied(page_settings, server) as manager:
+        yield manager
 
 
 @asynccontextmanager
