@@ -262,18 +262,18 @@ def test_a_database_that_cannot_be_read_is_told_once_and_is_no_lost_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(notify, "LOST_S", 2.0)
+    monkeypatch.setattr(notify, "LOST_S", 5.0)
     with pushing(settings):
         status(database, "ready")
         time.sleep(1)
         server.fault("error", match="FROM News", code=241, text="Memory limit exceeded")
-        time.sleep(4)
+        time.sleep(7)
         alert(database, "ABCD")
         server.clear_faults()
         # The monitor could not write either, and takes its time.
         until(lambda: receiver.messages, "the alert")
         with reporting(database, "ready"):
-            time.sleep(3)
+            time.sleep(1)
     assert receiver.titles == _first("ABCD")
     lines = [r.getMessage() for r in caplog.records if "ClickHouse" in r.getMessage()]
     assert len(lines) == 2
