@@ -176,7 +176,13 @@ SCHEMA: Final = {
 }
 # The tables that newshead's own batches go into, which need the setting also
 # where an earlier installation created them.
-DEDUPLICATED_TABLES: Final = ("price_tracking", "news_alert", "breaking_news", "price_move")
+DEDUPLICATED_TABLES: Final = (
+    "price_tracking",
+    "news_alert",
+    "breaking_news",
+    "price_move",
+    "monitor_status",
+)
 
 ACTIVE_TICKERS: Final = """
     SELECT ticker
@@ -209,16 +215,18 @@ STANDING: Final = """
 # Texts below that are put together from parts hold constants of this module and
 # names of columns and tables only (S608); values are always bound.
 
-# The alert rule, row by row. _block_number and _part_offset put rows of one
-# second into the order they were inserted in.
-_JUDGED: Final = """
+# The rows the alert rule is about: those of the session's tickers in question.
+SESSION_ROWS: Final = "News.price_tracking WHERE ticker IN {tickers:Array(String)}"
+
+# The alert rule, row by row, over the rows that %(rows)s stands for. _block_number and
+# _part_offset put rows of one second into the order they were inserted in.
+JUDGED: Final = """
     numbered AS (
-        SELECT ticker, timestamp, price, recommendation,
+        SELECT ticker, timestamp, price, volume, recommendation,
             row_number() OVER in_order AS row_number,
             least(nth_value(price, 2) OVER whole, nth_value(price, 3) OVER whole) AS baseline,
             dateDiff('second', first_value(timestamp) OVER whole, timestamp) AS seconds_elapsed
-        FROM News.price_tracking
-        WHERE ticker IN {tickers:Array(String)}
+        FROM %(rows)s
         WINDOW
             in_order AS (PARTITION BY ticker ORDER BY timestamp, _block_number, _part_offset),
             whole AS (
@@ -226,7 +234,7 @@ _JUDGED: Final = """
                 ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
     ),
     judged AS (
-        SELECT ticker, timestamp, price, row_number, seconds_elapsed,
+        SELECT ticker, timestamp, price, volume, baseline, row_number, seconds_elapsed,
             row_number >= 3 AND seconds_elapsed <= {window_s:UInt32} AS counts,
             if(row_number >= 3, (price - baseline) / baseline * 100, 0.0) AS change_pct,
             counts AND change_pct >= {change_pct:Float64} AS rises,
@@ -234,6 +242,12 @@ _JUDGED: Final = """
             recommendation = 'BUY' AS rated_buy
         FROM numbered
     )"""
+_JUDGED: Final = JUDGED % {"rows": SESSION_ROWS}
+
+# What came of the judged rows of a ticker, as in `Outcome` behind its alerts.
+OUTCOME_COLUMNS: Final = """
+        count(), countIf(counts), maxIf(change_pct, counts),
+        countIf(rises), countIf(rises AND in_range)"""
 
 # The tickers that the alert rule can hold for at all: all others are spared its cost,
 # which is three times this one's. It asks for one percent less, lest a rounding decide.
@@ -270,8 +284,7 @@ OUTCOMES: Final = f"""
         WHERE ticker IN {{tickers:Array(String)}}
         GROUP BY ticker
     )
-    SELECT ticker, any(alerts), count(), countIf(counts),
-        maxIf(change_pct, counts), countIf(rises), countIf(rises AND in_range)
+    SELECT ticker, any(alerts), {OUTCOME_COLUMNS}
     FROM judged LEFT JOIN alerts USING ticker
     GROUP BY ticker"""  # noqa: S608
 
@@ -393,7 +406,35 @@ class ListedStock(NamedTuple):
     volume: int
 
 
-Row = PriceRow | AlertRow | PriceMoveRow | NewsRow | ListedStock
+class StatusRow(NamedTuple):
+    """A row of `monitor_status`: how the price monitor fares at `timestamp`.
+
+    `state` is a ConnectionState's value, held since `state_since`; `mode` is
+    PAPER, LIVE or UNKNOWN; `delayed` says that data 15 minutes late is asked
+    for; `account` is masked. `cycles`, `ticks`, `rows` and `reconnects` count
+    from the monitor's start; `kept_rows` wait because ClickHouse fails.
+    `clock_difference_s` is by how much the database's clock is ahead of the
+    monitor's.
+    """
+
+    timestamp: datetime
+    state: str
+    state_since: datetime
+    mode: str
+    delayed: bool
+    account: str
+    active_tickers: int
+    cycles: int
+    ticks: int
+    rows: int
+    last_cycle_ms: float
+    kept_rows: int
+    reconnects: int
+    clock_difference_s: float
+    last_error: str
+
+
+Row = PriceRow | AlertRow | PriceMoveRow | NewsRow | ListedStock | StatusRow
 
 # The types go with every insert: without them clickhouse-connect asks the
 # server for them each time.
@@ -437,6 +478,22 @@ _INSERTS: Final[dict[type, tuple[str, list[str]]]] = {
     ListedStock: (
         FRESH_TICKER_LIST,
         [*["String"] * 5, *["Float64"] * 3, "UInt64"],
+    ),
+    StatusRow: (
+        "monitor_status",
+        [
+            "DateTime64(3)",
+            "String",
+            "DateTime64(3)",
+            "String",
+            "UInt8",
+            "String",
+            *["UInt32", "UInt64", "UInt64", "UInt64"],
+            "Float64",
+            *["UInt32", "UInt32"],
+            "Float64",
+            "String",
+        ],
     ),
 }
 
@@ -681,12 +738,12 @@ class ClickHouseManager:
         for table in DEDUPLICATED_TABLES:
             self.client.command(f"ALTER TABLE News.{table} MODIFY SETTING {_DEDUPLICATION}")
 
-    def warn_of_clock_difference(self) -> None:
-        """Warns when the database's clock and this machine's differ by over 2 s."""
+    def warn_of_clock_difference(self) -> float:
+        """The seconds that the database's clock is ahead of this machine's; warns over 2 s."""
         before = datetime.now(UTC)
         [(there,)] = self._rows("SELECT now64(3)")
         here = before + (datetime.now(UTC) - before) / 2
-        ahead_s = (there - here).total_seconds()
+        ahead_s: float = (there - here).total_seconds()
         # The answer may have been given at any moment between question and arrival.
         if abs(ahead_s) - (here - before).total_seconds() > MAX_CLOCK_DIFFERENCE_S:
             logger.warning(
@@ -695,6 +752,7 @@ class ClickHouseManager:
                 abs(ahead_s),
                 "ahead of" if ahead_s > 0 else "behind",
             )
+        return ahead_s
 
     def create_immediate_trigger(self, ticker: str, timestamp: datetime | None = None) -> Path:
         """Writes a trigger file for `ticker`; see `TriggerFolder.write`."""
@@ -725,12 +783,11 @@ class ClickHouseManager:
         moved = self._rows(MOVED, tickers=list(tickers), change_pct=ALERT_CHANGE_PCT)
         if not moved:
             return []
-        rule = _rule(ticker for (ticker,) in moved)
-        return [Rise(*row) for row in self._rows(RISING, **rule)]
+        return [Rise(*row) for row in self._rows(RISING, **rule(ticker for (ticker,) in moved))]
 
     def outcomes(self, tickers: Collection[str]) -> dict[str, Outcome]:
         """What came of the windows of those of `tickers` that have rows."""
-        rows = self._rows(OUTCOMES, **_rule(tickers))
+        rows = self._rows(OUTCOMES, **rule(tickers))
         return {ticker: Outcome(*outcome) for ticker, *outcome in rows}
 
     def newest_news(self, ticker: str) -> News | None:
@@ -846,7 +903,8 @@ class ClickHouseManager:
         return self.client.query(statement, parameters=parameters, query_tz="UTC").result_rows
 
 
-def _rule(tickers: Iterable[str]) -> dict[str, Any]:
+def rule(tickers: Iterable[str] = ()) -> dict[str, Any]:
+    """The parameters of a query about `JUDGED`."""
     lowest, highest = ALERT_PRICES
     return {
         "tickers": list(tickers),
@@ -855,6 +913,23 @@ def _rule(tickers: Iterable[str]) -> dict[str, Any]:
         "lowest": lowest,
         "highest": highest,
     }
+
+
+def describe(outcome: Outcome | None) -> str:
+    """What came of a window, in a trader's words; None stands for a ticker without rows."""
+    if outcome is None:
+        return "no ticks"
+    best = f"best change {outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
+    if outcome.alerts:
+        return f"{outcome.alerts} alert{'s' if outcome.alerts > 1 else ''}, {best}"
+    if not outcome.judged:
+        return f"no alert, only {outcome.rows} prices"
+    if not outcome.rises:
+        return f"no alert, {best}"
+    if not outcome.rises_in_range:
+        lowest, highest = ALERT_PRICES
+        return f"no alert, price outside {lowest:.2f} to {highest:.0f}, {best}"
+    return f"no alert, not rated BUY, {best}"
 
 
 def one_line(problem: Exception) -> str:

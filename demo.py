@@ -9,6 +9,7 @@ is read.
 import argparse
 import asyncio
 import logging
+import socket
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -16,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from clickhouse_manager import UNRATED, ClickHouseManager, Outcome
+from clickhouse_manager import UNRATED, ClickHouseManager, Outcome, describe
+from dashboard.server import address_of, listen, serving
 from news_monitor import NewsMonitor
-from price_checker import ContinuousPriceMonitor, describe
+from price_checker import ContinuousPriceMonitor
 from runtime import EXIT_FAILED, EXIT_OK, configure_logging, off_loop, until_stopped
 from sentiment import Analyst
-from settings import Settings
+from settings import ConfigurationError, Settings
 from simulator import Gateway, Market, MessagesServer, ScriptedRating, Trade
 from simulator.news import NewsServer, news_message
 
@@ -176,13 +178,15 @@ async def play(folder: Path, duration_s: float) -> bool:
             trigger_folder=folder / "triggers",
             log_folder=folder / "logs",
         )
+        listener = _listen(settings)
+        print(f"Watch it: {address_of(listener)}\n", flush=True)
         configure_logging(settings.log_folder, rotate=True)
         # The other side of what newshead tells itself.
         logging.getLogger("simulator").setLevel(logging.WARNING)
         # Before the market opens: loading the service's library takes over a second.
         analyst = await off_loop(Analyst, settings)
         try:
-            async with Gateway(market(duration_s)) as gateway:
+            async with Gateway(market(duration_s)) as gateway, serving(settings, listener):
                 settings = replace(settings, ibkr_port=gateway.port)
                 return await _watch(settings, analyst, stream, duration_s)
         finally:
@@ -192,6 +196,7 @@ async def play(folder: Path, duration_s: float) -> bool:
 async def _watch(
     settings: Settings, analyst: Analyst, stream: NewsServer, duration_s: float
 ) -> bool:
+    """Breaks the news and watches newshead; returns whether what was expected came about."""
     monitor = ContinuousPriceMonitor(settings)
     news = NewsMonitor(settings, analyst, any_ticker=True)
     manager = ClickHouseManager(settings)
@@ -213,7 +218,7 @@ async def _watch(
         tracked = set(monitor.active_tickers)
         tickers = [actor.ticker for actor in ACTORS]
         outcomes = await off_loop(manager.outcomes, tickers)
-        rated = await off_loop(manager.ratings, tickers)
+        ratings = (await off_loop(manager.standing, tickers)).ratings
     finally:
         at_work.cancel()
         with suppress(asyncio.CancelledError):
@@ -224,11 +229,19 @@ async def _watch(
         ticker: Result(
             outcomes.get(ticker, nothing),
             ticker in tracked,
-            rated.get(ticker, UNRATED).recommendation,
+            ratings.get(ticker, UNRATED).recommendation,
         )
         for ticker in tickers
     }
     return report(results, monitor.stats, duration_s)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """A socket for the page at its usual port, or at a free one where that is taken."""
+    try:
+        return listen(settings)
+    except ConfigurationError:
+        return listen(replace(settings, dashboard_port=0))
 
 
 async def _unless_ended(monitor: asyncio.Task[None], work: Coroutine[Any, Any, object]) -> None:

@@ -136,6 +136,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         client_id: int = 10,
         price_callback: Callable[[str, float, int, datetime], object] | None = None,
         market_data_type: int = LIVE,
+        state_callback: Callable[[], object] | None = None,
     ) -> None:
         """
         Parameters
@@ -149,6 +150,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             and time (aware UTC) of each trade, once. What it raises is logged.
         market_data_type
             1 live; 3 takes trades 15 minutes late where the account has no live data.
+        state_callback
+            Called after each change of `state`, on the thread that made it; must not raise.
         """
         EWrapper.__init__(self)
         EClient.__init__(self, self)
@@ -156,6 +159,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.port = port
         self.client_id = client_id
         self.price_callback = price_callback
+        self.state_callback = state_callback
         self.market_data_type = market_data_type
         # The tick types that are taken for trades, with the source of their rows.
         self._sources = {
@@ -245,6 +249,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def mode(self) -> str:
         """PAPER, LIVE or UNKNOWN; see `paper`."""
         return {True: "PAPER", False: "LIVE", None: "UNKNOWN"}[self.paper]
+
+    @property
+    def masked_account(self) -> str:
+        """The account, all but its last two characters masked; empty as long as none is known."""
+        return _masked(self.accounts[0]) if self.accounts else ""
 
     # --- Connection ---------------------------------------------------------
 
@@ -420,6 +429,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if state is not self.state:
             logger.debug("IBKR connection: %s -> %s", self.state.value, state.value)
             self.state = state
+            if self.state_callback is not None:
+                self.state_callback()
 
     def _take(self, messages: Iterable[bytes]) -> None:
         """Takes the messages of one read; their trades come into the buffer together.
@@ -484,7 +495,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.accounts = [name for name in accountsList.split(",") if name]
         if not self.accounts:
             return
-        logger.info("IBKR account %s: %s trading.", _masked(self.accounts[0]), self.mode)
+        logger.info("IBKR account %s: %s trading.", self.masked_account, self.mode)
         by_port = _paper_by_port(self.port)
         if by_port is not None and by_port is not self.paper:
             logger.warning(

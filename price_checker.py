@@ -14,11 +14,9 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from clickhouse_manager import (
-    ALERT_CHANGE_PCT,
-    ALERT_PRICES,
     DATABASE_ERRORS,
     MISSING_TABLE_CODES,
     UNRATED,
@@ -26,14 +24,21 @@ from clickhouse_manager import (
     AlertRow,
     ClickHouseManager,
     Outbox,
-    Outcome,
     PriceMoveRow,
     PriceRow,
     Rating,
     Rise,
+    describe,
     one_line,
 )
-from ibkr_client import HEARTBEAT_S, NEW_YORK, GatewayError, IBKRClient, in_trading_hours
+from ibkr_client import (
+    HEARTBEAT_S,
+    NEW_YORK,
+    ConnectionState,
+    GatewayError,
+    IBKRClient,
+    in_trading_hours,
+)
 from news_text import parse_time
 from runtime import (
     EXIT_FAILED,
@@ -46,7 +51,11 @@ from runtime import (
     until_stopped,
 )
 from settings import ConfigurationError, Settings
+from status import StatusWriter
 from triggers import TriggerFolder, parse_ticker
+
+if TYPE_CHECKING:
+    from metrics import Metrics
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("price_checker")
@@ -67,6 +76,8 @@ CLOSE_TIMEOUT_S: Final = 1.0
 # Without any data for so long, although tickers are active, the monitor is blind.
 BLIND_S: Final = 15.0
 SIGHT_CHECK_S: Final = 1.0
+# Rows that wait for so long for a cycle's end are no longer on their way.
+KEPT_AFTER_S: Final = 5.0
 # Rows of windows that began longer ago were judged, or are no news to a trader now.
 RESTART_JUDGES_S: Final = 600
 # A roll of the session leaves the news of the last minute where it is.
@@ -116,6 +127,8 @@ class ContinuousPriceMonitor:
             "alerts_triggered": 0,
             "ibkr_ticks_received": 0,
             "ibkr_reconnections": 0,
+            "cycles": 0,
+            "last_cycle_s": 0.0,
             "start_time": time.time(),
         }
 
@@ -144,11 +157,36 @@ class ContinuousPriceMonitor:
         self._awaited_since = math.inf
         self._blind = False
         self._gap_began: datetime | None = None
+        self._status = StatusWriter(self)
+        self._metrics: Metrics | None = None
+        # time.monotonic() of the end of the last cycle.
+        self.last_cycle_at = -math.inf
+
+    # What these tell, any thread may ask.
 
     @property
     def ibkr_connected(self) -> bool:
         """Whether IBKR takes requests now."""
         return self.ibkr_client is not None and self.ibkr_client.connected
+
+    @property
+    def state(self) -> ConnectionState:
+        """How far the connection to IBKR has come."""
+        client = self.ibkr_client
+        return client.state if client is not None else ConnectionState.DISCONNECTED
+
+    @property
+    def kept_rows(self) -> int:
+        """The number of rows that wait because ClickHouse fails or does not answer."""
+        stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
+        return len(self._outbox) if self._database_down or stuck else 0
+
+    @property
+    def tick_age_s(self) -> float | None:
+        """The seconds since the newest data from IBKR; None if there was none."""
+        client = self.ibkr_client
+        newest = max(self._data_at, client.last_data_at if client is not None else -math.inf)
+        return time.monotonic() - newest if newest > -math.inf else None
 
     # --- Life ---------------------------------------------------------------
 
@@ -164,10 +202,13 @@ class ContinuousPriceMonitor:
         """
         tasks: list[asyncio.Task[None]] = []
         try:
+            if self.settings.metrics_port:
+                self._metrics = await off_loop(self._serve_metrics)
             await self.initialize()
             for part in (
                 self._keep_connected(),
                 self._watch_sight(),
+                self._status.run(),
                 self.file_trigger_monitor_async(),
                 self.continuous_polling_loop(),
             ):
@@ -179,6 +220,14 @@ class ContinuousPriceMonitor:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.cleanup()
 
+    def _serve_metrics(self) -> "Metrics":
+        # Its library is for those who ask for it.
+        from metrics import Metrics
+
+        metrics = Metrics(self)
+        metrics.start(self.settings.metrics_port)
+        return metrics
+
     async def initialize(self) -> None:
         """Connects to ClickHouse and, without `wait`, to IBKR; loads the active tickers.
 
@@ -187,7 +236,6 @@ class ContinuousPriceMonitor:
         self._triggers.reject_old()
         patient = self.wait and not self.settings.embedded
         await until_database_works(self.ch_manager.connect, wait=patient)
-        await until_database_works(self.ch_manager.warn_of_clock_difference, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
         for ticker in await self.get_active_tickers_from_breaking_news() - self._ended.keys():
@@ -233,7 +281,10 @@ class ContinuousPriceMonitor:
         if self.ready_event.is_set():
             await self.report_stats()
         with suppress(TimeoutError):
-            await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
+            closing = [off_loop(self.ch_manager.close), self._status.close()]
+            if self._metrics is not None:
+                closing.append(off_loop(self._metrics.close))
+            await asyncio.wait_for(asyncio.gather(*closing), CLOSE_TIMEOUT_S)
 
     async def _store_last_rows(self) -> None:
         if self._slots:
@@ -257,6 +308,7 @@ class ContinuousPriceMonitor:
             self.ibkr_port,
             self.ibkr_client_id,
             market_data_type=self.settings.ibkr_market_data_type,
+            state_callback=self._status.state_changed,
         )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
@@ -387,7 +439,14 @@ class ContinuousPriceMonitor:
     async def _take_files(self) -> None:
         async with aclosing(self._triggers.arrivals()) as tickers:
             async for ticker in tickers:
+                known = ticker in self.active_tickers
                 self._answer_trigger(ticker)
+                if self._metrics is not None and not known and self._is_subscribed(ticker):
+                    latency_s = time.time() - self._triggers.modified_at
+                    self._metrics.trigger_latency_seconds.observe(latency_s)
+
+    def _is_subscribed(self, ticker: str) -> bool:
+        return self.ibkr_client is not None and ticker in self.ibkr_client.active_subscriptions
 
     async def _take_notifications(self) -> None:
         while True:
@@ -463,8 +522,10 @@ class ContinuousPriceMonitor:
         while True:
             await _next_slot()
             cycle += 1
+            started, idle = time.monotonic(), self._idle()
             try:
                 await self._cycle(cycle)
+                self._count_cycle(started, idle=idle)
                 if time.monotonic() >= next_cleanup:
                     next_cleanup = time.monotonic() + CLEANUP_EVERY_S
                     await self.cleanup_old_tickers()
@@ -478,6 +539,13 @@ class ContinuousPriceMonitor:
                 self._database_failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
+
+    def _count_cycle(self, started: float, *, idle: bool) -> None:
+        self.last_cycle_at = time.monotonic()
+        self.stats["cycles"] += 1
+        self.stats["last_cycle_s"] = self.last_cycle_at - started
+        if self._metrics is not None and not idle:
+            self._metrics.cycle_seconds.observe(self.stats["last_cycle_s"])
 
     async def _cycle(self, number: int) -> None:
         await self.update_ibkr_subscriptions()
@@ -782,23 +850,6 @@ def next_roll_after(now: datetime, roll: time_of_day | None) -> datetime | None:
 
 def _retry_pause_s(failures: int) -> float:
     return retry_pause_s(failures, random.random(), first_s=RETRY_S, max_s=MAX_RETRY_S)
-
-
-def describe(outcome: Outcome | None) -> str:
-    """What came of a window, in a trader's words; None stands for a ticker without rows."""
-    if outcome is None:
-        return "no ticks"
-    best = f"best change {outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
-    if outcome.alerts:
-        return f"{outcome.alerts} alerts, {best}"
-    if not outcome.judged:
-        return f"no alert, only {outcome.rows} prices"
-    if not outcome.rises:
-        return f"no alert, {best}"
-    if not outcome.rises_in_range:
-        lowest, highest = ALERT_PRICES
-        return f"no alert, price outside {lowest:.2f} to {highest:.0f}, {best}"
-    return f"no alert, not rated BUY, {best}"
 
 
 def _milliseconds(begin: datetime, end: datetime) -> int:

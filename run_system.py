@@ -20,6 +20,7 @@ import demo
 import ticker_list
 from benzinga import StreamRefusedError
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
+from dashboard.server import listen, serving
 from ibkr_client import GatewayError
 from news_monitor import NewsMonitor
 from price_checker import ContinuousPriceMonitor, until_database_works
@@ -41,6 +42,7 @@ from settings import ConfigurationError, Settings
 logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
+CODE: Final = Path(__file__).parent.resolve()
 # A monitor that lived less long than this is started again after a pause.
 SHORT_LIFE_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.5
@@ -84,22 +86,31 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
             "that other programs write."
         )
-    run_monitor = functools.partial(
-        monitor_here if settings.embedded else monitor_process, settings
+    monitor, page, push = (
+        (monitor_here, page_here, push_here)
+        if settings.embedded
+        else (monitor_process, page_process, push_process)
     )
+    # Unlike gather, it lets each part come to its own end before this one ends.
     async with asyncio.TaskGroup() as parts:
-        parts.create_task(supervise("The price monitor", run_monitor))
+        parts.create_task(supervise("The price monitor", functools.partial(monitor, settings)))
+        if options.dashboard:
+            parts.create_task(supervise("The page", functools.partial(page, settings)))
+        if settings.alert_urls:
+            parts.create_task(supervise("The push", functools.partial(push, settings)))
         if analyst is not None:
             parts.create_task(run_news(options, settings, analyst))
 
 
-async def supervise(name: str, run_part: Callable[[], Awaitable[str]]) -> None:
+async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
     """Runs a part of newshead, again and again: at once, but after a growing pause where it
-    died within 60 s of its start."""
+    died within 60 s of its start; not where it gives None, for no use."""
     pause = 0.0
     while True:
         started = time.monotonic()
         end = await run_part()
+        if end is None:
+            return
         lived = time.monotonic() - started
         pause = 0.0 if lived >= SHORT_LIFE_S else min(MAX_PAUSE_S, max(FIRST_PAUSE_S, pause * 2))
         logger.error("%s %s after %.0f s; it is started again in %.1f s.", name, end, lived, pause)
@@ -110,27 +121,22 @@ async def run_news(options: argparse.Namespace, settings: Settings, analyst: Ana
     """Runs the news side until it is cancelled, or the stream refuses the key."""
     try:
         await supervise("The news side", functools.partial(news_here, options, settings, analyst))
-    except StreamRefusedError as problem:
-        logger.error("%s The price monitor goes on.", problem)
     finally:
         await analyst.close()
 
 
-async def news_here(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> str:
-    """Runs the news side on this loop.
-
-    Raises
-    ------
-    StreamRefusedError
-        Starting it again is no use until the user has acted.
-    """
+async def news_here(
+    options: argparse.Namespace, settings: Settings, analyst: Analyst
+) -> str | None:
+    """Runs the news side on this loop."""
     monitor = NewsMonitor(settings, analyst, any_ticker=options.any, take_old=options.enable_old)
     try:
         await monitor.start()
     except DATABASE_ERRORS as problem:
         return f"stopped ({one_line(problem)})"
-    except StreamRefusedError:
-        raise
+    except StreamRefusedError as problem:
+        logger.error("%s The price monitor goes on.", problem)
+        return None
     except Exception:
         logger.exception("The news side failed.")
     return "failed"
@@ -149,32 +155,84 @@ async def monitor_here(settings: Settings) -> str:
     return "failed"
 
 
+async def page_here(settings: Settings) -> str | None:
+    """Runs the page in a thread of this process, for the same reason."""
+    try:
+        async with serving(settings, listen(settings)) as ended:
+            await ended
+    except ConfigurationError as problem:
+        logger.error("%s", problem)
+        return None
+    except Exception:
+        logger.exception("The page failed.")
+    return "failed"
+
+
+async def push_here(settings: Settings) -> str | None:
+    """Runs the push in a thread of this process, for the same reason."""
+
+    def load() -> Callable[[Settings], Awaitable[None]]:
+        # Its library is for those who ask for it.
+        from dashboard.notify import watch
+
+        return watch
+
+    try:
+        await (await off_loop(load))(settings)
+    except ConfigurationError as problem:
+        logger.error("%s", problem)
+        return None
+    except Exception:
+        logger.exception("The push failed.")
+    return "failed"
+
+
 async def monitor_process(_settings: Settings) -> str:
-    """Runs the monitor as a process of its own, which news handling cannot slow.
+    """Runs the monitor as a process of its own, which news handling cannot slow."""
+    code = await run_child("Price monitor", str(CODE / "price_checker.py"), "--wait")
+    return f"ended with code {code}"
+
+
+async def page_process(_settings: Settings) -> str | None:
+    """Runs the page as a process of its own, which takes nothing from the others."""
+    code = await run_child("Page", "-m", "dashboard")
+    # The page has said why.
+    return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
+
+
+async def push_process(_settings: Settings) -> str | None:
+    """Runs the push as a process of its own: a slow service costs the others nothing."""
+    code = await run_child("Push", "-m", "dashboard.notify")
+    return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
+
+
+async def run_child(name: str, *arguments: str) -> int:
+    """Runs a part of newshead as a process until it ends; gives its exit code.
 
     Its standard input is a pipe from here, so that it ends with this process
     however that ends.
     """
-    monitor = await asyncio.create_subprocess_exec(
+    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    child = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("price_checker.py")),
-        "--wait",
+        *arguments,
         "--supervised",
         stdin=asyncio.subprocess.PIPE,
-        # Ctrl-C reaches this process alone, which then ends the monitor in order.
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        # Ctrl-C reaches this process alone, which then ends its children in order.
         start_new_session=True,
     )
-    logger.info("Price monitor started, pid=%d", monitor.pid)
+    logger.info("%s started, pid=%d", name, child.pid)
     try:
-        return f"ended with code {await monitor.wait()}"
+        return await child.wait()
     finally:
-        if monitor.returncode is None:
-            monitor.terminate()
+        if child.returncode is None:
+            child.terminate()
             with suppress(TimeoutError):
-                await asyncio.wait_for(monitor.wait(), STOP_TIMEOUT_S)
-        if monitor.returncode is None:
-            monitor.kill()
-            await monitor.wait()
+                await asyncio.wait_for(child.wait(), STOP_TIMEOUT_S)
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
 
 
 def command_line() -> CommandLine:
@@ -198,6 +256,11 @@ def command_line() -> CommandLine:
         "--keep-session",
         action="store_true",
         help="go on with the session in the database instead of moving it to the history",
+    )
+    flag(
+        "--dashboard",
+        action="store_true",
+        help="serve the page with charts too (DASHBOARD_HOST, _PORT, _PASSWORD)",
     )
     flag("--demo", action="store_true", help="show everything with a simulated gateway, then end")
     flag(

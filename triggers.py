@@ -68,6 +68,8 @@ class TriggerFolder:
         # name → (the state it was seen in, time.monotonic() when that was first seen)
         self._unreadable: dict[str, tuple[tuple[int, int], float]] = {}
         self._stuck: set[str] = set()
+        # When the trigger that was given last was written, in Unix time.
+        self.modified_at = 0.0
         self._problem = ""
 
     def write(self, ticker: str, timestamp: datetime | None = None) -> Path:
@@ -113,7 +115,7 @@ class TriggerFolder:
         """
         for path in self._files():
             try:
-                ticker = _read(path)
+                ticker, self.modified_at = _read(path)
             except UnreadableError as problem:
                 if self._settled(path):
                     self._reject(path, str(problem))
@@ -323,7 +325,7 @@ def _modified(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> tuple[str, float]:
     state = path.lstat()
     if not stat.S_ISREG(state.st_mode):
         raise RefusedError("it is no regular file")
@@ -340,4 +342,4 @@ def _read(path: Path) -> str:
     ticker = parse_ticker(content.get("ticker") if isinstance(content, dict) else None)
     if ticker is None:
         raise RefusedError("it names no ticker")
-    return ticker
+    return ticker, state.st_mtime

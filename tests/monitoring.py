@@ -55,6 +55,13 @@ def settings(tmp_path: Path, server: ClickHouseServer, gateway: Gateway) -> Sett
 @pytest.fixture
 def database(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
     """An empty database, and the test's own way into it."""
+    with emptied(settings, server) as manager:
+        yield manager
+
+
+@contextlib.contextmanager
+def emptied(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
+    """An empty database on a server without faults, before and after."""
     server.clear_faults()
     manager = ClickHouseManager(settings)
     manager.connect()

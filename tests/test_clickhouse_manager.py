@@ -36,6 +36,7 @@ from clickhouse_manager import (
     PriceRow,
     Rating,
     Standing,
+    StatusRow,
 )
 from settings import ConfigurationError, Settings
 
@@ -299,6 +300,23 @@ COLUMNS = {
         ("price_check_latency_ms", "UInt32", ""),
         ("news_to_price_check_delay_ms", "UInt32", ""),
     ],
+    "monitor_status": [
+        ("timestamp", *MOMENT),
+        ("state", *TEXT),
+        ("state_since", *MOMENT),
+        ("mode", *TEXT),
+        ("delayed", "UInt8", ""),
+        ("account", *TEXT),
+        ("active_tickers", "UInt32", ""),
+        ("cycles", "UInt64", ""),
+        ("ticks", "UInt64", ""),
+        ("rows", "UInt64", ""),
+        ("last_cycle_ms", *NUMBER),
+        ("kept_rows", "UInt32", ""),
+        ("reconnects", "UInt32", ""),
+        ("clock_difference_s", *NUMBER),
+        ("last_error", *TEXT),
+    ],
     "float_list": [
         ("ticker", *TEXT),
         ("company_name", *TEXT),
@@ -329,6 +347,7 @@ ENGINES = {
         None,
     ),
     "price_move": ("MergeTree", BY_MONTH, "timestamp, ticker", None),
+    "monitor_status": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
     "float_list_detailed_dedup": ("MergeTree", "", "ticker", None),
 }
@@ -410,6 +429,12 @@ def price_move_row(number: int) -> PriceMoveRow:
     return PriceMoveRow("AAPL", "it's ☃", at, "https://x/?a=1", 2.5, at, 5.25, 17, 18)
 
 
+STATUS_ROW = StatusRow(
+    NOON + timedelta(milliseconds=1),
+    *("ready", NOON, "PAPER", True, "*****67", 3, 4, 2**40, 2**41, 12.5, 6, 7, -0.125, "it's ☃"),
+)
+
+
 def test_older_tables_stay_as_they_are_and_take_each_batch_once(
     manager: ClickHouseManager,
 ) -> None:
@@ -425,11 +450,13 @@ def test_older_tables_stay_as_they_are_and_take_each_batch_once(
         "price_tracking": Batch([price_row(1, "NEW")], "one token"),
         "news_alert": Batch([AlertRow("NEW", NOON, 2, 3.5)], "one token"),
         "price_move": Batch([price_move_row(0)._replace(ticker="NEW")], "one token"),
+        "monitor_status": Batch([STATUS_ROW], "one token"),
     }
     for table, batch in batches.items():
         clickhouse_manager.insert(manager.client, batch)
         clickhouse_manager.insert(manager.client, batch)
-        [(count,)] = rows_of(manager, f"{table} WHERE ticker = 'NEW'", "count()")
+        new = "ticker = 'NEW'" if table != "monitor_status" else "true"
+        [(count,)] = rows_of(manager, f"{table} WHERE {new}", "count()")
         assert count == 1, f"{table} stored a batch that was sent again once more"
 
 
@@ -837,7 +864,8 @@ def test_a_clock_that_is_off_by_over_two_seconds_is_warned_about(
     # This machine's clock alone is moved; the engine reads the real one.
     moved = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(seconds=ahead_s))
     monkeypatch.setattr(clickhouse_manager, "datetime", moved)
-    manager.warn_of_clock_difference()
+    difference_s = manager.warn_of_clock_difference()
+    assert difference_s == pytest.approx(-ahead_s, abs=1.0)
     if words is None:
         assert warnings(caplog) == []
     else:

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
 
@@ -27,6 +28,8 @@ from triggers import TriggerFolder
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 30.0
+# What `python -m dashboard` runs.
+PAGE = "dashboard/__main__.py"
 
 
 @pytest.fixture
@@ -52,7 +55,8 @@ class Command:
 
     def __init__(self, folder: Path, script: str, *arguments: str, **variables: object) -> None:
         self.output = folder / f"{Path(script).stem}.output"
-        environment = dict(os.environ) | {name: str(value) for name, value in variables.items()}
+        environment = dict(os.environ) | {"PYTHONPATH": str(PROJECT)}
+        environment |= {name: str(value) for name, value in variables.items()}
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(PROJECT / script), *arguments],
@@ -138,6 +142,24 @@ Start = Callable[..., Command]
         ("run_system.py", [], {"CLICKHOUSE_PATH": "/dev/null/x"}, "CLICKHOUSE_PATH"),
         ("price_checker.py", ["--bogus"], {}, "--bogus"),
         ("price_checker.py", [], {"IBKR_CLIENT_ID": "-1"}, "IBKR_CLIENT_ID"),
+        (PAGE, ["--bogus"], {}, "--bogus"),
+        (PAGE, [], {}, "--dashboard"),
+        (
+            PAGE,
+            [],
+            {"CLICKHOUSE_HOST": "127.0.0.1", "DASHBOARD_HOST": "0.0.0.0"},
+            "DASHBOARD_PASSWORD",
+        ),
+        (
+            PAGE,
+            [],
+            {
+                "CLICKHOUSE_HOST": "127.0.0.1",
+                "DASHBOARD_HOST": "192.0.2.1",
+                "DASHBOARD_PASSWORD": "x",
+            },
+            "192.0.2.1:8180",
+        ),
     ],
 )
 def test_wrong_configuration_is_one_sentence_and_exit_code_2(
@@ -145,7 +167,8 @@ def test_wrong_configuration_is_one_sentence_and_exit_code_2(
 ) -> None:
     command = start(script, *arguments, **variables)
     assert command.ends() == EXIT_MISCONFIGURED
-    told_lines = [line for line in command.text().splitlines() if line.startswith(script)]
+    name = "python -m dashboard" if script == PAGE else script
+    told_lines = [line for line in command.text().splitlines() if line.startswith(name)]
     assert len(told_lines) == 1
     assert told in told_lines[0]
     assert "Traceback" not in command.text()
@@ -298,6 +321,81 @@ def test_a_stop_in_the_middle_of_a_hung_insert_and_a_reconnect_takes_its_time_an
     assert database.windows().keys() == {"ABCD"}
 
 
+def serves(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return "<title>newshead</title>" in httpx.get(url).text
+    return False
+
+
+@pytest.mark.usefixtures("database")
+def test_the_page_is_a_process_that_is_started_again_and_ends_with_newshead(
+    start: Start, server: ClickHouseServer, gateway: Gateway
+) -> None:
+    port = free_port()
+    command = start(
+        "run_system.py",
+        *("--skip-list", "--dashboard"),
+        DASHBOARD_PORT=port,
+        **on_server(server, gateway),
+    )
+    first_pid = int(command.shows(r"Page started, pid=(\d+)")[1])
+    url = command.shows(r"The page is at (http://127.0.0.1:\d+/)")[1]
+    assert serves(url)
+    os.kill(first_pid, signal.SIGKILL)
+    command.shows("The page ended with code -9 .* is started again")
+    second_pid = int(command.shows(rf"Page started, pid=(?!{first_pid}\b)(\d+)")[1])
+    until(lambda: serves(url), lambda: "the page")
+    assert command.stop() == EXIT_OK
+    assert not alive(second_pid)
+    assert "The price monitor ended" not in command.text()
+    assert "Traceback" not in command.text()
+
+
+def test_with_the_embedded_engine_the_page_is_served_by_newshead_itself(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    command = start(
+        "run_system.py",
+        *("--skip-list", "--dashboard"),
+        DASHBOARD_PORT=free_port(),
+        IBKR_PORT=gateway.port,
+    )
+    url = command.shows(r"The page is at (\S+)")[1]
+    command.shows("Connected to IBKR")
+    TriggerFolder(tmp_path / "triggers").write("ABCD")
+    command.shows(": 1 rows, 1 active tickers")
+    assert serves(url)
+    with httpx.stream("GET", f"{url}feed", timeout=DEADLINE_S) as answer:
+        told = answer.iter_text()
+        until(lambda: "ABCD" in next(told), lambda: "ABCD on the page")
+        # A viewer keeps nothing from ending.
+        assert command.stop() == EXIT_OK
+    assert not serves(url)
+    assert "Traceback" not in command.text()
+    assert "ERROR" not in command.text()
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+@pytest.mark.usefixtures("database")
+def test_a_page_that_cannot_be_served_is_told_once_and_the_monitor_goes_on(
+    start: Start, server: ClickHouseServer, gateway: Gateway, embedded: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = start(
+            "run_system.py",
+            *("--skip-list", "--dashboard"),
+            DASHBOARD_PORT=port,
+            **({"IBKR_PORT": gateway.port} if embedded else on_server(server, gateway)),
+        )
+        command.shows(rf"The page cannot be served at 127.0.0.1:{port} \(Address already in use\)")
+        command.shows("Connected to IBKR")
+        time.sleep(2)
+        assert command.stop() == EXIT_OK
+    assert command.text().count("ERROR") == 1
+    assert "Traceback" not in command.text()
+
+
 def test_run_system_waits_for_a_server_that_is_not_there(
     start: Start, server: ClickHouseServer, database: ClickHouseManager, gateway: Gateway
 ) -> None:
@@ -443,7 +541,11 @@ def test_a_headline_goes_from_the_stream_to_price_rows(
 
 def test_a_short_demo_reads_no_settings_of_the_user(start: Start, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("IBKR_HOST=192.0.2.1\nCLICKHOUSE_HOST=192.0.2.1\n")
-    command = start("run_system.py", "--demo", "--demo-seconds", "3", IBKR_PORT="abc")
+    command = start(
+        "run_system.py", "--demo", "--demo-seconds", "3", IBKR_PORT="abc", DASHBOARD_PASSWORD="x"
+    )
+    url = command.shows("^Watch it: (http://127.0.0.1:[0-9]+/)")[1]
+    until(lambda: serves(url), lambda: "the page")
     assert command.ends() == EXIT_OK
     assert command.text().count("not tested") == len(demo.ACTORS)
     assert "Traceback" not in command.text()

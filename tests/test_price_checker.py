@@ -23,7 +23,7 @@ from monitoring import (
 
 import clickhouse_manager
 import price_checker
-from clickhouse_manager import ClickHouseManager, Outcome
+from clickhouse_manager import ClickHouseManager, Outcome, describe
 from ibkr_client import GatewayError
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
 from runtime import retry_pause_s
@@ -445,4 +445,4 @@ def test_pauses_between_attempts_double_up_to_a_minute(
     ],
 )
 def test_the_outcome_of_a_window_says_why(outcome: Outcome | None, text: str) -> None:
-    assert price_checker.describe(outcome) == text
+    assert describe(outcome) == text

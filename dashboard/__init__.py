@@ -1,0 +1,1 @@
+"""What a person sees of newshead: the page, read from ClickHouse and nothing else."""

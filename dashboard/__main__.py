@@ -1,0 +1,53 @@
+"""The page of newshead: a browser sees the session, its charts and its alerts.
+
+It reads a ClickHouse server (CLICKHOUSE_HOST). With the embedded engine only
+newshead itself can serve it: run_system.py --dashboard.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from dashboard.server import listen, serve
+from runtime import EXIT_MISCONFIGURED, EXIT_OK, CommandLine, configure_logging, until_stopped
+from settings import ConfigurationError, Settings
+
+# Not __name__, which is __main__ here.
+logger = logging.getLogger("dashboard")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves the page until it is told to stop; returns the exit code."""
+    command = CommandLine(
+        prog="python -m dashboard",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--supervised", action="store_true", help="set by run_system.py: end with it"
+    )
+    options = command.parse_args(arguments)
+    try:
+        settings = Settings.from_environment()
+        # newshead owns the file, where it runs in the same folder.
+        configure_logging(settings.log_folder, rotate=False)
+        if settings.embedded:
+            raise ConfigurationError(
+                "The embedded database can be read by newshead alone: start the page with "
+                "run_system.py --dashboard, or set CLICKHOUSE_HOST."
+            )
+        listener = listen(settings)
+    except ConfigurationError as problem:
+        if options.supervised:
+            logger.error("%s", problem)
+        else:
+            print(f"{command.prog}: {problem}", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    asyncio.run(until_stopped(serve(settings, listener), with_parent=options.supervised))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

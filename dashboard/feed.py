@@ -1,0 +1,210 @@
+"""One reading of the database a second for all who watch, and to each what is new for them."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, one_line
+from dashboard import queries
+from dashboard.queries import Card
+from dashboard.wire import RULE, card_json, compact, status_json
+from runtime import off_loop
+from settings import ConfigurationError, Settings
+
+logger = logging.getLogger(__name__)
+
+READ_EVERY_S: Final = 1.0
+# A reading that takes longer is told to the page while it goes on.
+ANSWER_S: Final = 3.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Reader:
+    """A connection to ClickHouse for readers that take turns; opened when it is first needed.
+
+    Methods block; any thread.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._manager = ClickHouseManager(settings)
+        self._turn = threading.Lock()
+        self._connected = False
+
+    def read(
+        self,
+        query: Callable[Concatenate[ClickHouseManager, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """What `query` gives.
+
+        Raises
+        ------
+        ClickHouseError, DatabaseError, ConfigurationError
+            The database cannot be read.
+        """
+        with self._turn:
+            if not self._connected:
+                self._manager.connect()
+                self._connected = True
+            return query(self._manager, *args, **kwargs)
+
+    def close(self) -> None:
+        """Closes the connection once the present reader is done."""
+        with self._turn:
+            self._connected = False
+            self._manager.close()
+
+
+class Round(NamedTuple):
+    """One reading: the database's clock, the status, a mark per ticker, the cards that changed."""
+
+    now: datetime
+    status: StatusRow | None
+    marks: dict[str, tuple[Any, ...]]
+    cards: list[Card]
+
+
+def read_round(manager: ClickHouseManager, known: Mapping[str, tuple[Any, ...]]) -> Round:
+    """Reads what changed since the marks were `known`. Blocks."""
+    now = queries.clock(manager)
+    marks = queries.marks(manager)
+    changed = [ticker for ticker, mark in marks.items() if known.get(ticker) != mark]
+    return Round(now, queries.status(manager), marks, queries.cards(manager, changed))
+
+
+class _Shown(NamedTuple):
+    """A card as the page has it, since which version of the whole."""
+
+    card: Card
+    reason: str
+    version: int
+    json: str
+
+
+class Feed:
+    """What the page shows, read once a second while anyone watches.
+
+    Each change has a version, and each viewer is told what is newer than the
+    last version they were told. So a viewer who is slow gets fewer and fuller
+    updates and costs no memory. All methods run on one event loop.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._viewers = 0
+        self._polling: asyncio.Task[None] | None = None
+        self._updated = asyncio.Event()
+        self._closed = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._version = 0
+        self._now = datetime.now(UTC)
+        self._problem = ""
+        self._status: StatusRow | None = None
+        self._marks: dict[str, tuple[Any, ...]] = {}
+        self._shown: dict[str, _Shown] = {}
+        self._gone: dict[str, int] = {}
+
+    async def follow(self) -> AsyncGenerator[str]:
+        """A viewer's updates, in JSON: at first all there is, then what changed, one a second.
+
+        `cards` are those that are new or changed, `gone` the tickers that are
+        no longer shown; `full` says that nothing told before holds.
+        """
+        self._viewers += 1
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll())
+        told = 0
+        try:
+            if not self._version:
+                await self._updated.wait()
+            while not self._closed:
+                update = self._update(told)
+                told = self._version
+                yield update
+                await self._updated.wait()
+        finally:
+            self._viewers -= 1
+            if not self._viewers and self._polling is not None:
+                self._polling.cancel()
+                self._polling = None
+                self._forget()
+
+    def close(self) -> None:
+        """Ends all viewers' updates."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._updated.set()
+        self._updated = asyncio.Event()
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self._read()
+            self._wake()
+            await asyncio.sleep(max(0.0, began + READ_EVERY_S - loop.time()))
+
+    async def _read(self) -> None:
+        reading = asyncio.create_task(off_loop(self._reader.read, read_round, dict(self._marks)))
+        try:
+            # A database that stands still is to be told, not waited for.
+            while not (await asyncio.wait({reading}, timeout=ANSWER_S))[0]:
+                self._fail("ClickHouse does not answer.")
+                self._wake()
+            self._take(reading.result())
+        except (*DATABASE_ERRORS, ConfigurationError) as problem:
+            self._fail(one_line(problem))
+        except Exception:
+            logger.exception("The page's reading failed.")
+            self._fail("An error that should not be; see the log.")
+        finally:
+            reading.cancel()
+
+    def _fail(self, problem: str) -> None:
+        if problem != self._problem:
+            logger.error("The page cannot read the database: %s", problem)
+        self._problem = problem
+        self._version += 1
+
+    def _take(self, read: Round) -> None:
+        self._version += 1
+        if self._problem:
+            logger.info("The page reads the database again.")
+        self._problem = ""
+        self._now, self._status, self._marks = read.now, read.status, read.marks
+        for ticker in self._shown.keys() - read.marks.keys():
+            del self._shown[ticker]
+            self._gone[ticker] = self._version
+        current = {ticker: shown.card for ticker, shown in self._shown.items()}
+        current.update((card.ticker, card) for card in read.cards)
+        for ticker, card in current.items():
+            # It may change with nothing but the time.
+            reason = card.reason(read.now)
+            shown = self._shown.get(ticker)
+            if shown is None or shown.card is not card or shown.reason != reason:
+                text = compact(card_json(card, reason))
+                self._shown[ticker] = _Shown(card, reason, self._version, text)
+                self._gone.pop(ticker, None)
+
+    def _update(self, told: int) -> str:
+        head = {
+            "now": self._now.timestamp(),
+            "problem": self._problem,
+            "status": status_json(self._status),
+            "full": told == 0,
+            "gone": [ticker for ticker, version in self._gone.items() if version > told > 0],
+            **({"rule": RULE} if told == 0 else {}),
+        }
+        cards = ",".join(shown.json for shown in self._shown.values() if shown.version > told)
+        # The cards are JSON already, written once for all viewers.
+        return f'{compact(head)[:-1]},"cards":[{cards}]}}'

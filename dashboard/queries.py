@@ -1,0 +1,428 @@
+"""What a person wants to see, asked of ClickHouse: the monitor's state, and a card per ticker.
+
+Everything here blocks and belongs off the event loop. Every query is bounded in
+rows and time, runs on one thread of the database, and writes nothing. Times are
+aware UTC.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from clickhouse_manager import (
+    ALERT_CHANGE_PCT,
+    ALERT_PRICES,
+    JUDGED,
+    MISSING_TABLE_CODES,
+    OUTCOME_COLUMNS,
+    SESSION_ROWS,
+    UNRATED,
+    WINDOW_S,
+    ClickHouseManager,
+    Outcome,
+    Rating,
+    StatusRow,
+    describe,
+    rule,
+)
+
+# No more than so many are read: the newest.
+MAX_TICKERS: Final = 1000
+MAX_ALERTS: Final = 5000
+MAX_NEWS: Final = 5000
+MAX_POINTS: Final = 600
+MAX_DAYS: Final = 400
+MAX_HEADLINE: Final = 500
+# How far back a ticker's earlier windows are looked for.
+MAX_HISTORY: Final = timedelta(days=400)
+
+# The page never takes the database from the monitor.
+READ_SETTINGS: Final = {"max_threads": 1, "max_execution_time": 10}
+NEW_YORK: Final = ZoneInfo("America/New_York")
+
+# Texts below that are put together from parts hold constants and names of tables only
+# (S608); values are always bound.
+
+CLOCK: Final = "SELECT now64(3)"
+
+STATUS: Final = f"""
+    SELECT {", ".join(StatusRow._fields)}
+    FROM News.monitor_status
+    WHERE timestamp > now() - INTERVAL 7 DAY
+    ORDER BY timestamp DESC
+    LIMIT 1"""  # noqa: S608
+
+# Per ticker of the session, newest first, figures that change when its card does.
+MARKS: Final = """
+    SELECT ticker, sum(rows), sum(alerts), sum(news), max(rated) FROM (
+        SELECT ticker, count() AS rows, 0 AS alerts, 0 AS news,
+            toDateTime64(0, 3) AS rated, toDateTime64(max(timestamp), 3) AS at
+        FROM News.price_tracking GROUP BY ticker
+        UNION ALL
+        SELECT ticker, 0, count(), 0, toDateTime64(0, 3), toDateTime64(max(timestamp), 3)
+        FROM News.news_alert GROUP BY ticker
+        UNION ALL
+        SELECT ticker, 0, 0, count(), max(analyzed_at), max(detected_at)
+        FROM News.breaking_news WHERE ticker != '' GROUP BY ticker
+    )
+    GROUP BY ticker
+    HAVING sum(rows) + sum(news) > 0
+    ORDER BY max(at) DESC
+    LIMIT {limit:UInt32}"""
+
+
+def _windows(rows: str) -> str:
+    return f"""
+    WITH {JUDGED % {"rows": rows}}
+    SELECT ticker, min(timestamp) AS opened, max(timestamp), any(baseline),
+        countIf(rises AND in_range AND rated_buy), {OUTCOME_COLUMNS},
+        arraySort(groupArray({{points:UInt32}})((
+            row_number, toUnixTimestamp(timestamp), price, volume, change_pct, seconds_elapsed)))
+    FROM judged
+    GROUP BY ticker
+    ORDER BY opened DESC
+    LIMIT {{limit:UInt32}}"""  # noqa: S608
+
+
+WINDOWS: Final = _windows(SESSION_ROWS)
+
+# A ticker may have had a window in each of several sessions, even of one day. Rows of one
+# session lie within a window's length; a longer pause parts two. The rule is then applied
+# to each by itself, under the name (ticker, first row).
+EARLIER_WINDOWS: Final = _windows("""(
+        SELECT (name, max(begins) OVER in_time) AS ticker, timestamp, price, volume,
+            recommendation, _block_number, _part_offset
+        FROM (
+            SELECT ticker AS name, timestamp, price, volume, recommendation,
+                _block_number, _part_offset,
+                if(dateDiff('second', lagInFrame(timestamp) OVER (
+                        PARTITION BY ticker ORDER BY timestamp
+                        ROWS BETWEEN 1 PRECEDING AND CURRENT ROW), timestamp)
+                    > {window_s:UInt32}, timestamp, toDateTime(0)) AS begins
+            FROM News.price_tracking_history
+            WHERE timestamp >= {since:DateTime} AND timestamp < {until:DateTime}
+                AND ({ticker:String} = '' OR ticker = {ticker:String})
+        )
+        WINDOW in_time AS (PARTITION BY name ORDER BY timestamp)
+    )""")
+
+_ALERT_COLUMNS: Final = "SELECT ticker, timestamp, alert, price FROM News."
+_SESSION: Final = "WHERE ticker IN {tickers:Array(String)}"
+_EARLIER: Final = """
+    WHERE timestamp >= {since:DateTime} AND timestamp < {until:DateTime}
+        AND ({ticker:String} = '' OR ticker = {ticker:String})"""
+_NEWEST_ALERTS: Final = "ORDER BY timestamp DESC LIMIT {limit:UInt32}"
+ALERTS: Final = f"{_ALERT_COLUMNS}news_alert {_SESSION} {_NEWEST_ALERTS}"
+EARLIER_ALERTS: Final = f"{_ALERT_COLUMNS}news_alert_history {_EARLIER} {_NEWEST_ALERTS}"
+
+NEWS: Final = f"""
+    SELECT ticker,
+        argMax((detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url,
+            published_utc), detected_at),
+        argMaxIf((sentiment, recommendation, confidence), analyzed_at,
+            sentiment != '' AND recommendation != '')
+    FROM News.breaking_news
+    WHERE ticker IN {{tickers:Array(String)}}
+    GROUP BY ticker"""  # noqa: S608
+
+EARLIER_NEWS: Final = f"""
+    SELECT ticker, (detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url,
+            published_utc), (sentiment, recommendation, confidence)
+    FROM News.breaking_news_history
+    WHERE detected_at >= {{since:DateTime}} - INTERVAL 1 HOUR AND detected_at < {{until:DateTime}}
+        AND ticker != '' AND ({{ticker:String}} = '' OR ticker = {{ticker:String}})
+    ORDER BY detected_at DESC
+    LIMIT {{limit:UInt32}}"""  # noqa: S608
+
+FIRST_ALERTS: Final = """
+    SELECT ticker, min(timestamp), argMin(alert, timestamp), argMin(price, timestamp),
+        dateDiff('second', min(timestamp), now())
+    FROM News.news_alert
+    WHERE timestamp >= now() - INTERVAL 1 DAY
+    GROUP BY ticker
+    ORDER BY min(timestamp) DESC
+    LIMIT {limit:UInt32}"""
+
+DAYS: Final = """
+    SELECT toDate(timestamp, 'America/New_York') AS day, uniqExactIf(ticker, priced),
+        countIf(NOT priced)
+    FROM (
+        SELECT timestamp, ticker, 1 AS priced FROM News.price_tracking_history
+        UNION ALL
+        SELECT timestamp, ticker, 0 FROM News.news_alert_history
+    )
+    GROUP BY day
+    ORDER BY day DESC
+    LIMIT {limit:UInt32}"""
+
+
+class Point(NamedTuple):
+    """A stored price: Unix time, USD, shares, change from the baseline in percent, and seconds
+    since the ticker's first row. The first two have no change: 0."""
+
+    time: int
+    price: float
+    volume: int
+    change_pct: float
+    seconds: int
+
+
+class Alert(NamedTuple):
+    """A row of `news_alert`, with its row's change and seconds: None where that row is gone."""
+
+    ticker: str
+    timestamp: datetime
+    priority: int
+    price: float
+    change_pct: float | None
+    seconds: int | None
+
+
+class FirstAlert(NamedTuple):
+    """A ticker's first alert of the session, and how many seconds ago by the database's clock."""
+
+    ticker: str
+    timestamp: datetime
+    priority: int
+    price: float
+    age_s: int
+
+
+class Card(NamedTuple):
+    """All that is known of a ticker in one session.
+
+    `news_at` is when its newest news was detected, `opened` and `last_row` are the times of its
+    first and newest row; each is None where there is none. `baseline` in USD is 0 before the
+    third price. `due` counts the rows that meet the whole alert rule.
+    """
+
+    ticker: str
+    news_at: datetime | None
+    headline: str
+    article_url: str
+    published_utc: str
+    rating: Rating
+    opened: datetime | None
+    last_row: datetime | None
+    baseline: float
+    due: int
+    outcome: Outcome
+    points: tuple[Point, ...]
+    alerts: tuple[Alert, ...]
+
+    @property
+    def price(self) -> float | None:
+        """The newest price in USD."""
+        return self.points[-1].price if self.points else None
+
+    @property
+    def change_pct(self) -> float | None:
+        """The newest price's change from the baseline."""
+        return self.points[-1].change_pct if self.baseline else None
+
+    @property
+    def began(self) -> datetime:
+        """When the ticker came up: its newest news, or its first row where there is no news."""
+        return self.news_at or self.opened or datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def closes(self) -> datetime | None:
+        """When the 60-second window ends, which counts whole seconds."""
+        return self.opened + timedelta(seconds=WINDOW_S + 1) if self.opened else None
+
+    def reason(self, now: datetime) -> str:
+        """Why it has or has not alerted, in a trader's words."""
+        outcome = self.outcome
+        if self.closes is None:
+            waits = self.news_at is not None and (now - self.news_at).total_seconds() <= WINDOW_S
+            return "waiting for the first price" if waits else "no price since the news"
+        if now >= self.closes:
+            return f"window over: {describe(outcome)}"
+        if outcome.alerts:
+            return "alerted once" if outcome.alerts == 1 else f"alerted {outcome.alerts} times"
+        if not outcome.judged:
+            return "waiting for the third price"
+        if not outcome.rises:
+            return f"{outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
+        if not outcome.rises_in_range:
+            lowest, highest = ALERT_PRICES
+            return f"price outside {lowest:.2f} to {highest:.0f}"
+        if self.due:
+            return "the alert is on its way"
+        if self.rating.recommendation == "BUY":
+            return "held back: it rose before it was rated BUY"
+        return f"held back: {self.rating.recommendation}"
+
+
+class Day(NamedTuple):
+    """A New York day of earlier sessions."""
+
+    day: date
+    tickers: int
+    alerts: int
+
+
+def clock(manager: ClickHouseManager) -> datetime:
+    """The database's clock, by which windows are judged.
+
+    Raises
+    ------
+    ClickHouseError, DatabaseError
+        The database cannot be read; so do all functions here.
+    """
+    [(now,)] = _read_if_there(manager, CLOCK)
+    found: datetime = now
+    return found
+
+
+def status(manager: ClickHouseManager) -> StatusRow | None:
+    """The monitor's newest status, its times by the database's clock.
+
+    None where none wrote one in the last 7 days.
+    """
+    rows = _read_if_there(manager, STATUS)
+    if not rows:
+        return None
+    found = StatusRow(*rows[0])
+    ahead = timedelta(seconds=found.clock_difference_s)
+    return found._replace(
+        timestamp=found.timestamp + ahead,
+        state_since=found.state_since + ahead,
+        delayed=bool(found.delayed),
+    )
+
+
+def marks(manager: ClickHouseManager) -> dict[str, tuple[Any, ...]]:
+    """A mark per ticker of the session, newest first: its card is what it was while it stays."""
+    rows = _read_if_there(manager, MARKS, limit=MAX_TICKERS)
+    return {ticker: tuple(mark) for ticker, *mark in rows}
+
+
+def cards(manager: ClickHouseManager, tickers: Collection[str] | None = None) -> list[Card]:
+    """The cards of those of `tickers` (by default of all) that are in the session, newest first."""
+    asked = list(marks(manager)) if tickers is None else list(tickers)
+    if not asked:
+        return []
+    # In this order no alert is found without the row that it stands for.
+    alerted = _by_ticker(_read_if_there(manager, ALERTS, tickers=asked, limit=MAX_ALERTS))
+    windows = {row[0]: row for row in _read_windows(manager, WINDOWS, tickers=asked)}
+    news = {row[0]: row for row in _read_if_there(manager, NEWS, tickers=asked)}
+    found = [
+        _card(ticker, windows.get(ticker), news.get(ticker), alerted.get(ticker, ()))
+        for ticker in asked
+        if ticker in windows or ticker in news
+    ]
+    return sorted(found, key=lambda card: card.began, reverse=True)
+
+
+def first_alerts(manager: ClickHouseManager) -> list[FirstAlert]:
+    """The first alerts of the session's tickers that alerted in the last day, newest first."""
+    rows = _read_if_there(manager, FIRST_ALERTS, limit=MAX_TICKERS)
+    return [FirstAlert(*row) for row in rows]
+
+
+def days(manager: ClickHouseManager) -> list[Day]:
+    """The days of earlier sessions, newest first."""
+    return [Day(*row) for row in _read_if_there(manager, DAYS, limit=MAX_DAYS)]
+
+
+def earlier(manager: ClickHouseManager, *, day: date | None = None, ticker: str = "") -> list[Card]:
+    """The windows of earlier sessions of a New York day, or of a ticker, newest first.
+
+    Tickers that never had a price are not among them.
+    """
+    now = datetime.now(NEW_YORK)
+    begin = now - MAX_HISTORY if day is None else datetime.combine(day, time_of_day(), NEW_YORK)
+    end = now if day is None else datetime.combine(day + timedelta(days=1), time_of_day(), NEW_YORK)
+    asked = {"since": begin, "until": end, "ticker": ticker}
+    windows = _read_windows(manager, EARLIER_WINDOWS, **asked)
+    news = _by_ticker(_read_if_there(manager, EARLIER_NEWS, limit=MAX_NEWS, **asked))
+    alerted = _by_ticker(_read_if_there(manager, EARLIER_ALERTS, limit=MAX_ALERTS, **asked))
+    found = []
+    for (name, _), *window in windows:
+        opened, last_row = window[0], window[1]
+        before = [row for row in news.get(name, ()) if row[1][0] <= last_row]
+        inside = [row for row in alerted.get(name, ()) if opened <= row[1] <= last_row]
+        found.append(_card(name, (name, *window), before[0] if before else None, inside))
+    return found
+
+
+def _read_if_there(
+    manager: ClickHouseManager, statement: str, **parameters: Any
+) -> Sequence[Sequence[Any]]:
+    """A query's rows, times in UTC; none where newshead has not made the table yet."""
+    bound = {
+        # Seconds since 1970, which no time zone can shift.
+        name: int(value.timestamp()) if isinstance(value, datetime) else value
+        for name, value in parameters.items()
+    }
+    try:
+        return manager.client.query(
+            statement,
+            parameters=bound,
+            settings=READ_SETTINGS,
+            query_tz="UTC",
+        ).result_rows
+    except ClickHouseError as problem:
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            return []
+        raise
+
+
+def _read_windows(
+    manager: ClickHouseManager, statement: str, **asked: Any
+) -> Sequence[Sequence[Any]]:
+    bounds = {"points": MAX_POINTS, "limit": MAX_TICKERS}
+    return _read_if_there(manager, statement, **{**rule(), **bounds, **asked})
+
+
+def _by_ticker(rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Sequence[Any]]]:
+    found = defaultdict(list)
+    for row in rows:
+        found[row[0]].append(row)
+    return found
+
+
+def _card(
+    ticker: str,
+    window: Sequence[Any] | None,
+    news: Sequence[Any] | None,
+    alerted: Sequence[Sequence[Any]],
+) -> Card:
+    news_at, headline, url, published = news[1] if news else (None, "", "", "")
+    rating = Rating(*news[2]) if news and news[2][1] else UNRATED
+    if window is None:
+        outcome = Outcome(len(alerted), 0, 0, 0.0, 0, 0)
+        return Card(
+            ticker, news_at, headline, url, published, rating, None, None, 0.0, 0, outcome, (), ()
+        )
+    _, opened, last_row, baseline, due, *figures, numbered = window
+    points = tuple(Point(*point[1:]) for point in numbered)
+    by_time = {point.time: point for point in points}
+    alerts_ = []
+    for _, timestamp, priority, price in reversed(alerted):
+        point = by_time.get(int(timestamp.timestamp()))
+        change = point.change_pct if point else None
+        alerts_.append(
+            Alert(ticker, timestamp, priority, price, change, point.seconds if point else None)
+        )
+    return Card(
+        ticker,
+        news_at,
+        headline,
+        url,
+        published,
+        rating,
+        opened,
+        last_row,
+        baseline,
+        due,
+        Outcome(len(alerted), *figures),
+        points,
+        tuple(alerts_),
+    )

@@ -1,0 +1,324 @@
+"""The page's server: its routes, and its life on a loop of its own."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import ipaddress
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
+from dashboard import queries, wire
+from dashboard.access import LOOPBACK_NAMES, Guard
+from dashboard.feed import Feed, Reader
+from dashboard.queries import Card
+from runtime import off_loop
+from settings import ConfigurationError, Settings
+
+logger = logging.getLogger(__name__)
+# It reports each start and stop; what fails comes through.
+logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+STATIC: Final = Path(__file__).with_name("static")
+MAX_CONNECTIONS: Final = 200
+# A browser that lost the server tries again after so long.
+RETRY_MS: Final = 1000
+END_TIMEOUT_S: Final = 2
+MAX_TICKER_LENGTH: Final = 32
+
+T = TypeVar("T")
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket the page is to be served on.
+
+    Raises
+    ------
+    ConfigurationError
+        The address needs a password, is no address of this machine, or is taken.
+    """
+    host, port = settings.dashboard_host, settings.dashboard_port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        if not settings.dashboard_password and not _is_loopback(str(address[0])):
+            raise ConfigurationError(
+                f"DASHBOARD_HOST={host} shows the page to other machines: set DASHBOARD_PASSWORD, "
+                "or use 127.0.0.1."
+            )
+        return socket.create_server((str(address[0]), port), family=family)
+    except OSError as problem:
+        # create_server tells the address again, behind the system's words.
+        reason = str(problem.strerror).partition(" (while")[0]
+        raise ConfigurationError(
+            f"The page cannot be served at {host}:{port} ({reason}): set DASHBOARD_HOST "
+            "to an address of this machine and DASHBOARD_PORT to a free port."
+        ) from problem
+
+
+def address_of(listener: socket.socket) -> str:
+    """The page's address for a browser."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def application(settings: Settings, feed: Feed, reader: Reader, *, loopback: bool) -> Starlette:
+    """The page's routes.
+
+    Parameters
+    ----------
+    feed
+        The present session.
+    reader
+        A connection for what is asked singly: earlier sessions, CSV.
+    loopback
+        Whether only this machine is served: then under no name but its own.
+    """
+    asked = Asked(reader)
+    hosts = [*LOOPBACK_NAMES, settings.dashboard_host] if loopback else ["*"]
+    return Starlette(
+        routes=[
+            Route("/", _index),
+            Route("/feed", Stream(feed), methods=["GET"]),
+            Route("/earlier/days", asked.days),
+            Route("/earlier/windows", asked.windows),
+            Route("/csv/{what}.csv", asked.csv),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[
+            Middleware(Guard, password=settings.dashboard_password),
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        ],
+    )
+
+
+async def _index(_request: Request) -> Response:
+    return FileResponse(STATIC / "index.html")
+
+
+class Stream:
+    """The feed as server-sent events, until the viewer leaves."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """One viewer."""
+        parts = [
+            asyncio.create_task(self._send(send)),
+            asyncio.create_task(_until_gone(receive)),
+        ]
+        try:
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    (b"content-type", b"text/event-stream"),
+                    (b"cache-control", b"no-store"),
+                ],
+            }
+        )
+        await _send_text(send, f"retry: {RETRY_MS}\n\n")
+        async with contextlib.aclosing(self._feed.follow()) as updates:
+            async for update in updates:
+                await _send_text(send, f"data: {update}\n\n")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_text(send: Send, text: str) -> None:
+    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Asked:
+    """What is read when someone asks for it, one request after the other."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._turn = asyncio.Lock()
+
+    async def _read(self, query: Callable[[ClickHouseManager], T]) -> T:
+        try:
+            async with self._turn:
+                return await off_loop(self._reader.read, query)
+        except (*DATABASE_ERRORS, ConfigurationError) as problem:
+            raise HTTPException(503, f"ClickHouse cannot be read: {one_line(problem)}") from problem
+
+    async def days(self, _request: Request) -> Response:
+        """The days of earlier sessions: (day, tickers, alerts), newest first."""
+        days = await self._read(queries.days)
+        return _json([(str(day.day), day.tickers, day.alerts) for day in days])
+
+    async def windows(self, request: Request) -> Response:
+        """The windows of a day, or of a ticker, of earlier sessions."""
+        query = _earlier(request)
+        if query is None:
+            raise HTTPException(400, "day or ticker must be given.")
+        now, cards = await self._read(functools.partial(_at, query))
+        return _json([wire.card_json(card, card.reason(now)) for card in cards])
+
+    async def csv(self, request: Request) -> Response:
+        """A list or a chart of the session, or with `day` or `ticker` of an earlier one."""
+        what = request.path_params["what"]
+        session_ticker = _ticker(request, "session_ticker")
+        query = _earlier(request) or functools.partial(
+            queries.cards, tickers=[session_ticker] if session_ticker else None
+        )
+        now, cards = await self._read(functools.partial(_at, query))
+        if what == "cards":
+            text = wire.cards_csv(cards, now)
+        elif what == "alerts":
+            text = wire.alerts_csv(cards)
+        elif what == "points":
+            text = wire.points_csv(_one(request, cards))
+        else:
+            raise HTTPException(404, "There are cards.csv, alerts.csv and points.csv.")
+        return Response(
+            text,
+            media_type="text/csv; charset=utf-8",
+            headers={
+                "Content-Disposition": f'attachment; filename="newshead-{what}.csv"',
+                "Cache-Control": "no-store",
+            },
+        )
+
+
+def _at(query: Callable[[ClickHouseManager], list[Card]], manager: ClickHouseManager) -> Any:
+    return queries.clock(manager), query(manager)
+
+
+def _earlier(request: Request) -> Callable[[ClickHouseManager], list[Card]] | None:
+    """The reading of earlier sessions that a request asks for with `day` or `ticker`."""
+    day, ticker = request.query_params.get("day", ""), _ticker(request, "ticker")
+    if not day and not ticker:
+        return None
+    try:
+        parsed = date.fromisoformat(day) if day else None
+    except ValueError:
+        raise HTTPException(400, "day must be a date such as 2026-11-24.") from None
+    if parsed is not None and not 1970 < parsed.year < 2100:
+        raise HTTPException(400, "day must be a date of this century.")
+    return functools.partial(queries.earlier, day=parsed, ticker=ticker)
+
+
+def _ticker(request: Request, name: str) -> str:
+    ticker = request.query_params.get(name, "")
+    if len(ticker) > MAX_TICKER_LENGTH:
+        raise HTTPException(400, f"{name} must be a ticker.")
+    return ticker
+
+
+def _one(request: Request, cards: list[Card]) -> Card:
+    """The card of the window that a request names by `opened`, in Unix seconds."""
+    opened = request.query_params.get("opened", "")
+    for card in cards:
+        if card.opened is not None and opened in ("", str(int(card.opened.timestamp()))):
+            return card
+    raise HTTPException(404, "There is no such window.")
+
+
+def _json(value: object) -> Response:
+    return Response(
+        wire.compact(value), media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to `until_stopped`."""
+        yield
+
+
+async def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serves the page on `listener` until it is cancelled."""
+    watched, asked = Reader(settings), Reader(settings)
+    feed = Feed(watched)
+    loopback = _is_loopback(listener.getsockname()[0])
+    server = _Server(
+        uvicorn.Config(
+            application(settings, feed, asked, loopback=loopback),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=END_TIMEOUT_S,
+        )
+    )
+    serving_ = asyncio.create_task(server.serve(sockets=[listener]))
+    logger.info("The page is at %s", address_of(listener))
+    try:
+        await asyncio.shield(serving_)
+    finally:
+        feed.close()
+        server.should_exit = True
+        await serving_
+        for reader in (watched, asked):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(off_loop(reader.close), END_TIMEOUT_S)
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, listener: socket.socket
+) -> AsyncIterator[asyncio.Future[None]]:
+    """Serves the page from a thread with a loop of its own while the context lasts.
+
+    Gives what ends when the page does, raising what it failed of.
+    """
+    began: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = (
+        concurrent.futures.Future()
+    )
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(serve(settings, listener))
+        began.set_result((loop, task))
+        with suppress(asyncio.CancelledError):
+            await task
+
+    ended = asyncio.create_task(off_loop(asyncio.run, work()))
+    loop, task = await asyncio.wrap_future(began)
+    try:
+        yield ended
+    finally:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
+        await asyncio.wait({ended}, timeout=3 * END_TIMEOUT_S)

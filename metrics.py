@@ -1,0 +1,153 @@
+"""The price monitor's figures for Prometheus, and `/healthz`, on a port of the loopback address.
+
+Whoever asks is answered in a thread of its own, which only reads: the figures
+are the monitor's own and are looked up when they are asked for. Only what
+cannot be read later is noted where it happens, in two histograms.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    StateSetMetricFamily,
+)
+from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client.registry import Collector
+
+from ibkr_client import ConnectionState
+
+if TYPE_CHECKING:
+    from price_checker import ContinuousPriceMonitor
+
+logger = logging.getLogger(__name__)
+
+HOST: Final = "127.0.0.1"
+# A monitor whose last cycle is older does not work.
+MAX_CYCLE_AGE_S: Final = 10.0
+CYCLE_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+TRIGGER_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Metrics:
+    """What a monitor tells Prometheus. `start` and `close` block; the rest never waits."""
+
+    def __init__(self, monitor: "ContinuousPriceMonitor") -> None:
+        self._monitor = monitor
+        registry = CollectorRegistry()
+        registry.register(_Figures(monitor))
+        self.cycle_seconds = Histogram(
+            "newshead_cycle_seconds",
+            "Duration of the cycles that had something to do.",
+            buckets=CYCLE_BUCKETS_S,
+            registry=registry,
+        )
+        self.trigger_latency_seconds = Histogram(
+            "newshead_trigger_latency_seconds",
+            "From a trigger file's modification time to the request for its subscription.",
+            buckets=TRIGGER_BUCKETS_S,
+            registry=registry,
+        )
+        self._metrics_app = make_wsgi_app(registry)
+        self._server: ThreadingWSGIServer | None = None
+
+    def start(self, port: int) -> None:
+        """Serves from now on; a port that cannot be had is one line in the log."""
+        try:
+            self._server = make_server(HOST, port, self._answer, ThreadingWSGIServer, _Handler)
+        except OSError as problem:
+            logger.error(
+                "No metrics: port %d cannot be used (%s); set METRICS_PORT to a free one.",
+                port,
+                problem.strerror,
+            )
+            return
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        logger.info("Metrics at http://%s:%d/metrics, health at /healthz.", HOST, port)
+
+    def close(self) -> None:
+        """Serves no more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _answer(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                answer: Iterable[bytes] = self._metrics_app(environ, start_response)
+                return answer
+            case "/healthz":
+                problems = ill_health(self._monitor)
+                status = "503 Service Unavailable" if problems else "200 OK"
+                text = "; ".join(problems) or "ok"
+            case _:
+                status, text = "404 Not Found", "/metrics or /healthz"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{text}\n".encode()]
+
+
+def ill_health(monitor: "ContinuousPriceMonitor") -> list[str]:
+    """Why the monitor cannot be relied on now; empty while it can."""
+    problems = []
+    state = monitor.state
+    if state is not ConnectionState.READY:
+        problems.append(f"the connection to IBKR is {state.value}")
+    cycle_age_s = time.monotonic() - monitor.last_cycle_at
+    if cycle_age_s >= MAX_CYCLE_AGE_S:
+        problems.append(
+            f"the last cycle ended {cycle_age_s:.0f} s ago"
+            if monitor.stats["cycles"]
+            else "no cycle has ended yet"
+        )
+    if kept := monitor.kept_rows:
+        problems.append(f"{kept} rows are kept because ClickHouse does not take them")
+    return problems
+
+
+class _Figures(Collector):
+    """The monitor's figures at the moment they are asked for."""
+
+    def __init__(self, monitor: "ContinuousPriceMonitor") -> None:
+        self._monitor = monitor
+
+    def collect(self) -> Iterator[Metric]:
+        monitor, stats = self._monitor, self._monitor.stats
+        for name, text, value in (
+            ("ticks", "Trades received from IBKR.", stats["ibkr_ticks_received"]),
+            ("rows", "Price rows made.", stats["price_checks"]),
+            ("alerts", "Alerts raised.", stats["alerts_triggered"]),
+            ("cycles", "Cycles run.", stats["cycles"]),
+            ("reconnects", "Lost connections made anew.", stats["ibkr_reconnections"]),
+        ):
+            yield CounterMetricFamily(f"newshead_{name}", text, value)
+        for name, text, value in (
+            ("active_tickers", "Tickers tracked now.", len(monitor.active_tickers)),
+            ("kept_rows", "Rows that ClickHouse does not take now.", monitor.kept_rows),
+        ):
+            yield GaugeMetricFamily(f"newshead_{name}", text, value)
+        if (age_s := monitor.tick_age_s) is not None:
+            yield GaugeMetricFamily(
+                "newshead_tick_age_seconds", "Time since the newest data from IBKR.", age_s
+            )
+        yield StateSetMetricFamily(
+            "newshead_connection",
+            "How far the connection to IBKR has come.",
+            {state.value: state is monitor.state for state in ConnectionState},
+        )
+
+
+class _Handler(WSGIRequestHandler):
+    # Whoever asks and then says nothing is left.
+    timeout = 10
+
+    def log_message(self, *_: object) -> None:
+        """No line per request on stderr."""

@@ -1,0 +1,188 @@
+"""The price monitor's status in `monitor_status`: at each change of the connection, every 10 s.
+
+What shows newshead to people reads these rows, so it needs nothing of the
+monitor's process.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from clickhouse_manager import (
+    DATABASE_ERRORS,
+    MISSING_TABLE_CODES,
+    Batch,
+    ClickHouseManager,
+    StatusRow,
+    insert,
+    one_line,
+)
+from ibkr_client import LIVE, ConnectionState
+from runtime import off_loop
+from settings import ConfigurationError
+
+if TYPE_CHECKING:
+    from price_checker import ContinuousPriceMonitor
+
+logger = logging.getLogger(__name__)
+
+STATUS_EVERY_S: Final = 10.0
+# Cycles begin at even seconds; a status that nothing urges stays out of their way.
+STATUS_AT_S: Final = 1.0
+CLOCK_EVERY_S: Final = 300.0
+# A database that is away for a moment is the cycle's to tell.
+TOLD_AT_FAILURE: Final = 3
+MAX_ERROR_LENGTH: Final = 300
+# The states of an attempt to connect. One that is over sooner is no change, so
+# that a connection that was lost stays lost since then.
+ATTEMPT: Final = (ConnectionState.CONNECTING, ConnectionState.SOCKET_OPEN)
+ATTEMPT_SHOWS_S: Final = 1.0
+
+
+class StatusWriter:
+    """Writes a monitor's status with a connection of its own, so that no price row waits for it.
+
+    A row that cannot be stored is not kept: the next one holds all it said.
+    Runs on the monitor's loop.
+    """
+
+    def __init__(self, monitor: "ContinuousPriceMonitor") -> None:
+        self._monitor = monitor
+        self._manager = ClickHouseManager(monitor.settings)
+        # A connection serves one caller at a time, and one who was cancelled may go on.
+        self._writing = threading.Lock()
+        self._connected = False
+        self._failures = 0
+        self._state = ConnectionState.DISCONNECTED
+        self._state_since = datetime.now(UTC)
+        self._clock_difference_s = 0.0
+        self._clock_read_at = -math.inf
+        self._last_error = _LastError()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+
+    def state_changed(self) -> None:
+        """Tells that the connection's state changed. Any thread; never waits."""
+        if self._loop is not None:
+            # The loop may have ended.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def run(self) -> None:
+        """Writes rows until it is cancelled."""
+        self._loop = asyncio.get_running_loop()
+        logging.getLogger().addHandler(self._last_error)
+        due = -math.inf
+        while True:
+            await self._await_attempt()
+            if self._see_state() or time.monotonic() >= due:
+                due = (
+                    time.monotonic() + STATUS_EVERY_S - (time.time() - STATUS_AT_S) % STATUS_EVERY_S
+                )
+                await self._write()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), due - time.monotonic())
+
+    async def close(self) -> None:
+        """Writes a last row and ends the connection; may take as long as the database does."""
+        logging.getLogger().removeHandler(self._last_error)
+        if self._loop is not None:
+            self._see_state()
+            await self._write()
+        await off_loop(self._manager.close)
+
+    async def _await_attempt(self) -> None:
+        """Gives an attempt to connect the time to end."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            while self._monitor.state in ATTEMPT:
+                await asyncio.wait_for(self._changed.wait(), ATTEMPT_SHOWS_S)
+                self._changed.clear()
+
+    def _see_state(self) -> bool:
+        """Whether the state is another than the one seen last."""
+        state = self._monitor.state
+        if state is self._state:
+            return False
+        self._state = state
+        self._state_since = datetime.now(UTC)
+        return True
+
+    async def _write(self) -> None:
+        try:
+            await off_loop(self._store, self._row())
+        except (*DATABASE_ERRORS, ConfigurationError) as problem:
+            self._failures += 1
+            logger.log(
+                logging.WARNING if self._failures == TOLD_AT_FAILURE else logging.DEBUG,
+                "The monitor's status cannot be stored, pages and messages lack it: %s",
+                one_line(problem),
+            )
+        except Exception:
+            logger.exception("The monitor's status was not stored; the next one is tried.")
+        else:
+            if self._failures >= TOLD_AT_FAILURE:
+                logger.info("The monitor's status is stored again.")
+            self._failures = 0
+
+    def _row(self) -> StatusRow:
+        monitor, client = self._monitor, self._monitor.ibkr_client
+        stats = monitor.stats
+        return StatusRow(
+            timestamp=datetime.now(UTC),
+            state=self._state.value,
+            state_since=self._state_since,
+            mode=client.mode if client is not None else "UNKNOWN",
+            delayed=monitor.settings.ibkr_market_data_type != LIVE,
+            account=client.masked_account if client is not None else "",
+            active_tickers=len(monitor.active_tickers),
+            cycles=int(stats["cycles"]),
+            ticks=int(stats["ibkr_ticks_received"]),
+            rows=int(stats["price_checks"]),
+            last_cycle_ms=stats["last_cycle_s"] * 1000,
+            kept_rows=monitor.kept_rows,
+            reconnects=int(stats["ibkr_reconnections"]),
+            clock_difference_s=self._clock_difference_s,
+            last_error=self._last_error.text,
+        )
+
+    def _store(self, row: StatusRow) -> None:
+        """Blocks."""
+        with self._writing:
+            if not self._connected:
+                self._manager.connect()
+                self._connected = True
+            if time.monotonic() - self._clock_read_at >= CLOCK_EVERY_S:
+                self._clock_difference_s = self._manager.warn_of_clock_difference()
+                self._clock_read_at = time.monotonic()
+                row = row._replace(clock_difference_s=self._clock_difference_s)
+            try:
+                insert(self._manager.client, Batch([row], str(uuid.uuid4())))
+            except DATABASE_ERRORS as problem:
+                if getattr(problem, "code", None) not in MISSING_TABLE_CODES:
+                    raise
+                self._manager.create_tables()
+                insert(self._manager.client, Batch([row], str(uuid.uuid4())))
+
+
+class _LastError(logging.Handler):
+    """Holds the last line that was logged as an error, with its time."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = " ".join(record.getMessage().split())
+        except Exception:
+            self.handleError(record)
+            return
+        at = datetime.fromtimestamp(record.created, UTC)
+        self.text = f"{at:%H:%M:%S} UTC {line}"[:MAX_ERROR_LENGTH]

@@ -1,0 +1,526 @@
+"""Push: from rows in the real database to messages at a service behind HTTP."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_server import ClickHouseServer
+from monitoring import DEADLINE_S, rate
+from test_commands import PROJECT, Command, alive
+
+from clickhouse_manager import AlertRow, Batch, ClickHouseManager, PriceRow, StatusRow, insert
+from dashboard import notify
+from runtime import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
+from settings import ConfigurationError, Settings
+from simulator import Gateway, GatewayThread, Market, Trade
+
+TOKEN = "s3cr3t-t0ken"
+
+
+class Receiver(ThreadingHTTPServer):
+    """A service that takes apprise's json:// messages; `status` and `delay_s` are its faults."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Take)
+        self.status = 200
+        self.delay_s = 0.0
+        self.tries = 0
+        self.messages: list[tuple[float, str, str]] = []
+
+    @property
+    def address(self) -> str:
+        return f"json://user:{TOKEN}@127.0.0.1:{self.server_port}/{TOKEN}"
+
+    @property
+    def titles(self) -> list[str]:
+        return [title for _, title, _ in self.messages]
+
+
+class _Take(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.tries += 1
+        status = self.server.status
+        time.sleep(self.server.delay_s)
+        if status == 200:
+            self.server.messages.append((time.monotonic(), message["title"], message["message"]))
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """No line per request on stderr."""
+
+
+@pytest.fixture
+def make_receiver() -> Iterator[Callable[[], Receiver]]:
+    made: list[Receiver] = []
+
+    def make() -> Receiver:
+        made.append(Receiver())
+        threading.Thread(target=made[-1].serve_forever, daemon=True).start()
+        return made[-1]
+
+    yield make
+    for receiver in made:
+        receiver.shutdown()
+        receiver.server_close()
+
+
+@pytest.fixture
+def receiver(make_receiver: Callable[[], Receiver]) -> Receiver:
+    return make_receiver()
+
+
+@pytest.fixture
+def settings(server: ClickHouseServer, receiver: Receiver) -> Settings:
+    return Settings(
+        clickhouse_host=server.host,
+        clickhouse_port=server.port,
+        alert_urls=(receiver.address,),
+    )
+
+
+@contextmanager
+def pushing(settings: Settings) -> Iterator[None]:
+    """The push at work, after its first look."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=notify.run, args=(settings, stopping))
+    thread.start()
+    time.sleep(2 * notify.POLL_S + 0.5)
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come about"
+        time.sleep(0.01)
+
+
+def add(database: ClickHouseManager, *rows: Any) -> None:
+    insert(database.client, Batch(rows, str(time.time_ns())))
+
+
+def alert(database: ClickHouseManager, ticker: str, ago_s: float = 0.0, price: float = 2.2) -> None:
+    add(database, AlertRow(ticker, datetime.now(UTC) - timedelta(seconds=ago_s), 1, price))
+
+
+def status(database: ClickHouseManager, state: str, error: str = "") -> None:
+    now = datetime.now(UTC)
+    numbers = (1, 2, 3, 4, 5.0, 6, 7, 0.0)
+    add(database, StatusRow(now, state, now, "PAPER", False, "*****67", *numbers, error))
+
+
+@contextmanager
+def reporting(database: ClickHouseManager, state: str) -> Iterator[None]:
+    """A monitor that writes its status again and again."""
+    stopping = threading.Event()
+
+    def report() -> None:
+        manager = ClickHouseManager(database.settings)
+        manager.connect()
+        while not stopping.wait(0.1):
+            status(manager, state)
+        manager.close()
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def test_the_first_alert_of_each_ticker_is_told_once_with_all_that_is_known(
+    database: ClickHouseManager, settings: Settings, receiver: Receiver
+) -> None:
+    rate(database, "ABCD", "BUY", headline="ABCD <b>soars</b>\n on news")
+    now = datetime.now(UTC).replace(microsecond=0)
+    for second, price in enumerate((2.0, 2.01, 2.02, 2.211)):
+        row = PriceRow(now + timedelta(seconds=second), "ABCD", price, 1, "x", "p", "BUY", "high")
+        add(database, row)
+    with pushing(settings):
+        begun = time.monotonic()
+        add(database, AlertRow("ABCD", now + timedelta(seconds=3), 2, 2.211))
+        until(lambda: receiver.messages, "the message")
+        # The promise is a second; a noisy machine gets five times as much.
+        assert receiver.messages[0][0] - begun < 5
+        alert(database, "ABCD", -5)
+        alert(database, "EFGH")
+        until(lambda: len(receiver.messages) == 2, "the other ticker's message")
+        time.sleep(3 * notify.POLL_S)
+        # A fresh session.
+        database.move_session()
+        time.sleep(3 * notify.POLL_S)
+        alert(database, "ABCD", -5)
+        until(lambda: len(receiver.messages) == 3, "the message of the next session")
+    assert receiver.titles == ["ALERT 2: ABCD $2.2110", "ALERT 1: EFGH $2.2000", *_first("ABCD")]
+    at = f"{now + timedelta(seconds=3):%H:%M:%S}"
+    assert receiver.messages[0][2] == f"+10.00 % in 3 s, {at} UTC\nABCD <b>soars</b> on news"
+
+
+def _first(ticker: str) -> list[str]:
+    return [f"ALERT 1: {ticker} $2.2000"]
+
+
+def test_a_start_sends_no_old_alerts(
+    database: ClickHouseManager, settings: Settings, receiver: Receiver
+) -> None:
+    alert(database, "OLD", 90)
+    alert(database, "NEW", 10)
+    with pushing(settings):
+        until(lambda: receiver.messages, "the message")
+        # It comes late, as after an outage of the database.
+        alert(database, "LATE", 300)
+        until(lambda: len(receiver.messages) == 2, "the late one")
+        alert(database, "OLD")
+        time.sleep(3 * notify.POLL_S)
+    assert receiver.titles == _first("NEW") + _first("LATE")
+
+
+def test_a_connection_is_told_lost_after_its_time_and_back(
+    database: ClickHouseManager,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notify, "LOST_S", 3.0)
+    with pushing(settings):
+        with reporting(database, "ready"):
+            time.sleep(1)
+        with reporting(database, "disconnected"):
+            time.sleep(0.5)
+        with reporting(database, "ready"):
+            time.sleep(3)
+        assert receiver.messages == []
+        lost_at = time.monotonic()
+        status(database, "disconnected")
+        for state in ("connecting", "disconnected", "stale"):
+            with reporting(database, state):
+                time.sleep(0.5)
+        with reporting(database, "disconnected"):
+            until(lambda: receiver.messages, "the loss")
+            assert receiver.messages[0][0] - lost_at > 2.0
+            time.sleep(2)
+        back_at = time.monotonic()
+        with reporting(database, "ready"):
+            until(lambda: len(receiver.messages) > 1, "the return")
+            assert receiver.messages[1][0] - back_at < 5
+            time.sleep(2)
+    assert [title.split(" IBKR ")[1] for title in receiver.titles] == ["is lost", "is back"]
+    assert "PAPER: disconnected since" in receiver.messages[0][2]
+
+
+def test_a_monitor_whose_status_stops_counts_as_lost(
+    database: ClickHouseManager,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notify, "LOST_S", 2.0)
+    with pushing(settings):
+        with reporting(database, "ready"):
+            time.sleep(2)
+        stopped_at = time.monotonic()
+        until(lambda: receiver.messages, "the loss")
+        assert 1.5 < receiver.messages[0][0] - stopped_at < 2 + 5
+        with reporting(database, "ready"):
+            until(lambda: len(receiver.messages) > 1, "the return")
+    assert "has written no status since" in receiver.messages[0][2]
+
+
+def test_a_database_that_cannot_be_read_is_told_once_and_is_no_lost_connection(
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(notify, "LOST_S", 5.0)
+    with pushing(settings):
+        status(database, "ready")
+        time.sleep(1)
+        server.fault("error", match="FROM News", code=241, text="Memory limit exceeded")
+        time.sleep(7)
+        alert(database, "ABCD")
+        server.clear_faults()
+        # The monitor could not write either, and takes its time.
+        until(lambda: receiver.messages, "the alert")
+        with reporting(database, "ready"):
+            time.sleep(1)
+    assert receiver.titles == _first("ABCD")
+    lines = [r.getMessage() for r in caplog.records if "ClickHouse" in r.getMessage()]
+    assert len(lines) == 2
+    assert "until ClickHouse works" in lines[0]
+    assert "can be read again" in lines[1]
+
+
+BLIND = "blind"
+GONE = "gone"
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        # second → what the newest status says from then on (GONE: the same one, not renewed),
+        # and in which second what is told.
+        ({0: "ready"}, {}),
+        ({0: "ready", 10: "disconnected", 39: "ready"}, {}),
+        ({0: "ready", 10: "disconnected", 50: "ready"}, {40: "is lost", 50: "is back"}),
+        ({0: "ready", 10: "connecting", 20: "stale", 30: "socket open"}, {40: "is lost"}),
+        ({0: "ready", 10: GONE, 70: "ready"}, {40: "is lost", 70: "is back"}),
+        ({0: "ready", 10: GONE, 30: "disconnected", 55: GONE}, {60: "is lost"}),
+        ({0: "ready", 10: BLIND, 80: GONE, 90: "ready"}, {}),
+        ({0: "ready", 10: BLIND, 60: GONE}, {90: "is lost"}),
+        ({0: None}, {31: "is lost"}),
+        ({0: None, 20: "disconnected"}, {31: "is lost"}),
+    ],
+)
+def test_when_a_connection_counts_as_lost(
+    seen: dict[int, str | None], told: dict[int, str]
+) -> None:
+    connection = notify.ConnectionWatch(0.0)
+    numbers = (1, 2, 3, 4, 5.0, 6, 7, 0.0)
+    found = {}
+    state: str | None = None
+    newest: StatusRow | None = None
+    for second in range(100):
+        state = seen.get(second, state)
+        now = datetime.now(UTC) + timedelta(seconds=second)
+        if state == BLIND:
+            connection.cannot_see(second)
+            continue
+        if state not in (GONE, None):
+            newest = StatusRow(now, state, now, "PAPER", False, "*67", *numbers, "")
+        for message in connection.see(newest, second):
+            found[second] = message.title.split(" IBKR ")[1]
+    assert found == told
+
+
+def test_a_slow_service_delays_no_other(
+    database: ClickHouseManager,
+    settings: Settings,
+    receiver: Receiver,
+    make_receiver: Callable[[], Receiver],
+) -> None:
+    slow = make_receiver()
+    slow.delay_s = 3.5
+    tickers = [f"T{number}" for number in range(5)]
+    both = Settings(**(vars(settings) | {"alert_urls": (slow.address, receiver.address)}))
+    with pushing(both):
+        begun = time.monotonic()
+        for ticker in tickers:
+            alert(database, ticker)
+        until(lambda: len(receiver.messages) == len(tickers), "the other's messages")
+        assert receiver.messages[-1][0] - begun < 5
+        assert len(slow.messages) < len(tickers)
+
+
+def test_a_failing_service_is_told_once_tried_again_and_named_without_its_token(
+    database: ClickHouseManager,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="dashboard")
+    monkeypatch.setattr(notify, "FIRST_PAUSE_S", 0.05)
+    receiver.status = 403
+    with pushing(settings):
+        alert(database, "ABCD")
+        until(lambda: receiver.tries >= 3, "three attempts")
+        alert(database, "EFGH")
+        receiver.status = 200
+        until(lambda: len(receiver.messages) == 2, "both messages")
+    assert receiver.titles == _first("ABCD") + _first("EFGH")
+    lines = [r.getMessage() for r in caplog.records if "address 1" in r.getMessage()]
+    assert [line.split(" of ALERT_URLS) ")[-1] for line in lines] == [
+        "Alerts are sent to json (address 1 of ALERT_URLS).",
+        "takes no messages; it is tried again, each for 10 minutes.",
+        "takes messages again; 0 were given up.",
+    ]
+    assert TOKEN not in caplog.text
+
+
+def test_what_cannot_be_sent_in_time_and_what_is_too_much_is_given_up_and_counted(
+    database: ClickHouseManager,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(notify, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(notify, "MAX_PAUSE_S", 0.2)
+    monkeypatch.setattr(notify, "MAX_MESSAGE_AGE_S", 3.0)
+    monkeypatch.setattr(notify, "MAX_WAITING", 2)
+    receiver.status = 500
+    with pushing(settings):
+        for number in range(5):
+            alert(database, f"T{number}")
+            time.sleep(2 * notify.POLL_S / 5)
+        time.sleep(6)
+        assert receiver.messages == []
+        receiver.status = 200
+        alert(database, "LAST")
+        until(lambda: "takes messages again" in caplog.text, "the recovery")
+    assert receiver.titles == _first("LAST")
+    assert "takes messages again; 5 were given up." in caplog.text
+
+
+def test_an_address_that_is_none_is_named_without_it_and_the_others_are_served(
+    database: ClickHouseManager,
+    settings: Settings,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wrong = (f"nothing://{TOKEN}", TOKEN)
+    some = Settings(**(vars(settings) | {"alert_urls": (*wrong, receiver.address)}))
+    with pushing(some):
+        alert(database, "ABCD")
+        until(lambda: receiver.messages, "the message")
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert [line.split(")")[0] for line in lines] == [
+        "nothing (address 1 of ALERT_URLS",
+        "service (address 2 of ALERT_URLS",
+    ]
+    assert TOKEN not in caplog.text
+    none = Settings(**(vars(settings) | {"alert_urls": wrong}))
+    with pytest.raises(ConfigurationError, match="names no service"):
+        notify.run(none, threading.Event())
+
+
+@contextmanager
+def command(folder: Path, *arguments: str, **variables: object) -> Iterator[Command]:
+    """run_system.py at work in `folder`."""
+    begun = Command(folder, "run_system.py", "--skip-list", *arguments, **variables)
+    try:
+        yield begun
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            begun.process.kill()
+        begun.process.wait()
+
+
+def test_newshead_starts_the_push_as_a_process_and_ends_it(
+    database: ClickHouseManager, settings: Settings, receiver: Receiver, tmp_path: Path
+) -> None:
+    with (
+        GatewayThread(Gateway(Market())) as thread,
+        command(
+            tmp_path,
+            ALERT_URLS=receiver.address,
+            CLICKHOUSE_HOST=settings.clickhouse_host,
+            CLICKHOUSE_PORT=settings.clickhouse_port,
+            IBKR_PORT=thread.gateway.port,
+        ) as newshead,
+    ):
+        pid = int(newshead.shows(r"Push started, pid=(\d+)")[1])
+        newshead.shows("Alerts are sent to json")
+        alert(database, "ABCD")
+        until(lambda: receiver.titles == _first("ABCD"), "the message")
+        assert newshead.stop() == EXIT_OK
+        until(lambda: not alive(pid), "the end of the push")
+        assert TOKEN not in newshead.text()
+        assert "Traceback" not in newshead.text()
+
+
+def test_with_the_embedded_engine_newshead_sends_by_itself(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    manager = ClickHouseManager(Settings(clickhouse_path=tmp_path / "data" / "clickhouse"))
+    manager.connect()
+    manager.create_tables()
+    rate(manager, "ABCD", "BUY", detected_at=datetime.now(UTC))
+    manager.close()
+    market = Market([Trade(step, "ABCD", 2 + step / 20, 100) for step in range(60)])
+    with (
+        GatewayThread(Gateway(market)) as thread,
+        command(
+            tmp_path,
+            "--keep-session",
+            ALERT_URLS=f"nothing://x {receiver.address}",
+            IBKR_PORT=thread.gateway.port,
+        ) as newshead,
+    ):
+        until(lambda: receiver.messages, "the message")
+        assert newshead.stop() == EXIT_OK
+        assert "Traceback" not in newshead.text()
+    assert re.fullmatch(r"ALERT 3: ABCD \$\d\.\d{4}", receiver.titles[0])
+    assert "\nABCD in the news" in receiver.messages[0][2]
+
+
+def by_hand(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """`python -m dashboard.notify` to its end: exit code and output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dashboard.notify", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_test_message_goes_to_all_addresses_and_says_which_failed(
+    make_receiver: Callable[[], Receiver], tmp_path: Path
+) -> None:
+    good, bad = make_receiver(), make_receiver()
+    bad.status = 404
+    code, text = by_hand(tmp_path, "--test", ALERT_URLS=good.address)
+    assert (code, text) == (EXIT_OK, "json (address 1 of ALERT_URLS): sent\n")
+    addresses = f"{bad.address} nothing://{TOKEN} {good.address}"
+    code, text = by_hand(tmp_path, "--test", ALERT_URLS=addresses)
+    assert code == EXIT_FAILED
+    assert [line.split(" (address ")[1][0] for line in text.splitlines()] == ["1", "2", "3"]
+    assert [line.split()[-1] for line in text.splitlines()][::2] == ["failed", "sent"]
+    assert good.titles == ["newshead: test"] * 2
+    assert TOKEN not in text
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, "ALERT_URLS names nobody"),
+        ({"ALERT_URLS": "json://x"}, "CLICKHOUSE_HOST"),
+        ({"ALERT_URLS": f"nothing://{TOKEN}", "CLICKHOUSE_HOST": "127.0.0.1"}, "names no service"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, variables: dict[str, str], told: str
+) -> None:
+    code, text = by_hand(tmp_path, **variables)
+    assert code == EXIT_MISCONFIGURED
+    [line] = [line for line in text.splitlines() if line.startswith("python -m dashboard.notify:")]
+    assert told in line
+    assert "Traceback" not in text
+    assert TOKEN not in text

@@ -1,0 +1,132 @@
+"""What the tests of the page share: the page served, and the rows it shows, in the real tables."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from clickhouse_server import ClickHouseServer
+from monitoring import emptied
+
+from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, PriceRow
+from dashboard.server import address_of, listen, serving
+from settings import Settings
+
+
+@pytest.fixture
+def page_settings(server: ClickHouseServer) -> Settings:
+    """The page at a free port, on the tests' server."""
+    return Settings(clickhouse_host=server.host, clickhouse_port=server.port, dashboard_port=0)
+
+
+@pytest.fixture
+def session(page_settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
+    """An empty database, and the test's own way into it."""
+    with emptied(page_settings, server) as manager:
+        yield manager
+
+
+@asynccontextmanager
+async def served(settings: Settings) -> AsyncIterator[str]:
+    """The page at work; gives its address."""
+    listener = listen(settings)
+    async with serving(settings, listener):
+        yield address_of(listener)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def ago(seconds: float) -> datetime:
+    return now() - timedelta(seconds=seconds)
+
+
+def write_status(database: ClickHouseManager, **columns: Any) -> None:
+    """A row of monitor_status, of a monitor that is well unless `columns` say otherwise."""
+    values = {
+        "timestamp": now(),
+        "state": "ready",
+        "state_since": ago(60),
+        "mode": "PAPER",
+        "delayed": 0,
+        "account": "******12",
+        "active_tickers": 1,
+        "cycles": 30,
+        "ticks": 123,
+        "rows": 45,
+        "last_cycle_ms": 14.2,
+        "kept_rows": 0,
+        "reconnects": 0,
+        "clock_difference_s": 0.0,
+        "last_error": "",
+        **columns,
+    }
+    _insert(database, "monitor_status", values)
+
+
+def write_news(
+    database: ClickHouseManager,
+    ticker: str,
+    headline: str,
+    recommendation: str = "BUY",
+    **columns: Any,
+) -> None:
+    """A row of breaking_news."""
+    values = {
+        "ticker": ticker,
+        "headline": headline,
+        "content_hash": f"{ticker} {headline} {now()}",
+        "sentiment": "positive",
+        "recommendation": recommendation,
+        "confidence": "high",
+        **columns,
+    }
+    _insert(database, "breaking_news", values)
+
+
+def write_prices(
+    database: ClickHouseManager,
+    ticker: str,
+    prices: Sequence[float],
+    *,
+    began: datetime | None = None,
+    recommendation: str = "BUY",
+) -> None:
+    """A row of price_tracking every 2 s; the newest of now unless `began` says when the first."""
+    first = began or ago(2 * (len(prices) - 1))
+    outbox = Outbox()
+    outbox.add(
+        [
+            PriceRow(
+                first + timedelta(seconds=2 * i),
+                ticker,
+                price,
+                100 + i,
+                "ibkr_last_trade",
+                "positive",
+                recommendation,
+                "high",
+            )
+            for i, price in enumerate(prices)
+        ]
+    )
+    outbox.flush(database.client)
+
+
+def write_alerts(database: ClickHouseManager, *tickers: str) -> None:
+    """What the monitor would: an alert for each row that meets the rule."""
+    outbox = Outbox()
+    outbox.add(
+        [
+            AlertRow(rise.ticker, rise.timestamp, rise.alert, rise.price)
+            for rise in database.rises(tickers)
+            if rise.qualifies
+        ]
+    )
+    outbox.flush(database.client)
+
+
+def _insert(database: ClickHouseManager, table: str, values: dict[str, Any]) -> None:
+    database.client.insert(f"News.{table}", [list(values.values())], column_names=list(values))
