@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ import demo
 import ticker_list
 from benzinga import StreamRefusedError
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
+from dashboard.console import LiveTable
 from dashboard.server import listen, serving
 from ibkr_client import GatewayError
 from news_monitor import NewsMonitor
@@ -262,6 +263,7 @@ def command_line() -> CommandLine:
         action="store_true",
         help="serve the page with charts too (DASHBOARD_HOST, _PORT, _PASSWORD)",
     )
+    flag("--plain", action="store_true", help="plain log lines on a terminal, not the live table")
     flag("--demo", action="store_true", help="show everything with a simulated gateway, then end")
     flag(
         "--demo-seconds",
@@ -289,15 +291,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.from_environment()
         configure_logging(settings.log_folder, rotate=True)
-        asyncio.run(until_stopped(run(options, settings)))
+        on_a_terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        with nullcontext() if options.plain or not on_a_terminal else LiveTable(settings):
+            return run_until_stopped(options, settings)
     except ConfigurationError as problem:
         print(f"run_system.py: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
+    finally:
+        os.close(lock)
+
+
+def run_until_stopped(options: argparse.Namespace, settings: Settings) -> int:
+    """Runs newshead until Ctrl-C or SIGTERM; returns the exit code."""
+    try:
+        asyncio.run(until_stopped(run(options, settings)))
     except DATABASE_ERRORS as problem:
         logger.error("%s", one_line(problem))
         return EXIT_FAILED
-    finally:
-        os.close(lock)
     return EXIT_OK
 
 

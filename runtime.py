@@ -45,9 +45,7 @@ class CommandLine(argparse.ArgumentParser):
         self.exit(EXIT_MISCONFIGURED, f"{self.prog}: {message}; --help shows what there is.\n")
 
 
-def configure_logging(
-    folder: Path, *, rotate: bool, console: logging.Handler | None = None
-) -> None:
+def configure_logging(folder: Path, *, rotate: bool) -> None:
     """Sends the log to the console and to `newshead.log` in `folder`.
 
     A thread of its own writes both, so that a terminal that stands still
@@ -60,8 +58,6 @@ def configure_logging(
     rotate
         True in the one process that owns the file: it is renamed at midnight
         and five old ones are kept. Other processes follow the renaming.
-    console
-        Takes the lines instead of standard error; it must never wait.
 
     Raises
     ------
@@ -81,15 +77,15 @@ def configure_logging(
             f"The log {path} cannot be written ({problem.strerror}); "
             "start newshead in a folder that you may write to."
         ) from problem
-    written = [to_file] if console else [to_file, logging.StreamHandler(sys.stderr)]
-    for handler in written:
+    to_console = logging.StreamHandler(sys.stderr)
+    for handler in (to_file, to_console):
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
     lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    writer = QueueListener(lines, *written)
+    writer = QueueListener(lines, to_file, to_console)
     writer.start()
     atexit.register(writer.stop)
     root = logging.getLogger()
-    root.handlers = [QueueHandler(lines), *([console] if console else [])]
+    root.handlers = [QueueHandler(lines)]
     root.setLevel(logging.INFO)
 
 

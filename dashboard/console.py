@@ -3,7 +3,8 @@
 It reads ClickHouse as the page does, in threads of its own, and touches nothing of the monitor.
 """
 
-import logging
+import functools
+import os
 import threading
 import time
 from collections import deque
@@ -17,11 +18,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from clickhouse_manager import DATABASE_ERRORS, WINDOW_S, ClickHouseManager, one_line
-from dashboard.queries import STALE_S, Card, Status, cards, clock, marks, status
-from runtime import LOG_FORMAT
+from clickhouse_manager import DATABASE_ERRORS, WINDOW_S, ClickHouseManager, StatusRow, one_line
+from dashboard.queries import STALE_S, Card, cards, clock, marks, status
 from settings import ConfigurationError, Settings
 
+# The descriptor that every process knows standard error by.
+STDERR: Final = 2
 READ_EVERY_S: Final = 1.0
 DRAW_EVERY_S: Final = 0.5
 # A query that hangs delays the end no longer than this.
@@ -47,26 +49,20 @@ class View(NamedTuple):
 
     now: datetime
     read_at: float
-    status: Status | None
+    status: StatusRow | None
     cards: Sequence[Card]
     tickers: int
     problem: str = ""
 
 
-class LogLines(logging.Handler):
+class LogLines:
     """The latest lines of the log. Any thread."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(logging.Formatter(LOG_FORMAT))
         self._lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        for line in self.format(record).splitlines():
-            self.add(line)
-
     def add(self, line: str) -> None:
-        """Takes a line that is not this process's own."""
+        """Takes a line."""
         self._lines.append(_printable(line))
 
     def newest(self, count: int) -> list[str]:
@@ -75,38 +71,54 @@ class LogLines(logging.Handler):
 
 
 class LiveTable:
-    """The table on a terminal. A context manager: the terminal is as before when the block ends,
-    with the newest log lines on it.
+    """The table on the terminal. A context manager: the terminal is as before when the block
+    ends, with the newest log lines on it.
 
-    Reading and drawing have a thread each: a query that hangs stops neither the drawing nor the
-    end.
+    What this process and those it starts meanwhile write to standard error comes into the table
+    as log lines. Reading the log, reading the database and drawing have a thread each: a query
+    that hangs stops neither the drawing nor the end.
     """
 
-    def __init__(self, settings: Settings, terminal: Console) -> None:
-        self.log = LogLines()
-        self._terminal = terminal
-        self._live = Live(console=terminal, screen=True, auto_refresh=False)
+    def __init__(self, settings: Settings) -> None:
+        self._terminal = Console()
+        self._live = Live(console=self._terminal, screen=True, auto_refresh=False)
+        self._log = LogLines()
         self._manager = ClickHouseManager(settings)
-        self._view = View(datetime.now(UTC), time.monotonic(), None, (), 0, "Not read yet.")
+        self._view = View(datetime.now(UTC), time.monotonic(), None, (), 0, "not read yet.")
         self._ending = threading.Event()
-        self._threads = [
-            threading.Thread(target=work, name=f"console {name}", daemon=True)
-            for name, work in (("read", self._read), ("draw", self._draw))
-        ]
+        self._threads: list[threading.Thread] = []
+        self._stderr = -1
 
     def __enter__(self) -> Self:
+        self._stderr = os.dup(STDERR)
+        begin, end = os.pipe()
+        os.dup2(end, STDERR)
+        os.close(end)
         self._live.start()
-        for thread in self._threads:
+        for name, work in (
+            ("log", functools.partial(self._read_log, begin)),
+            ("read", self._read),
+            ("draw", self._draw),
+        ):
+            thread = threading.Thread(target=work, name=f"console {name}", daemon=True)
             thread.start()
+            self._threads.append(thread)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
+        os.dup2(self._stderr, STDERR)
+        os.close(self._stderr)
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
         self._live.stop()
-        for line in self.log.newest(LOG_LINES_LEFT):
+        for line in self._log.newest(LOG_LINES_LEFT):
             self._terminal.out(line, highlight=False)
+
+    def _read_log(self, descriptor: int) -> None:
+        with open(descriptor, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                self._log.add(line.rstrip("\n"))
 
     def _read(self) -> None:
         connected = False
@@ -130,7 +142,7 @@ class LiveTable:
     def _draw(self) -> None:
         while not self._ending.wait(DRAW_EVERY_S):
             height = self._terminal.height
-            self._live.update(screen(self._view, self.log, height), refresh=True)
+            self._live.update(screen(self._view, self._log, height), refresh=True)
 
 
 def screen(view: View, log: LogLines, height: int) -> RenderableType:
@@ -207,12 +219,12 @@ def _table(shown: Sequence[Card], now: datetime) -> Table:
 
 
 def _bar(card: Card, now: datetime) -> str:
-    """What is left of the window."""
-    if card.opened is None or not card.open(now):
+    """What is left of the window; nothing once it is over."""
+    left_s = 0.0 if card.closes is None else (card.closes - now).total_seconds()
+    if left_s <= 0:
         return ""
-    left_s = WINDOW_S - (now - card.opened).total_seconds()
-    cells = round(max(0.0, min(1.0, left_s / WINDOW_S)) * WINDOW_CELLS)
-    return f"{'█' * cells}{'░' * (WINDOW_CELLS - cells)} {max(0, round(left_s))} s"
+    cells = round(min(1.0, left_s / WINDOW_S) * WINDOW_CELLS)
+    return f"{'█' * cells}{'░' * (WINDOW_CELLS - cells)} {left_s:.0f} s"
 
 
 def _log_style(line: str) -> str:

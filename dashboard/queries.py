@@ -38,6 +38,8 @@ MAX_NEWS: Final = 5000
 MAX_POINTS: Final = 600
 MAX_DAYS: Final = 400
 MAX_HEADLINE: Final = 500
+# A monitor that has not written for so long is taken for dead; it writes every 10 s.
+STALE_S: Final = 15.0
 # How far back a ticker's earlier windows are looked for.
 MAX_HISTORY: Final = timedelta(days=400)
 

@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from clickhouse_manager import ALERT_CHANGE_PCT, MAX_CLOCK_DIFFERENCE_S, WINDOW_S, StatusRow
-from dashboard.queries import Alert, Card
+from dashboard.queries import STALE_S, Alert, Card
 
-# A monitor that has not written for so long is taken for dead; it writes every 10 s.
-STALE_S: Final = 15.0
 # What the page draws by.
 RULE: Final = {
     "window_s": WINDOW_S,

@@ -1,19 +1,37 @@
 """The live table on a terminal: what it says, and that the terminal is left as it was."""
 
+import fcntl
 import io
-import logging
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from clickhouse_server import ClickHouseServer
 from rich.console import Console
 
-from clickhouse_manager import Outcome, Rating
+from clickhouse_manager import Outcome, Rating, StatusRow
 from dashboard.console import LogLines, View, screen
-from dashboard.queries import Card, Point, Status
+from dashboard.queries import Card, Point
+from simulator import Gateway, GatewayThread, Market, Trade
+from triggers import TriggerFolder
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEADLINE_S = 30.0
 
 NOW = datetime(2026, 11, 25, 14, 30, 20, tzinfo=UTC)
-STATUS = Status(
+STATUS = StatusRow(
     timestamp=NOW - timedelta(seconds=2),
     state="ready",
     state_since=NOW - timedelta(seconds=75),
@@ -56,7 +74,9 @@ def card(ticker: str, headline: str = "A headline", recommendation: str = "HOLD"
     )
 
 
-def view(status: Status | None = STATUS, cards: tuple[Card, ...] = (), problem: str = "") -> View:
+def view(
+    status: StatusRow | None = STATUS, cards: tuple[Card, ...] = (), problem: str = ""
+) -> View:
     return View(NOW, time.monotonic(), status, cards, len(cards), problem)
 
 
@@ -76,7 +96,7 @@ def test_a_card_and_the_monitors_state_stand_in_a_line_each() -> None:
     assert "ready" in lines[0]
     assert "for 0:01:15, account *******67, 1 tickers, cycle 12 in 31 ms" in lines[0]
     [line] = [line for line in lines if "ABCD" in line]
-    for text in ("A headline", "HOLD low", "2.2000", "+10.0 %", "40 s", "held back: HOLD"):
+    for text in ("A headline", "HOLD low", "2.2000", "+10.0 %", "41 s", "held back: HOLD"):
         assert text in line
 
 
@@ -120,7 +140,105 @@ def test_everything_fits_the_terminals_height_and_says_what_it_leaves_out() -> N
     assert "line 99" in lines[-1]
 
 
-def test_a_log_record_of_several_lines_takes_as_many() -> None:
-    log = LogLines()
-    log.emit(logging.LogRecord("n", logging.ERROR, "", 0, "first\nsecond", (), None))
-    assert [line.split()[-1] for line in log.newest(2)] == ["first", "second"]
+class OnTerminal:
+    """newshead on a terminal of its own, as a shell starts it, and all that it writes there."""
+
+    def __init__(self, folder: Path, *arguments: str, **variables: object) -> None:
+        self.text = ""
+        self._master, self._slave = pty.openpty()
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 160, 0, 0))
+        self.modes = termios.tcgetattr(self._slave)
+        environment = dict(os.environ) | {name: str(value) for name, value in variables.items()}
+        # In a session of its own, whose first open of a terminal makes it the controlling one:
+        # there Ctrl-C is a signal.
+        opening = f"import os, sys; os.close(os.open({os.ttyname(self._slave)!r}, os.O_RDWR)); "
+        starting = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", opening + starting, str(PROJECT / "run_system.py"), *arguments],
+            cwd=folder,
+            env=environment | {"TERM": "xterm-256color"},
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            while data := os.read(self._master, 65536):
+                self.text += data.decode(errors="replace")
+
+    def type(self, text: bytes) -> None:
+        os.write(self._master, text)
+
+    def shows(self, pattern: str) -> None:
+        """Waits until the terminal was told `pattern`, steering codes aside."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not re.search(pattern, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.text)):
+            assert time.monotonic() < deadline, self.text[-5000:]
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        os.close(self._slave)
+        os.close(self._master)
+
+    def is_as_before(self) -> bool:
+        """Whether the terminal's modes are the old ones, and the screen and cursor back."""
+        codes = re.findall(r"\x1b\[\?(?:1049|25)[hl]", self.text)
+        left, shown = "\x1b[?1049l" in codes, codes[-1] != "\x1b[?25l"
+        return left and shown and termios.tcgetattr(self._slave) == self.modes
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    market = Market([Trade(s / 4, "ABCD", 5 + (s % 5) / 100, 100) for s in range(1000)])
+    with GatewayThread(Gateway(market)) as thread:
+        yield thread.gateway
+
+
+@pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "server"])
+def test_the_table_shows_the_session_and_ctrl_c_restores_the_terminal(
+    tmp_path: Path, gateway: Gateway, server: ClickHouseServer, embedded: bool
+) -> None:
+    database = {} if embedded else {"CLICKHOUSE_HOST": server.host, "CLICKHOUSE_PORT": server.port}
+    command = OnTerminal(tmp_path, "--skip-list", IBKR_PORT=gateway.port, **database)
+    try:
+        command.shows("PAPER  ready for")
+        TriggerFolder(tmp_path / "triggers").write("ABCD")
+        # The card, and the log line of the price monitor's own process.
+        command.shows(r"ABCD .*5\.0\d00 .* waiting for the third price")
+        command.shows("Trigger for ABCD: tracking it")
+        command.type(b"\x03")
+        assert command.process.wait(DEADLINE_S) == 0
+        command.shows("Stats: ")
+        assert command.is_as_before()
+    finally:
+        command.end()
+
+
+def test_a_failure_stands_on_the_terminal_when_the_table_has_gone(
+    tmp_path: Path, gateway: Gateway
+) -> None:
+    (tmp_path / "data").write_text("no folder")
+    command = OnTerminal(tmp_path, "--skip-list", IBKR_PORT=gateway.port)
+    try:
+        assert command.process.wait(DEADLINE_S) == 2
+        command.shows("CLICKHOUSE_PATH")
+        assert command.is_as_before()
+    finally:
+        command.end()
+
+
+def test_plain_lines_come_where_they_are_asked_for(tmp_path: Path, gateway: Gateway) -> None:
+    command = OnTerminal(tmp_path, "--skip-list", "--plain", IBKR_PORT=gateway.port)
+    try:
+        command.shows("Price monitor initialized")
+        assert "\x1b[?1049h" not in command.text
+        command.process.send_signal(signal.SIGTERM)
+        assert command.process.wait(DEADLINE_S) == 0
+    finally:
+        command.end()
