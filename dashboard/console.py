@@ -180,7 +180,7 @@ def state_line(view: View, now: datetime) -> Text:
     line.append(
         f"for {timedelta(seconds=max(0, round(held_s)))}, account {found.account or 'unknown'}, "
         f"{found.active_tickers} tickers, cycle {found.cycles} in {found.last_cycle_ms:.0f} ms, "
-        f"clock {found.clock_difference_s:+.1f} s"
+        f"clock {found.clock_difference_s:+z.1f} s"
     )
     if found.kept_rows:
         line.append(f", {found.kept_rows} rows kept", "bold yellow")
