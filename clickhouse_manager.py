@@ -335,8 +335,9 @@ class StatusRow(NamedTuple):
     `state` is a ConnectionState's value, held since `state_since`; `mode` is
     PAPER, LIVE or UNKNOWN; `delayed` says that data 15 minutes late is asked
     for; `account` is masked. `cycles`, `ticks`, `rows` and `reconnects` count
-    from the monitor's start. `clock_difference_s` is by how much the
-    database's clock is ahead of the monitor's.
+    from the monitor's start; `kept_rows` wait because ClickHouse fails.
+    `clock_difference_s` is by how much the database's clock is ahead of the
+    monitor's.
     """
 
     timestamp: datetime

@@ -108,7 +108,7 @@ def ill_health(monitor: "ContinuousPriceMonitor") -> list[str]:
             if monitor.stats["cycles"]
             else "no cycle has ended yet"
         )
-    if kept := monitor.refused_rows:
+    if kept := monitor.kept_rows:
         problems.append(f"{kept} rows are kept because ClickHouse does not take them")
     return problems
 
@@ -131,7 +131,7 @@ class _Figures(Collector):
             yield CounterMetricFamily(f"newshead_{name}", text, value)
         for name, text, value in (
             ("active_tickers", "Tickers tracked now.", len(monitor.active_tickers)),
-            ("kept_rows", "Rows that ClickHouse has not taken yet.", monitor.kept_rows),
+            ("kept_rows", "Rows that ClickHouse does not take now.", monitor.kept_rows),
         ):
             yield GaugeMetricFamily(f"newshead_{name}", text, value)
         if (age_s := monitor.tick_age_s) is not None:

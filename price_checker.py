@@ -75,6 +75,8 @@ CLOSE_TIMEOUT_S: Final = 1.0
 # Without any data for so long, although tickers are active, the monitor is blind.
 BLIND_S: Final = 15.0
 SIGHT_CHECK_S: Final = 1.0
+# Rows that wait for so long for a cycle's end are no longer on their way.
+KEPT_AFTER_S: Final = 5.0
 # Rows of windows that began longer ago were judged, or are no news to a trader now.
 RESTART_JUDGES_S: Final = 600
 # A roll of the session leaves the news of the last minute where it is.
@@ -174,13 +176,9 @@ class ContinuousPriceMonitor:
 
     @property
     def kept_rows(self) -> int:
-        """The number of rows that ClickHouse has not taken yet."""
-        return len(self._outbox)
-
-    @property
-    def refused_rows(self) -> int:
-        """The number of rows that are kept because ClickHouse failed."""
-        return self.kept_rows if self._database_down else 0
+        """The number of rows that wait because ClickHouse fails or does not answer."""
+        stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
+        return len(self._outbox) if self._database_down or stuck else 0
 
     @property
     def tick_age_s(self) -> float | None:

@@ -14,9 +14,11 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import rate, requested, rows, running, tracked, trade_each_slot, until
 from prometheus_client.parser import text_string_to_metric_families
+from test_commands import Command
 
 import metrics
 from clickhouse_manager import ClickHouseManager
+from runtime import EXIT_OK
 from settings import Settings
 from simulator import Gateway
 from triggers import TriggerFolder
@@ -81,7 +83,6 @@ async def test_the_figures_are_those_of_the_monitor_when_they_are_asked_for(
         TriggerFolder(settings.trigger_folder).write("ABCD")
         await trade_each_slot(gateway, "ABCD", [2.0, 2.01, 2.2])
         await until(lambda: monitor.stats["alerts_triggered"], "the alert")
-        await until(lambda: monitor.kept_rows == 0, "the rows stored")
         found = await figures(settings)
         assert found["newshead_ticks_total"] == found["newshead_rows_total"] == 3
         assert found["newshead_alerts_total"] == found["newshead_active_tickers"] == 1
@@ -162,3 +163,27 @@ def test_without_a_port_the_library_is_not_even_loaded() -> None:
     code = "import sys, run_system; sys.exit('prometheus_client' in sys.modules)"
     root = Path(metrics.__file__).parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+async def test_newshead_serves_it_from_the_price_monitors_process(
+    settings: Settings, database: ClickHouseManager, tmp_path: Path
+) -> None:
+    newshead = Command(
+        tmp_path,
+        "run_system.py",
+        "--skip-list",
+        CLICKHOUSE_HOST=settings.clickhouse_host,
+        CLICKHOUSE_PORT=settings.clickhouse_port,
+        IBKR_PORT=settings.ibkr_port,
+        METRICS_PORT=settings.metrics_port,
+    )
+    try:
+        await becomes(settings, 200, "ok")
+        assert (await figures(settings))["newshead_connection/ready"] == 1
+        newshead.process.terminate()
+        assert await asyncio.to_thread(newshead.ends) == EXIT_OK
+    finally:
+        newshead.process.kill()
+        newshead.process.wait()
+    assert await health(settings) == (0, "nobody answers")
+    assert rows(database) == []

@@ -262,19 +262,65 @@ def test_a_database_that_cannot_be_read_is_told_once_and_is_no_lost_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(notify, "LOST_S", 2.0)
-    with reporting(database, "ready"), pushing(settings):
+    monkeypatch.setattr(notify, "LOST_S", 5.0)
+    with pushing(settings):
+        status(database, "ready")
+        time.sleep(1)
         server.fault("error", match="FROM News", code=241, text="Memory limit exceeded")
-        time.sleep(4)
+        time.sleep(7)
         alert(database, "ABCD")
         server.clear_faults()
+        # The monitor could not write either, and takes its time.
         until(lambda: receiver.messages, "the alert")
-        time.sleep(1)
+        with reporting(database, "ready"):
+            time.sleep(1)
     assert receiver.titles == _first("ABCD")
     lines = [r.getMessage() for r in caplog.records if "ClickHouse" in r.getMessage()]
     assert len(lines) == 2
     assert "until ClickHouse works" in lines[0]
     assert "can be read again" in lines[1]
+
+
+BLIND = "blind"
+GONE = "gone"
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        # second → what the newest status says from then on (GONE: the same one, not renewed),
+        # and in which second what is told.
+        ({0: "ready"}, {}),
+        ({0: "ready", 10: "disconnected", 39: "ready"}, {}),
+        ({0: "ready", 10: "disconnected", 50: "ready"}, {40: "is lost", 50: "is back"}),
+        ({0: "ready", 10: "connecting", 20: "stale", 30: "socket open"}, {40: "is lost"}),
+        ({0: "ready", 10: GONE, 70: "ready"}, {40: "is lost", 70: "is back"}),
+        ({0: "ready", 10: GONE, 30: "disconnected", 55: GONE}, {60: "is lost"}),
+        ({0: "ready", 10: BLIND, 80: GONE, 90: "ready"}, {}),
+        ({0: "ready", 10: BLIND, 60: GONE}, {90: "is lost"}),
+        ({0: None}, {31: "is lost"}),
+        ({0: None, 20: "disconnected"}, {31: "is lost"}),
+    ],
+)
+def test_when_a_connection_counts_as_lost(
+    seen: dict[int, str | None], told: dict[int, str]
+) -> None:
+    connection = notify.ConnectionWatch(0.0)
+    numbers = (1, 2, 3, 4, 5.0, 6, 7, 0.0)
+    found = {}
+    state: str | None = None
+    newest: StatusRow | None = None
+    for second in range(100):
+        state = seen.get(second, state)
+        now = datetime.now(UTC) + timedelta(seconds=second)
+        if state == BLIND:
+            connection.cannot_see(second)
+            continue
+        if state not in (GONE, None):
+            newest = StatusRow(now, state, now, "PAPER", False, "*67", *numbers, "")
+        for message in connection.see(newest, second):
+            found[second] = message.title.split(" IBKR ")[1]
+    assert found == told
 
 
 def test_a_slow_service_delays_no_other(
