@@ -124,8 +124,7 @@ EARLIER_ALERTS: Final = f"{_ALERT_COLUMNS}news_alert_history {_EARLIER} {_NEWEST
 
 NEWS: Final = f"""
     SELECT ticker,
-        argMax((detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url,
-            published_utc), detected_at),
+        argMax((detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url), detected_at),
         argMaxIf((sentiment, recommendation, confidence), analyzed_at,
             sentiment != '' AND recommendation != '')
     FROM News.breaking_news
@@ -133,8 +132,8 @@ NEWS: Final = f"""
     GROUP BY ticker"""  # noqa: S608
 
 EARLIER_NEWS: Final = f"""
-    SELECT ticker, (detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url,
-            published_utc), (sentiment, recommendation, confidence)
+    SELECT ticker, (detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url),
+        (sentiment, recommendation, confidence)
     FROM News.breaking_news_history
     WHERE detected_at >= {{since:DateTime}} - INTERVAL 1 HOUR AND detected_at < {{until:DateTime}}
         AND ticker != '' AND ({{ticker:String}} = '' OR ticker = {{ticker:String}})
@@ -207,15 +206,14 @@ class Card(NamedTuple):
     news_at: datetime | None
     headline: str
     article_url: str
-    published_utc: str
     rating: Rating
-    opened: datetime | None
-    last_row: datetime | None
-    baseline: float
-    due: int
     outcome: Outcome
-    points: tuple[Point, ...]
-    alerts: tuple[Alert, ...]
+    opened: datetime | None = None
+    last_row: datetime | None = None
+    baseline: float = 0.0
+    due: int = 0
+    points: tuple[Point, ...] = ()
+    alerts: tuple[Alert, ...] = ()
 
     @property
     def price(self) -> float | None:
@@ -396,35 +394,27 @@ def _card(
     news: Sequence[Any] | None,
     alerted: Sequence[Sequence[Any]],
 ) -> Card:
-    news_at, headline, url, published = news[1] if news else (None, "", "", "")
+    """A card of the rows that the queries of windows, news and alerts give of a ticker."""
+    news_at, headline, url = news[1] if news else (None, "", "")
     rating = Rating(*news[2]) if news and news[2][1] else UNRATED
+    card = Card(ticker, news_at, headline, url, rating, Outcome(len(alerted), 0, 0, 0.0, 0, 0))
     if window is None:
-        outcome = Outcome(len(alerted), 0, 0, 0.0, 0, 0)
-        return Card(
-            ticker, news_at, headline, url, published, rating, None, None, 0.0, 0, outcome, (), ()
-        )
+        return card
     _, opened, last_row, baseline, due, *figures, numbered = window
     points = tuple(Point(*point[1:]) for point in numbered)
     by_time = {point.time: point for point in points}
-    alerts_ = []
-    for _, timestamp, priority, price in reversed(alerted):
-        point = by_time.get(int(timestamp.timestamp()))
-        change = point.change_pct if point else None
-        alerts_.append(
-            Alert(ticker, timestamp, priority, price, change, point.seconds if point else None)
-        )
-    return Card(
-        ticker,
-        news_at,
-        headline,
-        url,
-        published,
-        rating,
-        opened,
-        last_row,
-        baseline,
-        due,
-        Outcome(len(alerted), *figures),
-        points,
-        tuple(alerts_),
+    return card._replace(
+        outcome=Outcome(len(alerted), *figures),
+        opened=opened,
+        last_row=last_row,
+        baseline=baseline,
+        due=due,
+        points=points,
+        # They come newest first.
+        alerts=tuple(_alert(row, by_time) for row in reversed(alerted)),
     )
+
+
+def _alert(row: Sequence[Any], by_time: Mapping[int, Point]) -> Alert:
+    point = by_time.get(int(row[1].timestamp()))
+    return Alert(*row, *((point.change_pct, point.seconds) if point else (None, None)))

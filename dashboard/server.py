@@ -9,9 +9,9 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -83,7 +83,7 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def application(settings: Settings, feed: Feed, reader: Reader, *, loopback: bool) -> Starlette:
+def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
     """The page's routes.
 
     Parameters
@@ -92,11 +92,11 @@ def application(settings: Settings, feed: Feed, reader: Reader, *, loopback: boo
         The present session.
     reader
         A connection for what is asked singly: earlier sessions, CSV.
-    loopback
-        Whether only this machine is served: then under no name but its own.
     """
     asked = Asked(reader)
-    hosts = [*LOOPBACK_NAMES, settings.dashboard_host] if loopback else ["*"]
+    # A browser gives the password to the page it was typed for and to no other, so with one
+    # the name does not matter, and a proxy may stand before the page.
+    names = ["*"] if settings.dashboard_password else [*LOOPBACK_NAMES, settings.dashboard_host]
     return Starlette(
         routes=[
             Route("/", _index),
@@ -108,7 +108,7 @@ def application(settings: Settings, feed: Feed, reader: Reader, *, loopback: boo
         ],
         middleware=[
             Middleware(Guard, password=settings.dashboard_password),
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+            Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False),
         ],
     )
 
@@ -144,6 +144,8 @@ class Stream:
                 "headers": [
                     (b"content-type", b"text/event-stream"),
                     (b"cache-control", b"no-store"),
+                    # A proxy is to pass each update on at once.
+                    (b"x-accel-buffering", b"no"),
                 ],
             }
         )
@@ -193,6 +195,8 @@ class Asked:
     async def csv(self, request: Request) -> Response:
         """A list or a chart of the session, or with `day` or `ticker` of an earlier one."""
         what = request.path_params["what"]
+        if what not in ("cards", "alerts", "points"):
+            raise HTTPException(404, "There are cards.csv, alerts.csv and points.csv.")
         session_ticker = _ticker(request, "session_ticker")
         query = _earlier(request) or functools.partial(
             queries.cards, tickers=[session_ticker] if session_ticker else None
@@ -202,10 +206,8 @@ class Asked:
             text = wire.cards_csv(cards, now)
         elif what == "alerts":
             text = wire.alerts_csv(cards)
-        elif what == "points":
-            text = wire.points_csv(_one(request, cards))
         else:
-            raise HTTPException(404, "There are cards.csv, alerts.csv and points.csv.")
+            text = wire.points_csv(_one(request, cards))
         return Response(
             text,
             media_type="text/csv; charset=utf-8",
@@ -216,7 +218,9 @@ class Asked:
         )
 
 
-def _at(query: Callable[[ClickHouseManager], list[Card]], manager: ClickHouseManager) -> Any:
+def _at(
+    query: Callable[[ClickHouseManager], list[Card]], manager: ClickHouseManager
+) -> tuple[datetime, list[Card]]:
     return queries.clock(manager), query(manager)
 
 
@@ -267,10 +271,9 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serves the page on `listener` until it is cancelled."""
     watched, asked = Reader(settings), Reader(settings)
     feed = Feed(watched)
-    loopback = _is_loopback(listener.getsockname()[0])
     server = _Server(
         uvicorn.Config(
-            application(settings, feed, asked, loopback=loopback),
+            application(settings, feed, asked),
             http="h11",
             ws="none",
             lifespan="off",

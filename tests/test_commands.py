@@ -541,12 +541,20 @@ def test_a_headline_goes_from_the_stream_to_price_rows(
 
 def test_a_short_demo_reads_no_settings_of_the_user(start: Start, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("IBKR_HOST=192.0.2.1\nCLICKHOUSE_HOST=192.0.2.1\n")
-    command = start(
-        "run_system.py", "--demo", "--demo-seconds", "3", IBKR_PORT="abc", DASHBOARD_PASSWORD="x"
-    )
-    url = command.shows("^Watch it: (http://127.0.0.1:[0-9]+/)")[1]
-    until(lambda: serves(url), lambda: "the page")
-    assert command.ends() == EXIT_OK
+    with contextlib.ExitStack() as stack:
+        # Its usual port is taken, by this test or by another.
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", Settings().dashboard_port)))
+        command = start(
+            "run_system.py",
+            *("--demo", "--demo-seconds", "3"),
+            IBKR_PORT="abc",
+            DASHBOARD_PASSWORD="x",
+        )
+        url = command.shows("^Watch it: (http://127.0.0.1:[0-9]+/)")[1]
+        assert not url.endswith(f":{Settings().dashboard_port}/")
+        until(lambda: serves(url), lambda: "the page")
+        assert command.ends() == EXIT_OK
     assert command.text().count("not tested") == len(demo.ACTORS)
     assert "Traceback" not in command.text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".env", command.output.name]

@@ -92,6 +92,10 @@ def test_the_page_names_no_outside_address_but_the_chart_makers() -> None:
 async def test_a_page_of_the_outside_cannot_read_it_under_its_own_name(
     page_settings: Settings, host: str
 ) -> None:
+    # With a password the name does not matter, so that a proxy may stand before the page.
+    guarded = replace(page_settings, dashboard_password=PASSWORD)
+    async with served(guarded) as url, httpx.AsyncClient(auth=("any", PASSWORD)) as client:
+        assert (await client.get(url, headers={"Host": host})).status_code == 200
     async with served(page_settings) as url, httpx.AsyncClient() as client:
         assert (await client.get(url, headers={"Host": host})).status_code == 400
         assert (await client.get(f"{url}feed", headers={"Host": host})).status_code == 400

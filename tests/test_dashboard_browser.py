@@ -24,7 +24,9 @@ from clickhouse_manager import ClickHouseManager
 from settings import Settings
 from simulator import Gateway
 
-CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM: Final = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 ARGUMENTS: Final = (
     "--headless",
     "--no-sandbox",
@@ -287,6 +289,8 @@ async def test_the_keyboard_reaches_everything(
         await page.keyboard.type("mid")
         await expect(page.locator("#cards li:visible")).to_have_count(1)
         await shows(page.locator("#count"), "1 of 3")
+        await page.keyboard.type("x")
+        await shows(page.locator("#nothing"), "No ticker fits the filter")
         await page.keyboard.press("Escape")
         await expect(page.locator("#cards li:visible")).to_have_count(3)
         await page.keyboard.press("?")
@@ -352,6 +356,31 @@ async def test_one_changed_ticker_of_five_hundred_changes_one_card(
         write_prices(session, "T7", [2.5])
         await shows(card(page, "T7"), "2.50")
         assert await page.evaluate("[...window.changed]") == ["T7"]
+
+
+async def test_of_many_alerts_the_newest_are_shown_and_all_counted(
+    visit: Open, session: ClickHouseManager, page_settings: Settings
+) -> None:
+    names = [f"T{number}" for number in range(50)]
+    for number, name in enumerate(names):
+        write_prices(
+            session,
+            name,
+            [2.0, 2.0, 2.0, *[2.2 + i / 100 for i in range(8)]],
+            began=ago(100 - number),
+        )
+    write_alerts(session, *names)
+    async with served(page_settings) as url:
+        page = await visit(url)
+        await shows(page.locator("#alert-count"), "the newest 300 of 400")
+        await expect(page.locator("#alerts li")).to_have_count(300)
+        await shows(page.locator("#alerts li").first, "T49")
+        assert await page.locator("#alerts li", has_text="T0 ").count() == 0
+        write_prices(session, "NEW", RISE)
+        write_alerts(session, "NEW")
+        await shows(page.locator("#alerts li").first, "NEW")
+        await shows(page.locator("#alert-count"), re.compile("the newest 300 of 40[1-9]"))
+        await expect(page.locator("#alerts li")).to_have_count(300)
 
 
 async def test_earlier_sessions_are_shown_and_any_list_is_had_as_csv(

@@ -6,7 +6,8 @@ import { day, percent, price, time } from "./format.js";
 const MOST_SHOWN = 300;
 
 export class AlertList {
-  #rows = new Map();
+  // ticker → the times of its alerts; of the list only the newest are shown.
+  #known = new Map();
   #dated = false;
 
   constructor(onChoose) {
@@ -22,7 +23,7 @@ export class AlertList {
 
   /** Shows the alerts of just these cards. */
   reset(cards, dated) {
-    this.#rows.clear();
+    this.#known.clear();
     this.list.replaceChildren();
     this.#dated = dated;
     this.update(cards, []);
@@ -30,26 +31,28 @@ export class AlertList {
 
   /** Takes the alerts of cards that are new or changed. */
   update(cards, gone) {
-    for (const [key, row] of this.#rows) {
-      if (gone.includes(row.dataset.ticker)) {
-        row.remove();
-        this.#rows.delete(key);
-      }
-    }
-    const fresh = cards.flatMap((card) => card.alerts.map((alert) => [card.ticker, alert]))
-      .filter(([ticker, alert]) => !this.#rows.has(keyOf(ticker, alert)))
-      .sort((a, b) => a[1][0] - b[1][0])
-      .slice(-MOST_SHOWN);
-    for (const [ticker, alert] of fresh) {
-      const row = build(ticker, alert, this.#dated);
-      this.#rows.set(keyOf(ticker, alert), row);
-      this.#place(row);
-    }
+    for (const ticker of gone) this.#forget(ticker);
+    const fresh = cards.flatMap((card) => this.#fresh(card));
+    fresh.sort(([, a], [, b]) => a[0] - b[0]);
+    for (const [ticker, alert] of fresh.slice(-MOST_SHOWN)) this.#place(build(ticker, alert, this.#dated));
     while (this.list.children.length > MOST_SHOWN) this.list.lastElementChild.remove();
-    const all = this.#rows.size;
+    const all = [...this.#known.values()].reduce((sum, times) => sum + times.size, 0);
     setText(byId("alert-count"), all > MOST_SHOWN ? `the newest ${MOST_SHOWN} of ${all}` : String(all || ""));
     byId("no-alerts").hidden = all > 0;
     this.roving.settle();
+  }
+
+  #fresh(card) {
+    const known = this.#known.get(card.ticker) ?? new Set();
+    const fresh = card.alerts.filter((alert) => !known.has(alert[0]));
+    for (const alert of fresh) known.add(alert[0]);
+    if (known.size) this.#known.set(card.ticker, known);
+    return fresh.map((alert) => [card.ticker, alert]);
+  }
+
+  #forget(ticker) {
+    if (!this.#known.delete(ticker)) return;
+    for (const row of [...this.list.children]) if (row.dataset.ticker === ticker) row.remove();
   }
 
   #place(row) {
@@ -58,8 +61,6 @@ export class AlertList {
     this.list.insertBefore(row, before);
   }
 }
-
-const keyOf = (ticker, alert) => `${ticker} ${alert[0]}`;
 
 function build(ticker, [at, priority, value, change, seconds], dated) {
   const row = element("li");

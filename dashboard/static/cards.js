@@ -20,6 +20,7 @@ export class CardList {
   #items = new Map();
   #filter = "";
   #dated = false;
+  #none = "";
 
   constructor(onSelect) {
     this.list = byId("cards");
@@ -27,6 +28,12 @@ export class CardList {
     this.onSelect = onSelect;
     this.roving = new Roving(this.list, (item) => this.select(item.dataset.key));
     this.list.addEventListener("click", (event) => event.target.closest("li")?.focus());
+  }
+
+  /** What is said while there is no card. */
+  say(none) {
+    this.#none = none;
+    this.#tellCount();
   }
 
   /** Shows just these cards. `dated`: they are of several sessions, a ticker may be there twice. */
@@ -96,6 +103,7 @@ export class CardList {
     const all = this.#items.size;
     setText(byId("count"), shown === all ? `${all} tickers` : `${shown} of ${all} tickers`);
     byId("nothing").hidden = shown > 0;
+    setText(byId("nothing"), all ? "No ticker fits the filter." : this.#none);
   }
 
   #put(card, rule) {

@@ -1,13 +1,15 @@
 // Earlier sessions: asked for by day or by ticker.
 
-import { byId, element, setText } from "./dom.js";
+import { byId, element } from "./dom.js";
 
-/** Hands the cards found, and the question as it stands in an address, to `onFound`. */
+/** Hands the cards found, and the question as it stands in an address, to `onFound`; what is to be
+ * said where there are none, to `onSay`. */
 export class Earlier {
   #asked = 0;
 
-  constructor(onFound) {
+  constructor(onFound, onSay) {
     this.onFound = onFound;
+    this.onSay = onSay;
     byId("day").addEventListener("change", () => {
       byId("ticker").value = "";
       this.#ask();
@@ -16,31 +18,37 @@ export class Earlier {
   }
 
   async open() {
-    const days = await read("/earlier/days");
+    const days = await this.#read("/earlier/days");
+    if (!days) return;
     byId("day").replaceChildren(...days.map(([day, tickers, alerts]) => {
       const option = element("option", "", `${day}: ${tickers} tickers, ${alerts} alerts`);
       option.value = day;
       return option;
     }));
     if (days.length) await this.#ask();
-    else this.onFound([], "", "No earlier sessions are stored yet.");
+    else this.onSay("No earlier sessions are stored yet.");
   }
 
   async #ask() {
     const asked = ++this.#asked;
     const ticker = byId("ticker").value.trim().toUpperCase();
     const query = String(new URLSearchParams(ticker ? { ticker } : { day: byId("day").value }));
-    setText(byId("nothing"), "Reading …");
-    const cards = await read(`/earlier/windows?${query}`);
+    const cards = await this.#read(`/earlier/windows?${query}`);
     // An answer that comes after the next question is no answer to it.
-    if (asked === this.#asked) this.onFound(cards, query, "No window of that day or ticker is stored.");
+    if (!cards || asked !== this.#asked) return;
+    this.onFound(cards, query);
+    this.onSay("No window of that day or ticker is stored.");
   }
-}
 
-async function read(address) {
-  const answer = await fetch(address);
-  if (answer.ok) return answer.json();
-  setText(byId("nothing"), await answer.text());
-  byId("nothing").hidden = false;
-  return [];
+  async #read(address) {
+    this.onSay("Reading …");
+    try {
+      const answer = await fetch(address);
+      if (answer.ok) return await answer.json();
+      this.onSay(await answer.text());
+    } catch {
+      this.onSay("The page's server does not answer.");
+    }
+    return null;
+  }
 }

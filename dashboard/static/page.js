@@ -3,7 +3,7 @@
 import { AlertList, Attention } from "./alerts.js";
 import { CardList } from "./cards.js";
 import { Chart } from "./chart.js";
-import { byId, setText } from "./dom.js";
+import { byId } from "./dom.js";
 import { Earlier } from "./earlier.js";
 import { Feed } from "./feed.js";
 import { setNow } from "./format.js";
@@ -27,11 +27,11 @@ const attention = new Attention((ticker, at) => {
   showSession();
   choose(ticker, at);
 });
-const earlier = new Earlier((found, asked, none) => {
+const earlier = new Earlier((found, asked) => {
   if (live) return;
   query = asked;
-  show(found, none);
-});
+  show(found);
+}, (text) => !live && cards.say(text));
 
 const feed = new Feed((update) => {
   rule = update.rule ?? rule;
@@ -50,7 +50,7 @@ const feed = new Feed((update) => {
 function showUpdate(update) {
   if (update.full) {
     const chosen = cards.selected;
-    show(update.cards, WAITING);
+    show(update.cards);
     if (chosen !== null) cards.select(chosen);
     return;
   }
@@ -62,8 +62,7 @@ function showUpdate(update) {
   else if (cards.selected === null) cards.selectFirst();
 }
 
-function show(found, none) {
-  setText(byId("nothing"), none);
+function show(found) {
   cards.reset(found, rule, !live);
   alerts.reset(found, !live);
   byId("cards-csv").href = `/csv/cards.csv?${query}`;
@@ -93,14 +92,17 @@ function choose(ticker, at) {
 }
 
 function showSession() {
+  if (live) return;
   setView(true);
   query = "";
-  if (rule) show([...session.values()], WAITING);
+  cards.say(WAITING);
+  show([...session.values()]);
 }
 
 function showEarlier() {
+  if (!live || !rule) return;
   setView(false);
-  show([], "Reading …");
+  show([]);
   earlier.open();
 }
 
@@ -152,4 +154,5 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+cards.say(WAITING);
 setInterval(tick, TICK_MS);
