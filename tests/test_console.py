@@ -62,7 +62,6 @@ def card(ticker: str, headline: str = "A headline", recommendation: str = "HOLD"
         news_at=NOW - timedelta(seconds=21),
         headline=headline,
         article_url="",
-        published_utc="",
         rating=Rating("neutral", recommendation, "low"),
         opened=NOW - timedelta(seconds=20),
         last_row=NOW - timedelta(seconds=14),
