@@ -1,7 +1,7 @@
 """The tick messages that TWS sends all day, read without IBKR's decoder.
 
-It takes many times as long for them. It stays the judge all the same: what is
-not recognised here to the letter is left to it.
+The decoder takes many times as long for each. It stays the judge all the same:
+what is not recognised here to the letter is left to it.
 """
 
 from collections.abc import Callable
