@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLD_BIN := .venv-old-client/bin
-CLIENT_TESTS := tests/test_ibkr_client.py tests/test_simulator.py
+CLIENT_TESTS := tests/test_fast_ticks.py tests/test_ibkr_client.py tests/test_simulator.py
 
 .PHONY: demo test test-old-client soak bench lint format clean
 

@@ -1,7 +1,7 @@
 """The tick messages that TWS sends all day, read without IBKR's decoder.
 
-It takes many times as long for them. It stays the judge all the same: what is
-not recognised here to the letter is left to it.
+The decoder takes many times as long for each. It stays the judge all the same:
+what is not recognised here to the letter is left to it.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from ibapi.decoder import Decoder
 from ibapi.message import IN
+from ibapi.ticktype import TickTypeEnum
 
 # From these server versions on a message begins with its id as 4 bytes, and
 # ticks come as protobuf, which ids above 200 mark.
@@ -99,8 +100,8 @@ def _protobuf_reader() -> TickReader:
 
 
 def _sign_of_life(req_id: int, tick_type: int) -> Tick | None:
-    # Of a type below 0, the decoder's "not set", it calls nothing.
-    return (req_id, tick_type, None, 0) if tick_type >= 0 else None
+    # With this type the decoder does not call every callback.
+    return (req_id, tick_type, None, 0) if tick_type != TickTypeEnum.NOT_SET else None
 
 
 def _whole(size: str) -> int:

@@ -325,7 +325,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 self._message_at = now
                 self._probed_at = math.inf
                 self._take(messages)
-                self._note_heard(now)
             if now >= next_watch:
                 next_watch = now + WATCH_EVERY_S
                 self._watch(now)
@@ -445,7 +444,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         for message in messages:
             tick = read_tick(message)
             if tick is None:
-                self._record(trades)
+                self._settle(trades)
                 trades = []
                 self._decode(message)
                 continue
@@ -453,7 +452,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             heard.add(req_id)
             if price is not None and tick_type in sources:
                 trades.append((req_id, tick_type, price, volume))
+        self._settle(trades)
+
+    def _settle(self, trades: Sequence[Trade]) -> None:
+        """Brings in what ticks have told so far, before anything else is looked at."""
         self._record(trades)
+        self._note_heard()
 
     def _decode(self, message: bytes) -> None:
         """Hands a message to IBKR's decoder, which calls the callbacks.
@@ -679,8 +683,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self._set_state(ConnectionState.READY)
             logger.info("Data from IBKR flows again.")
 
-    def _note_heard(self, now: float) -> None:
+    def _note_heard(self) -> None:
         """Notes that the subscriptions in `_heard` had data, those that still stand."""
+        now = time.monotonic()
         with self.price_buffer_lock:
             heard = self._heard & self._heard_at.keys()
             self._heard.clear()

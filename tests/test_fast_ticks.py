@@ -129,7 +129,7 @@ numbers = st.one_of(
 bytes_of_numbers = st.one_of(
     numbers.map(str.encode), st.binary(max_size=6).map(lambda text: text.replace(b"\0", b""))
 )
-tick_types = st.sampled_from([0, 1, 2, 3, 4, 5, 8, 9, 45, 49, 66, 68, 71, 76, 120])
+tick_types = st.sampled_from([0, 1, 2, 3, 4, 5, 8, 45, 49, 66, 68, 71, 76, TickTypeEnum.NOT_SET])
 normal_sizes = st.one_of(st.integers(0, 10**9 - 1).map(str), st.sampled_from(["0.5", "100.25"]))
 normal_prices = st.floats(-1, 1e6).map(repr)
 

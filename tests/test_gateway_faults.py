@@ -395,6 +395,27 @@ def test_after_an_outage_just_the_tickers_that_stay_silent_are_asked_for_again(
         assert requested(thread, "startApi") == [""]
 
 
+@every_form
+def test_data_in_one_read_with_the_news_of_its_return_counts_on_its_own_side_of_it(
+    server_version: int,
+) -> None:
+    with (
+        serving("AAPL", "MSFT", server_version=server_version) as thread,
+        connected(thread, "AAPL", "MSFT") as client,
+    ):
+        send_code(thread, 1100)
+        until(lambda: client.state is ConnectionState.STALE)
+        encoder = Encoder(server_version)
+        before, after = (
+            encoder.tick_price(client.ticker_to_reqid[ticker], LAST, 5.0, "1")
+            for ticker in ("AAPL", "MSFT")
+        )
+        thread.call(thread.gateway.raw, before + encoder.error(-1, 1102, OWN_WORDS) + after)
+        until(lambda: requested(thread, "reqMktData").count("AAPL") == 2)
+        time.sleep(0.2)
+        assert requested(thread, "reqMktData") == ["AAPL", "MSFT", "AAPL"]
+
+
 def test_a_farm_that_flaps_costs_neither_the_socket_nor_many_lines(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
