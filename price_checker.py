@@ -242,6 +242,7 @@ class ContinuousPriceMonitor:
             self._track(ticker)
         if not self.wait:
             await self.setup_ibkr_connection()
+            await self.update_ibkr_subscriptions()
         logger.info("Price monitor initialized: %d active tickers.", len(self.active_tickers))
 
     async def create_essential_tables(self) -> None:

@@ -15,11 +15,10 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 if sys.platform == "linux":
     from asyncinotify import Inotify, Mask, Watch
@@ -132,7 +131,7 @@ class TriggerFolder:
 
         Close it when done with it. The event loop has its turn after each.
         """
-        with FolderEvents(self.folder) as events:
+        with closing(FolderEvents(self.folder)) as events:
             while True:
                 events.follow()
                 for ticker in self.take():
@@ -225,19 +224,8 @@ class FolderEvents:
         self._told = True
         self._none_here = sys.platform != "linux"
         self._reason = ""
-
-    def __enter__(self) -> Self:
         if self._none_here:
             self._say_polled("this system has no inotify")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
 
     def follow(self) -> None:
         """Watches the folder that bears the name now. Call it before you look into it."""
@@ -265,7 +253,7 @@ class FolderEvents:
         self._read()
         if not self._came.is_set():
             self._none_here = True
-            self._close()
+            self.close()
             self._say_polled("a trigger came without an event")
 
     async def wait(self) -> None:
@@ -273,6 +261,13 @@ class FolderEvents:
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_S if self._watch is None else SCAN_S):
                 await self._came.wait()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fd)
+            self._inotify.close()
+        self._inotify = self._watch = None
 
     def _new_watch(self) -> Watch:
         """The watch for the folder: the same one as long as it is the same folder."""
@@ -295,12 +290,6 @@ class FolderEvents:
             with suppress(OSError):
                 self._inotify.rm_watch(self._watch)
         self._watch = None
-
-    def _close(self) -> None:
-        if self._inotify is not None:
-            asyncio.get_running_loop().remove_reader(self._inotify.fd)
-            self._inotify.close()
-        self._inotify = self._watch = None
 
     def _say_polled(self, reason: str) -> None:
         if reason != self._reason:

@@ -82,7 +82,9 @@ def _limit(target: Target, unit: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that count, and no more zeros than that takes."""
+    """Two or three digits that count, and no more zeros than that takes."""
+    if abs(value) < 1:
+        return f"{value:.2g}"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     text = f"{value:,.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -298,6 +298,21 @@ async def test_a_notification_in_the_process_has_the_effect_of_a_trigger(
         await until(lambda: requested(gateway) == ["EFGH"], "the subscription")
 
 
+async def test_subscriptions_wait_for_no_cycle(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(price_checker, "CYCLE_S", 1e6)
+    rate(database, "BRK.B", "BUY", detected_at=datetime.now(UTC))
+    async with running(settings):
+        await until(lambda: requested(gateway) == ["BRK B"], "that of the start")
+        await tracked(gateway, settings)
+        await notify_new_ticker("EFGH")
+        await until(lambda: requested(gateway) == ["BRK B", "ABCD", "EFGH"], "the others")
+
+
 @pytest.mark.usefixtures("database")
 async def test_bad_triggers_do_not_stop_the_good_ones(settings: Settings, gateway: Gateway) -> None:
     async with running(settings):

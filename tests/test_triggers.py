@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from asyncinotify import Inotify, Mask, Watch
 from monitoring import until
 
 import triggers
@@ -725,6 +724,8 @@ async def test_where_no_event_tells_of_a_trigger_the_folder_is_polled_from_then_
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    from asyncinotify import Inotify, Mask, Watch  # Linux only.
+
     # As on a network drive: the watch is granted, and no event ever comes.
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
