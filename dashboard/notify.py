@@ -82,19 +82,27 @@ class Service:
             )
         self._plugin = plugin
         self._waiting: queue.Queue[Message] = queue.Queue(MAX_WAITING)
+        # Failures in a row.
+        self._failures = 0
         # Messages given up: by whoever tells, by the thread that sends, and of both told of.
         self._pushed_out = 0
         self._expired = 0
         self._told_of = 0
 
     @property
-    def waiting(self) -> int:
-        """The number of messages not sent yet."""
-        return self._waiting.unfinished_tasks
+    def unsent(self) -> int:
+        """The number of messages that wait, or were given up since the service worked."""
+        return self._waiting.unfinished_tasks + self._given_up
 
-    def start(self) -> None:
-        """Sends from now on what it is told, in a daemon thread."""
-        threading.Thread(target=self._work, name=f"push {self.name}", daemon=True).start()
+    @property
+    def _given_up(self) -> int:
+        return self._pushed_out + self._expired - self._told_of
+
+    def start(self, stopping: threading.Event) -> None:
+        """Sends what it is told, in a daemon thread, until `stopping` is set."""
+        threading.Thread(
+            target=self._work, args=(stopping,), name=f"push {self.name}", daemon=True
+        ).start()
 
     def tell(self, message: Message) -> None:
         """Puts a message on its way. One caller; never waits."""
@@ -121,30 +129,34 @@ class Service:
             logger.debug("%s raised %s.", self.name, type(problem).__name__)
             return False
 
-    def _work(self) -> None:
-        failures = 0
-        while True:
-            message = self._waiting.get()
-            while time.monotonic() - message.made_at < MAX_MESSAGE_AGE_S:
-                if self.send(message):
-                    if failures:
-                        self._tell_recovery()
-                    failures = 0
-                    break
-                failures += 1
-                if failures == 1:
-                    logger.warning(
-                        "%s takes no messages; it is tried again, each for %.0f minutes.",
-                        self.name,
-                        MAX_MESSAGE_AGE_S / 60,
-                    )
-                time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10)))
-            else:
-                self._expired += 1
-            self._waiting.task_done()
+    def _work(self, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            with suppress(queue.Empty):
+                self._deliver(self._waiting.get(timeout=END_S), stopping)
+                self._waiting.task_done()
+
+    def _deliver(self, message: Message, stopping: threading.Event) -> None:
+        """Tries until the service takes the message, or it is too old."""
+        while time.monotonic() - message.made_at < MAX_MESSAGE_AGE_S:
+            if self.send(message):
+                if self._failures:
+                    self._tell_recovery()
+                return
+            self._failures += 1
+            if self._failures == 1:
+                logger.warning(
+                    "%s takes no messages; it is tried again, each for %.0f minutes.",
+                    self.name,
+                    MAX_MESSAGE_AGE_S / 60,
+                )
+            pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 10))
+            if stopping.wait(pause_s):
+                return
+        self._expired += 1
 
     def _tell_recovery(self) -> None:
-        given_up = self._pushed_out + self._expired - self._told_of
+        self._failures = 0
+        given_up = self._given_up
         self._told_of += given_up
         logger.info("%s takes messages again; %d were given up.", self.name, given_up)
 
@@ -271,7 +283,7 @@ def run(settings: Settings, stopping: threading.Event) -> None:
     if not told:
         raise ConfigurationError("ALERT_URLS names no service that apprise knows.")
     for service in told:
-        service.start()
+        service.start(stopping)
     logger.info("Alerts are sent to %s.", ", ".join(service.name for service in told))
     manager = ClickHouseManager(settings)
     alerts, connection = AlertWatch(), ConnectionWatch(time.monotonic())
@@ -294,8 +306,8 @@ def run(settings: Settings, stopping: threading.Event) -> None:
         except Exception:
             logger.exception("A look for news to send failed; the next one goes on.")
     manager.close()
-    if waiting := sum(service.waiting for service in told):
-        logger.warning("%d messages were not sent.", waiting)
+    if unsent := sum(service.unsent for service in told):
+        logger.warning("%d messages were not sent.", unsent)
 
 
 def _tell(told: Sequence[Service], messages: Sequence[Message]) -> None:

@@ -328,6 +328,7 @@ def test_a_slow_service_delays_no_other(
     settings: Settings,
     receiver: Receiver,
     make_receiver: Callable[[], Receiver],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     slow = make_receiver()
     slow.delay_s = 3.5
@@ -340,6 +341,8 @@ def test_a_slow_service_delays_no_other(
         until(lambda: len(receiver.messages) == len(tickers), "the other's messages")
         assert receiver.messages[-1][0] - begun < 5
         assert len(slow.messages) < len(tickers)
+        missing = len(tickers) - len(slow.messages)
+    assert f"{missing} messages were not sent" in caplog.text
 
 
 def test_a_failing_service_is_told_once_tried_again_and_named_without_its_token(
