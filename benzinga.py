@@ -302,7 +302,6 @@ class NewsStream:
                 f"{end:%H:%M:%S}",
                 (end - self._lost).total_seconds(),
             )
-            self._lost = None
 
     def _tell_failure(self, problem: Exception) -> None:
         reason = self._reason(problem)
