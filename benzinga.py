@@ -282,7 +282,8 @@ class NewsStream:
                 f"The news stream refuses the key (HTTP {status}): check BENZINGA_API_KEY and "
                 "start newshead again; until then no news comes from it."
             ) from None
-        told = problem.response.headers.get("Retry-After", "")
+        # The header may come twice, which get() would not take.
+        told = "".join(problem.response.headers.get_all("Retry-After")[:1])
         if told.isascii() and told.isdigit():
             return max(pause_s, min(float(told), MAX_RETRY_AFTER_S))
         if status == 429:
@@ -302,7 +303,6 @@ class NewsStream:
                 f"{end:%H:%M:%S}",
                 (end - self._lost).total_seconds(),
             )
-            self._lost = None
 
     def _tell_failure(self, problem: Exception) -> None:
         reason = self._reason(problem)

@@ -1,5 +1,5 @@
-"""What newshead talks to, to try and to test it against, on loopback only: a TWS gateway and the
-Messages API that rates news."""
+"""What newshead talks to, to try and to test it against, on loopback only: a TWS gateway, the
+Messages API that rates news and, in `simulator.news`, Benzinga's news stream."""
 
 from simulator.gateway import Gateway
 from simulator.market import Market, MarketError, Trade

@@ -12,6 +12,9 @@ from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from monitoring import until
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -188,6 +191,30 @@ def test_what_is_no_article_is_named(text: str | bytes, told: str) -> None:
         parse_message(text)
 
 
+FIELDS = (
+    *("kind", "data", "action", "timestamp", "content", "id", "url", "title", "teaser", "body"),
+    *("created", "securities", "stocks", "symbol", "name", "exchange"),
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING), ANYTHING)
+@hypothesis_settings(deadline=None)
+def test_whatever_a_message_holds_it_is_an_article_or_none(
+    fields: dict[str, Any], other: object
+) -> None:
+    made = news_message("Up", ["ABCD"])
+    made["data"]["content"] |= fields
+    made["data"]["timestamp"] = other
+    for anything in (made, other):
+        with contextlib.suppress(NoArticleError):
+            assert parse_message(json.dumps(anything)).age_s >= 0
+
+
 @pytest.mark.parametrize("securities", [None, "AAPL", {"symbol": "AAPL"}, ["AAPL", None, [], {}]])
 def test_an_article_without_securities_is_about_no_ticker(securities: object) -> None:
     assert parse_message(json.dumps(message(securities=securities))).tickers == ()
@@ -317,6 +344,23 @@ async def test_a_server_that_says_when_to_come_again_is_believed(server: NewsSer
         await until(lambda: len(server.asked) == 3, "three attempts")
     # Without that word, the first pause after a 429 is 30 s.
     assert all(1 <= pause < 10 for pause in pauses(server))
+
+
+async def test_a_refusal_with_that_word_twice_is_an_ordinary_one() -> None:
+    def refuse(connection: ServerConnection, _: Request) -> Response:
+        response = connection.respond(503, "")
+        response.headers["Retry-After"] = "0"
+        response.headers["Retry-After"] = "999"
+        return response
+
+    async def nobody(_: ServerConnection) -> None:
+        raise AssertionError("a client was accepted")
+
+    async with serve(nobody, "127.0.0.1", 0, process_request=refuse) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with reading(f"ws://127.0.0.1:{port}/") as reader:
+            await asyncio.sleep(1)
+            assert not reader.work.done()
 
 
 async def test_a_server_that_is_out_of_order_is_asked_again_and_told_of_once(

@@ -194,14 +194,21 @@ async def test_the_trigger_waits_for_nothing_and_articles_are_rated_side_by_side
 
 
 async def test_the_rows_of_a_moment_are_one_insert(
-    settings: Settings, stream: NewsServer, database: ClickHouseManager, server: ClickHouseServer
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert news_monitor.BATCH_S < 0.25
+    monkeypatch.setattr(news_monitor, "BATCH_S", 3.0)
     async with at_work(settings, stream):
         before = len(inserts(server))
-        for number in range(30):
+        for number in range(10):
             stream.publish(news_message(f"Number {number}", ["ABCD"]))
-        await until(lambda: len(news(database)) == 30, "the rows")
-    assert len(inserts(server)) - before < 10
+            await asyncio.sleep(0.05)
+        await until(lambda: len(news(database)) == 10, "the rows")
+    assert len(inserts(server)) - before <= 2
 
 
 def inserts(server: ClickHouseServer) -> Sequence[str]:
