@@ -1,23 +1,20 @@
 """How long after a news message its trigger file is there.
 
-`.venv/bin/python benchmarks/news_latency.py` (`--quick`: a few seconds). A process of its own runs
-the news side with an embedded database and a scripted rating service; this one publishes articles
-of 6 KB over a WebSocket on loopback and looks for the files. Times are from the moment before the
-message is sent until the file can be seen.
+A process of its own runs the news side with an embedded database and a scripted rating service;
+this one publishes articles of 6 KB over a WebSocket on loopback and looks for the files. Times are
+from the moment before the message is sent until the file can be seen.
 """
 
-import argparse
 import asyncio
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks.figures import Figure, Target
+from benchmarks.parts import DEADLINE_S, PROJECT
 from news_monitor import NewsMonitor
 from runtime import configure_logging, until_stopped
 from sentiment import Analyst
@@ -25,44 +22,39 @@ from settings import Settings
 from simulator import MessagesServer
 from simulator.news import NewsServer, news_message
 
-MEDIAN_TARGET_MS: Final = 20.0
-BURST_TARGET_MS: Final = 500.0
+MEDIAN: Final = Target(20)
+LAST_OF_BURST: Final = Target(500)
 BURST: Final = 200
 BODY: Final = "<p>The company <b>announced</b> results far above what was expected.</p>" * 80
 LOOK_EVERY_S: Final = 0.0005
-DEADLINE_S: Final = 30.0
 
 
-class Figures(NamedTuple):
-    """Milliseconds from message to trigger file."""
-
-    singles: int
-    median_ms: float
-    p99_ms: float
-    bursts: int
-    last_of_burst_ms: float
-    """The last file of 200 articles sent at once: the worst burst."""
-
-    @property
-    def met(self) -> bool:
-        """Whether the targets were met."""
-        return self.median_ms < MEDIAN_TARGET_MS and self.last_of_burst_ms < BURST_TARGET_MS
-
-
-def measure(quick: bool) -> Figures:
-    """Measures; `quick` with few articles and one burst."""
+def measure(quick: bool) -> list[Figure]:
+    """The latency of single articles, and of the last of 200 at once."""
     singles, bursts = (20, 1) if quick else (200, 5)
-    return asyncio.run(_measure(singles, bursts))
+    alone, last = asyncio.run(_measure(singles, bursts))
+    return [
+        Figure("news message to trigger file, p50", statistics.median(alone), "ms", target=MEDIAN),
+        Figure("news message to trigger file, p99", statistics.quantiles(alone, n=100)[98], "ms"),
+        Figure(
+            f"{BURST} messages at once, the last file, worst of {bursts}",
+            max(last),
+            "ms",
+            target=LAST_OF_BURST,
+        ),
+    ]
 
 
-async def _measure(singles: int, bursts: int) -> Figures:
+async def _measure(singles: int, bursts: int) -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory(prefix="newshead-news-latency-") as folder:
         triggers = Path(folder) / "triggers"
         triggers.mkdir()
         log = (Path(folder) / "news-side.log").open("w+b")
         async with MessagesServer() as service, NewsServer() as stream:
             news = await asyncio.create_subprocess_exec(
-                *(sys.executable, __file__, "--news-side", folder, stream.url, service.url),
+                *(sys.executable, "-m", "benchmarks.news_latency"),
+                *(folder, stream.url, service.url),
+                cwd=PROJECT,
                 stderr=log.fileno(),
             )
             try:
@@ -82,15 +74,14 @@ async def _measure(singles: int, bursts: int) -> Figures:
                     burst.append(await _published(stream, triggers, BURST))
             except TimeoutError:
                 log.seek(0)
-                raise SystemExit(
+                raise RuntimeError(
                     f"The news side did not do its part:\n{log.read().decode()}"
                 ) from None
             finally:
                 if news.returncode is None:
                     news.terminate()
                 await news.wait()
-    p99_ms = statistics.quantiles(single, n=100)[98]
-    return Figures(singles, statistics.median(single), p99_ms, bursts, max(burst))
+    return single, burst
 
 
 async def _published(stream: NewsServer, triggers: Path, count: int) -> float:
@@ -133,26 +124,6 @@ async def _news_side(folder: Path, stream: str, service: str) -> None:
     await until_stopped(NewsMonitor(settings, analyst, any_ticker=True).start())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints the figures; exit code 0 only if they meet their targets."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few seconds")
-    parser.add_argument("--news-side", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.news_side:
-        folder, stream, service = options.news_side
-        asyncio.run(_news_side(Path(folder), stream, service))
-        return 0
-    figures = measure(options.quick)
-    print(
-        f"From a news message to its trigger file:\n"
-        f"  {figures.singles} single articles: median {figures.median_ms:.1f} ms "
-        f"(target < {MEDIAN_TARGET_MS:.0f}), p99 {figures.p99_ms:.1f} ms\n"
-        f"  {figures.bursts} bursts of {BURST}: last file after {figures.last_of_burst_ms:.0f} ms "
-        f"at the worst (target < {BURST_TARGET_MS:.0f})"
-    )
-    return 0 if figures.met else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    # The news side: the folder, the stream's address, the rating service's.
+    asyncio.run(_news_side(Path(sys.argv[1]), *sys.argv[2:]))
