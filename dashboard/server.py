@@ -320,7 +320,8 @@ async def serving(
     ended = asyncio.create_task(off_loop(asyncio.run, work()))
     loop, task = await asyncio.wrap_future(began)
     try:
-        yield ended
+        # Who is cancelled while waiting for it still waits for its end below.
+        yield asyncio.shield(ended)
     finally:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(task.cancel)
