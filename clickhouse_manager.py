@@ -326,6 +326,32 @@ COLUMNS: Final = """
         AND default_kind NOT IN ('ALIAS', 'MATERIALIZED', 'EPHEMERAL')
     ORDER BY position"""
 
+# The rows that %(destination)s should have as %(expected)s has them and has too few of, by
+# their hash: equal rows are rows too, and texts are not to be held in memory.
+LACKING: Final = """
+    SELECT row_hash, sum(copies) AS lacking
+    FROM (
+        SELECT sipHash128(tuple(%(names)s)) AS row_hash, 1 AS copies
+        FROM News.%(expected)s
+        UNION ALL
+        SELECT sipHash128(tuple(%(names)s)), -1
+        FROM News.%(destination)s
+        WHERE timestamp >= (SELECT minOrNull(timestamp) FROM News.%(expected)s)
+    )
+    GROUP BY row_hash
+    HAVING lacking > 0"""
+
+LACKING_ROWS: Final = f"""
+    SELECT %(names)s
+    FROM (
+        SELECT %(names)s, lacking, row_number() OVER (PARTITION BY row_hash) AS row_copy
+        FROM (
+            SELECT %(names)s, sipHash128(tuple(%(names)s)) AS row_hash FROM News.%(expected)s
+        ) AS hashed
+        INNER JOIN ({LACKING}) AS short USING row_hash
+    )
+    WHERE row_copy <= lacking"""  # noqa: S608
+
 
 class PriceRow(NamedTuple):
     """A row of `price_tracking`: the newest trade of one ticker in one 2-second slot."""
@@ -830,6 +856,7 @@ class ClickHouseManager:
         table for an empty one is atomic, so its readers and writers notice
         nothing, and the insert carries a token of the exchanged table, so
         blocks that got through before an interruption are not stored again.
+        What the engine lost of them is found by comparing the rows.
 
         Parameters
         ----------
@@ -845,7 +872,7 @@ class ClickHouseManager:
         moved = {}
         for table in SESSION_TABLES:
             kept_since = keep_news_since if table == "breaking_news" else None
-            count = self._finish_move(table) + self._begin_move(table, kept_since)
+            count = self._finish_move(table, resumed=True) + self._begin_move(table, kept_since)
             logger.info("Fresh session: %d rows of %s moved to %s_history.", count, table, table)
             moved[table] = count
         return moved
@@ -858,9 +885,9 @@ class ClickHouseManager:
         comment = "" if kept_since is None else kept_since.isoformat()
         self.client.command(f"ALTER TABLE News.{table} MODIFY COMMENT '{comment}'")
         self.client.command(f"EXCHANGE TABLES News.{table} AND News.{table}_moving")
-        return self._finish_move(table)
+        return self._finish_move(table, resumed=False)
 
-    def _finish_move(self, table: str) -> int:
+    def _finish_move(self, table: str, *, resumed: bool) -> int:
         moving, history = f"{table}_moving", f"{table}_history"
         found = self._rows(MOVING_TABLE, table=moving)
         if not found:
@@ -883,20 +910,48 @@ class ClickHouseManager:
         kept = f"detected_at >= parseDateTime64BestEffort('{comment}', 3, 'UTC')"
         destinations = {history: "1"} if not comment else {history: f"NOT {kept}", table: kept}
         for destination, condition in destinations.items():
-            # One thread and one order: a second attempt makes the very same blocks.
-            self.client.command(
-                f"INSERT INTO News.{destination} ({names}) "  # noqa: S608
-                f"SELECT {names} FROM {source} WHERE {condition} ORDER BY {names}",
-                settings={
-                    "insert_deduplication_token": f"{token} {destination}",
-                    "max_threads": 1,
-                    "max_insert_threads": 1,
-                },
-            )
+            rows = f"SELECT {names} FROM {source} WHERE {condition} ORDER BY {names}"  # noqa: S608
+            self._copy(rows, names, destination, f"{token} {destination}")
+            if resumed:
+                self._add_lost(rows, names, destination, f"{table}_expected")
         condition = destinations[history]
         [(moved,)] = self._rows(f"SELECT count() FROM {source} WHERE {condition}")  # noqa: S608
         self.client.command(f"DROP TABLE News.{moving} SYNC")
         return int(moved)
+
+    def _copy(self, rows: str, names: str, destination: str, token: str) -> None:
+        # One thread and one order: a second attempt makes the very same blocks.
+        self.client.command(
+            f"INSERT INTO News.{destination} ({names}) {rows}",
+            settings={
+                "insert_deduplication_token": token,
+                "max_threads": 1,
+                "max_insert_threads": 1,
+            },
+        )
+
+    def _add_lost(self, rows: str, names: str, destination: str, expected: str) -> None:
+        """Adds those of `rows` that did not get into `destination` for all their token says.
+
+        The engine notes a block's token a moment before it has the block: killed
+        in between, it takes a block that is not there for one that is.
+        """
+        # What an interrupted attempt left.
+        self.client.command(f"DROP TABLE IF EXISTS News.{expected} SYNC")
+        # As the destination has them, the engine's conversions included.
+        self.client.command(f"CREATE TABLE News.{expected} AS News.{destination}")
+        self._copy(rows, names, expected, str(uuid.uuid4()))
+        parts = {"names": names, "expected": expected, "destination": destination}
+        [(lost,)] = self._rows(f"SELECT sum(lacking) FROM ({LACKING % parts})")  # noqa: S608
+        if lost:
+            logger.warning(
+                "%d rows were lost on the way into %s when the last move was interrupted: "
+                "they are moved now.",
+                lost,
+                destination,
+            )
+            self._copy(LACKING_ROWS % parts, names, destination, str(uuid.uuid4()))
+        self.client.command(f"DROP TABLE News.{expected} SYNC")
 
     def _rows(self, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
         """A query's rows, with times in UTC also where the embedded engine has another zone."""

@@ -1120,6 +1120,83 @@ def test_a_move_interrupted_before_any_statement_is_finished_by_the_next(
         assert not any("_moving" in table for table in tables(over_http)), f"before {stopped_at}"
 
 
+def lose(manager: ClickHouseManager, table: str, condition: str) -> int:
+    """Takes rows away, as a kill may: the engine knows their blocks' tokens all the same."""
+    before = len(rows_of(manager, table))
+    manager.client.command(
+        f"ALTER TABLE News.{table} DELETE WHERE {condition}", settings={"mutations_sync": 1}
+    )
+    return before - len(rows_of(manager, table))
+
+
+def interrupt_a_move(server: ClickHouseServer, manager: ClickHouseManager, before: str) -> None:
+    server.fault("error", match=before, code=243, text="(NOT_ENOUGH_SPACE)")
+    with pytest.raises(ClickHouseError):
+        manager.move_session(keep_news_since=NOON)
+    server.clear_faults()
+
+
+def test_rows_that_the_engine_lost_when_it_was_killed_are_moved_by_the_next(
+    server: ClickHouseServer, over_http: ClickHouseManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox_of([7, 8]).flush(over_http.client)
+    over_http.move_session()
+    expected = rows_of(over_http, "price_tracking_history")
+    fill_session(over_http)
+    expected += rows_of(over_http, "price_tracking")
+    interrupt_a_move(server, over_http, before="DROP TABLE News.price_tracking_moving")
+    # One of each two equal rows, and another.
+    assert lose(over_http, "price_tracking_history", "volume < 7 AND _part_offset % 2 = 0") == 3
+    for statement in (
+        "CREATE TABLE News.price_tracking_expected",
+        "INSERT INTO News.price_tracking_expected",
+        "DROP TABLE News.price_tracking_expected",
+        "DROP TABLE News.price_tracking_moving",
+    ):
+        interrupt_a_move(server, over_http, before=statement)
+    over_http.move_session()
+    assert rows_of(over_http, "price_tracking_history") == sorted(expected)
+    assert tables(over_http) == set(COLUMNS) | {f"{table}_history" for table in SESSION_TABLES}
+    assert warnings(caplog) == [
+        "3 rows were lost on the way into price_tracking_history when the last move was "
+        "interrupted: they are moved now."
+    ]
+
+
+def test_news_that_the_engine_lost_is_found_on_both_its_ways(
+    server: ClickHouseServer, over_http: ClickHouseManager
+) -> None:
+    for number in range(8):
+        add_news(over_http, f"T{number}", detected_s_ago=0 if number < 4 else 7_200)
+    expected = rows_of(over_http, "breaking_news", order="ticker")
+    interrupt_a_move(server, over_http, before="DROP TABLE News.breaking_news_moving")
+    for table in ("breaking_news", "breaking_news_history"):
+        assert lose(over_http, table, "_part_offset % 2 = 0") == 2
+    over_http.move_session(keep_news_since=NOON)
+    assert rows_of(over_http, "breaking_news", order="ticker") == expected[:4]
+    assert rows_of(over_http, "breaking_news_history", order="ticker") == expected[4:]
+
+
+@pytest.mark.parametrize(("condition", "lost"), [("0", 0), ("_part_offset < 2", 2)])
+def test_lost_rows_are_found_in_a_history_of_other_types(
+    server: ClickHouseServer, over_http: ClickHouseManager, condition: str, lost: int
+) -> None:
+    create_older_tables(over_http)
+    over_http.create_tables()
+    over_http.client.command(
+        "CREATE TABLE News.news_alert_history (price Float32, ticker LowCardinality(String), "
+        'more Nullable(UInt8), timestamp DateTime64(3), alert String, `a "note` String) '
+        "ENGINE = MergeTree ORDER BY ticker SETTINGS non_replicated_deduplication_window = 9"
+    )
+    over_http.client.command("ALTER TABLE News.news_alert UPDATE price = 2.1 WHERE 1")
+    interrupt_a_move(server, over_http, before="DROP TABLE News.news_alert_moving")
+    expected = rows_of(over_http, "news_alert_history")
+    assert len(expected) == 3
+    assert lose(over_http, "news_alert_history", condition) == lost
+    over_http.move_session()
+    assert rows_of(over_http, "news_alert_history") == expected
+
+
 KILLED_ROWS = 400_000
 MOVE_IN_SMALL_BLOCKS = """
 manager = ClickHouseManager(Settings(clickhouse_path=Path(sys.argv[1])))
