@@ -495,40 +495,40 @@ async def test_screenshots(
     write_status(session, active_tickers=6, cycles=412, ticks=3204, rows=1377, state_since=ago(824))
     session.client.insert(
         "News.float_list_detailed_dedup",
-        [["KRVA", 4.5], ["LUMN", 2.0]],
+        [["KRVA", 4.5], ["GRDX", 2.0]],
         column_names=["ticker", "strength_score"],
     )
     for age, ticker, headline, rating, price, prices in (
         (
             110,
-            "BRLT",
-            "Brilliant Earth names a new chief financial officer",
+            "NOVQ",
+            "Novaqua names a new chief financial officer",
             "HOLD",
             1.74,
             wave[:9],
         ),
         (
             96,
-            "LUMN",
-            "Lumen wins a 200 million dollar contract of the Department of Defense",
+            "GRDX",
+            "Gridex wins a 200 million dollar contract of the Department of Defense",
             "BUY",
             5.12,
             wave[:14],
         ),
         (
             52,
-            "RGTI",
-            "Rigetti beats the estimates of the third quarter, raises its guidance",
+            "QBTA",
+            "Qubita beats the estimates of the third quarter, raises its guidance",
             "BUY",
             14.2,
             wave,
         ),
-        (46, "HOPE", "Hope Bancorp explores the sale of two branches", "HOLD", 2.61, wave),
+        (46, "HLBK", "Hollbrook Bank explores the sale of two branches", "HOLD", 2.61, wave),
         (40, "KRVA", "FDA approves Karuva's only drug, the first of its kind", "BUY", 2.08, wave),
         (
             7,
-            "SNDL",
-            "SNDL signs a supply agreement with a national grocery chain",
+            "SNDO",
+            "Sundo signs a supply agreement with a national grocery chain",
             "BUY",
             0.8412,
             wave[:2],
@@ -549,7 +549,7 @@ async def test_screenshots(
             began=ago(age),
             recommendation=rating,
         )
-    write_alerts(session, "LUMN", "KRVA")
+    write_alerts(session, "GRDX", "KRVA")
     async with served(page_settings) as url:
         for name, options in (
             ("session-dark", {"color_scheme": "dark"}),

@@ -16,8 +16,14 @@ const FIGURES = {
   cycle: (s) => [`${Math.round(s.last_cycle_ms)} ms`, s.last_cycle_ms > SLOW_CYCLE_MS],
   reconnects: (s) => [whole(s.reconnects), false],
   "kept rows": (s) => [whole(s.kept_rows), s.kept_rows > 0],
-  "clock off": (s, rule) => [`${s.clock_difference_s.toFixed(1)} s`, Math.abs(s.clock_difference_s) > rule.clock_difference_s],
+  "clock off": (s, rule) => [`${signed(s.clock_difference_s)} s`, Math.abs(s.clock_difference_s) > rule.clock_difference_s],
 };
+
+/** One decimal, and no minus before a zero. */
+function signed(value) {
+  const text = value.toFixed(1);
+  return text === "-0.0" ? "0.0" : text;
+}
 
 export class StatusBar {
   #status = null;
