@@ -148,6 +148,9 @@ class OnTerminal:
         fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 160, 0, 0))
         self.modes = termios.tcgetattr(self._slave)
         environment = dict(os.environ) | {name: str(value) for name, value in variables.items()}
+        # They would stand in for the terminal's own size.
+        for name in ("COLUMNS", "LINES"):
+            environment.pop(name, None)
         # In a session of its own, whose first open of a terminal makes it the controlling one:
         # there Ctrl-C is a signal.
         opening = f"import os, sys; os.close(os.open({os.ttyname(self._slave)!r}, os.O_RDWR)); "

@@ -264,7 +264,6 @@ async def test_a_slow_service_costs_the_deadline_wait_for_one_of_20_places_inclu
         assert time.monotonic() - began < 15.0
     for opinion in opinions:
         assert_unrated(opinion, "no answer within 3 s")
-    assert api.most_at_once == 20
 
 
 async def test_a_hundred_articles_at_once_are_all_rated(api: MessagesServer, start: Start) -> None:
