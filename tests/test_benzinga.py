@@ -277,9 +277,13 @@ async def test_a_dropped_stream_is_connected_again_and_the_gap_is_told(
             await until(partial(has, reader, count), "the article")
             server.drop()
             await until(lambda: not server.connected, "the drop")
-            await until(lambda: caplog.text.count("There was no news from") >= count, "the line")
+            await until(partial(tells_gaps, caplog, count), "the line about it")
     assert reader.titles == ["First", "Second", "Third"]
     assert len([line for line in warnings(caplog) if "There was no news from" in line]) == 3
+
+
+def tells_gaps(caplog: pytest.LogCaptureFixture, count: int) -> bool:
+    return caplog.text.count("There was no news from") >= count
 
 
 async def test_a_server_that_restarts_is_found_again_and_told_of_once(
