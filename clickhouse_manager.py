@@ -945,10 +945,9 @@ class ClickHouseManager:
         [(lost,)] = self._rows(f"SELECT sum(lacking) FROM ({LACKING % parts})")  # noqa: S608
         if lost:
             logger.warning(
-                "%d rows were lost on the way into %s when the last move was interrupted: "
-                "they are moved now.",
-                lost,
+                "Rows that the interrupted move lost on their way into %s, added now: %d.",
                 destination,
+                lost,
             )
             self._copy(LACKING_ROWS % parts, names, destination, str(uuid.uuid4()))
         self.client.command(f"DROP TABLE News.{expected} SYNC")
