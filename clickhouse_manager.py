@@ -326,8 +326,8 @@ COLUMNS: Final = """
         AND default_kind NOT IN ('ALIAS', 'MATERIALIZED', 'EPHEMERAL')
     ORDER BY position"""
 
-# The rows that %(destination)s should have as %(expected)s has them and has too few of, by
-# their hash: equal rows are rows too, and texts are not to be held in memory.
+# The rows, by their hash, that %(expected)s has more often than %(destination)s: equal rows
+# are rows too, and texts need not be held in memory.
 LACKING: Final = """
     SELECT row_hash, sum(copies) AS lacking
     FROM (

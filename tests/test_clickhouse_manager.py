@@ -1191,7 +1191,9 @@ def test_lost_rows_are_found_in_a_history_of_other_types(
         f'more Nullable(UInt8), timestamp DateTime64(3), alert String, `a "note` {note}) '
         "ENGINE = MergeTree ORDER BY ticker SETTINGS non_replicated_deduplication_window = 9"
     )
-    over_http.client.command("ALTER TABLE News.news_alert UPDATE price = 2.1 WHERE 1")
+    over_http.client.command(
+        "ALTER TABLE News.news_alert UPDATE price = 2.1 WHERE 1", settings={"mutations_sync": 1}
+    )
     interrupt_a_move(server, over_http, before="DROP TABLE News.news_alert_moving")
     expected = rows_of(over_http, "news_alert_history")
     interrupt_a_move(server, over_http, before="DROP TABLE News.news_alert_moving")
