@@ -326,8 +326,8 @@ COLUMNS: Final = """
         AND default_kind NOT IN ('ALIAS', 'MATERIALIZED', 'EPHEMERAL')
     ORDER BY position"""
 
-# The rows that %(destination)s should have as %(expected)s has them and has too few of, by
-# their hash: equal rows are rows too, and texts are not to be held in memory.
+# The rows, by their hash, that %(expected)s has more often than %(destination)s: equal rows
+# are rows too, and texts need not be held in memory.
 LACKING: Final = """
     SELECT row_hash, sum(copies) AS lacking
     FROM (
@@ -945,10 +945,9 @@ class ClickHouseManager:
         [(lost,)] = self._rows(f"SELECT sum(lacking) FROM ({LACKING % parts})")  # noqa: S608
         if lost:
             logger.warning(
-                "%d rows were lost on the way into %s when the last move was interrupted: "
-                "they are moved now.",
-                lost,
+                "Rows that the interrupted move lost on their way into %s, added now: %d.",
                 destination,
+                lost,
             )
             self._copy(LACKING_ROWS % parts, names, destination, str(uuid.uuid4()))
         self.client.command(f"DROP TABLE News.{expected} SYNC")
