@@ -17,10 +17,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_manager import (
     ALERT_CHANGE_PCT,
     ALERT_PRICES,
-    JUDGED,
     MISSING_TABLE_CODES,
-    OUTCOME_COLUMNS,
-    SESSION_ROWS,
     UNRATED,
     WINDOW_S,
     ClickHouseManager,
@@ -30,6 +27,7 @@ from clickhouse_manager import (
     describe,
     rule,
 )
+from clickhouse_sql import JUDGED, OUTCOME_COLUMNS, SESSION_ROWS
 
 # No more than so many are read: the newest.
 MAX_TICKERS: Final = 1000

@@ -25,7 +25,6 @@ from clickhouse_server import ClickHouseServer
 
 import clickhouse_manager
 from clickhouse_manager import (
-    SESSION_TABLES,
     AlertRow,
     Batch,
     ClickHouseManager,
@@ -38,6 +37,7 @@ from clickhouse_manager import (
     Standing,
     StatusRow,
 )
+from clickhouse_sql import SESSION_TABLES
 from settings import ConfigurationError, Settings
 
 ROOT = Path(__file__).parents[1]
