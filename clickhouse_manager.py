@@ -1,14 +1,15 @@
 """ClickHouse: the connection, the rows, and what newshead asks and tells.
 
-Everything here blocks and belongs off the event loop. Times are aware UTC.
+All but `until_database_works` blocks and belongs off the event loop. Times are aware UTC.
 """
 
+import asyncio
 import logging
 import os
 import threading
 import uuid
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -39,7 +40,7 @@ from clickhouse_sql import (
     STANDING,
     STORED_HASHES,
 )
-from runtime import lock_file
+from runtime import lock_file, off_loop
 from settings import ConfigurationError, Settings
 from triggers import TriggerFolder
 
@@ -50,6 +51,7 @@ for _name in ("clickhouse_connect", "urllib3"):
 
 CONNECT_TIMEOUT_S: Final = 5
 QUERY_TIMEOUT_S: Final = 30
+RETRY_S: Final = 3.0
 # The 60-second window compares the database's clock with this machine's.
 MAX_CLOCK_DIFFERENCE_S: Final = 2.0
 WINDOW_S: Final = 60
@@ -704,6 +706,31 @@ def one_line(problem: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     text = str(problem).strip() or type(problem).__name__
     return text.splitlines()[0][:300]
+
+
+async def until_database_works(work: Callable[[], object], *, wait: bool) -> None:
+    """Does blocking work with the database; with `wait`, until it succeeds.
+
+    Raises
+    ------
+    DatabaseError, ClickHouseError
+        It failed; not with `wait`.
+    ConfigurationError
+        It can never succeed.
+    """
+    told = ""
+    while True:
+        try:
+            await off_loop(work)
+        except DATABASE_ERRORS as problem:
+            if not wait:
+                raise
+            if one_line(problem) != told:
+                told = one_line(problem)
+                logger.error("%s It is tried again every %.0f s.", told, RETRY_S)
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
 
 
 class _PathLock:

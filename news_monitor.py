@@ -21,9 +21,9 @@ from clickhouse_manager import (
     NewsRow,
     Outbox,
     one_line,
+    until_database_works,
 )
 from news_text import without_markup
-from price_checker import until_database_works
 from runtime import off_loop
 from sentiment import Analyst, Opinion, unrated
 from settings import Settings

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
@@ -30,6 +30,7 @@ from clickhouse_manager import (
     Rise,
     describe,
     one_line,
+    until_database_works,
 )
 from ibkr_client import (
     HEARTBEAT_S,
@@ -812,31 +813,6 @@ class ContinuousPriceMonitor:
 def _refuse_if_final(client: IBKRClient | None) -> None:
     if client is not None and client.failure is not None and client.failure.final:
         raise client.failure
-
-
-async def until_database_works(work: Callable[[], object], *, wait: bool) -> None:
-    """Does blocking work with the database; with `wait`, until it succeeds.
-
-    Raises
-    ------
-    DatabaseError, ClickHouseError
-        It failed; not with `wait`.
-    ConfigurationError
-        It can never succeed.
-    """
-    told = ""
-    while True:
-        try:
-            await off_loop(work)
-        except DATABASE_ERRORS as problem:
-            if not wait:
-                raise
-            if one_line(problem) != told:
-                told = one_line(problem)
-                logger.error("%s It is tried again every %.0f s.", told, RETRY_S)
-            await asyncio.sleep(RETRY_S)
-        else:
-            return
 
 
 def next_roll_after(now: datetime, roll: time_of_day | None) -> datetime | None:

@@ -19,12 +19,12 @@ from typing import Final
 import demo
 import ticker_list
 from benzinga import StreamRefusedError
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line, until_database_works
 from dashboard.console import LiveTable
 from dashboard.server import listen, serving
 from ibkr_client import GatewayError
 from news_monitor import NewsMonitor
-from price_checker import ContinuousPriceMonitor, until_database_works
+from price_checker import ContinuousPriceMonitor
 from runtime import (
     EXIT_FAILED,
     EXIT_MISCONFIGURED,

@@ -234,7 +234,7 @@ async def test_a_monitor_that_waits_starts_once_the_server_is_there(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(price_checker, "RETRY_S", 0.3)
+    monkeypatch.setattr(clickhouse_manager, "RETRY_S", 0.3)
     await asyncio.to_thread(server.stop)
     monitor = ContinuousPriceMonitor(settings, wait=True)
     work = asyncio.create_task(monitor.start())
