@@ -19,12 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from clickhouse_manager import DATABASE_ERRORS, WINDOW_S, ClickHouseManager, StatusRow, one_line
-from dashboard.queries import STALE_S, Card, cards, clock, marks, status
+from dashboard.queries import STALE_S, Card, cards, clock, marks, status, until_next_reading_s
 from settings import ConfigurationError, Settings
 
 # The descriptor that every process knows standard error by.
 STDERR: Final = 2
-READ_EVERY_S: Final = 1.0
 DRAW_EVERY_S: Final = 0.5
 # A query that hangs delays the end no longer than this.
 STOP_TIMEOUT_S: Final = 1.0
@@ -122,7 +121,7 @@ class LiveTable:
 
     def _read(self) -> None:
         connected = False
-        while not self._ending.wait(READ_EVERY_S):
+        while not self._ending.wait(until_next_reading_s()):
             try:
                 if not connected:
                     self._manager.connect()

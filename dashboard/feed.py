@@ -1,9 +1,8 @@
-"""One reading of the database a second for all who watch, and to each what is new for them."""
+"""One reading of the database for all who watch, and to each what is new for them."""
 
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
@@ -17,10 +16,6 @@ from settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
 
-READ_EVERY_S: Final = 1.0
-# The monitor's cycles begin at even seconds of the clock: readings stay out of their way,
-# and find their rows soon.
-READ_AT_S: Final = 0.5
 # A reading that takes longer is told to the page while it goes on.
 ANSWER_S: Final = 3.0
 
@@ -92,7 +87,7 @@ class _Shown(NamedTuple):
 
 
 class Feed:
-    """What the page shows, read once a second while anyone watches.
+    """What the page shows, read once a cycle while anyone watches.
 
     Each change has a version, and each viewer is told what is newer than the
     last version they were told. So a viewer who is slow gets fewer and fuller
@@ -117,7 +112,7 @@ class Feed:
         self._gone: dict[str, int] = {}
 
     async def follow(self) -> AsyncGenerator[str]:
-        """A viewer's updates, in JSON: at first all there is, then what changed, one a second.
+        """A viewer's updates, in JSON: at first all there is, then what changed.
 
         `cards` are those that are new or changed, `gone` the tickers that are
         no longer shown; `full` says that nothing told before holds.
@@ -154,7 +149,7 @@ class Feed:
         while True:
             await self._read()
             self._wake()
-            await asyncio.sleep(READ_EVERY_S - (time.time() - READ_AT_S) % READ_EVERY_S)
+            await asyncio.sleep(queries.until_next_reading_s())
 
     async def _read(self) -> None:
         reading = asyncio.create_task(off_loop(self._reader.read, read_round, dict(self._marks)))

@@ -5,6 +5,7 @@ rows and time, runs on one thread of the database, and writes nothing. Times are
 aware UTC.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -38,6 +39,10 @@ MAX_DAYS: Final = 400
 MAX_HEADLINE: Final = 500
 # A monitor that has not written for so long is taken for dead; it writes every 10 s.
 STALE_S: Final = 15.0
+# Whoever shows the session reads it once a cycle. Cycles begin at even seconds of the clock:
+# readings stay out of their way, and find their rows soon.
+READ_EVERY_S: Final = 2.0
+READ_AT_S: Final = 0.5
 # How far back a ticker's earlier windows are looked for.
 MAX_HISTORY: Final = timedelta(days=400)
 
@@ -263,6 +268,11 @@ class Day(NamedTuple):
     day: date
     tickers: int
     alerts: int
+
+
+def until_next_reading_s() -> float:
+    """The seconds until the session is to be read again."""
+    return READ_EVERY_S - (time.time() - READ_AT_S) % READ_EVERY_S
 
 
 def clock(manager: ClickHouseManager) -> datetime:

@@ -241,7 +241,7 @@ async def test_ten_viewers_cost_what_one_costs_and_none_costs_nothing(
         began = time.monotonic()
         assert await asyncio.gather(*(watch() for _ in range(10))) == [4] * 10
         lasted = time.monotonic() - began
-        assert readings() - before <= lasted / dashboard.feed.READ_EVERY_S + 2
+        assert readings() - before <= lasted / dashboard.queries.READ_EVERY_S + 2
 
         # The last viewer's leaving is noticed at once, a reading may be under way.
         await asyncio.sleep(1)

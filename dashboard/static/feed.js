@@ -1,7 +1,7 @@
 // The stream of updates from the page's server.
 
-// The server sends one a second.
-const LOST_AFTER_MS = 4000;
+// The server sends one every 2 s, and after 3 more one that says the database does not answer.
+const LOST_AFTER_MS = 7000;
 
 /** Hands each update to `onUpdate`; the browser itself connects again when the stream breaks. */
 export class Feed {
