@@ -105,13 +105,26 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
 
 async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
     """Runs a part of newshead, again and again: at once, but after a growing pause where it
-    died within 60 s of its start; not where it gives None, for no use."""
+    died within 60 s of its start.
+
+    Where another start is of no use until the user has acted, the rest goes on without it: the
+    part says so by an error, or by None if it has been told already.
+    """
     pause = 0.0
     while True:
         started = time.monotonic()
-        end = await run_part()
-        if end is None:
+        try:
+            end = await run_part()
+            if end is None:
+                return
+        except DATABASE_ERRORS as problem:
+            end = f"stopped ({one_line(problem)})"
+        except (ConfigurationError, StreamRefusedError) as problem:
+            logger.error("%s does not run, the rest goes on: %s", name, problem)
             return
+        except Exception:
+            logger.exception("%s failed.", name)
+            end = "failed"
         lived = time.monotonic() - started
         pause = 0.0 if lived >= SHORT_LIFE_S else min(MAX_PAUSE_S, max(FIRST_PAUSE_S, pause * 2))
         logger.error("%s %s after %.0f s; it is started again in %.1f s.", name, end, lived, pause)
@@ -119,57 +132,37 @@ async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) ->
 
 
 async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
-    """Runs the news side until it is cancelled, or the stream refuses the key."""
+    """Runs the news side on this loop until it is cancelled, or the stream refuses the key."""
+
+    async def run_once() -> str:
+        news = NewsMonitor(settings, analyst, any_ticker=options.any, take_old=options.enable_old)
+        await news.start()
+        return "ended"
+
     try:
-        await supervise("The news side", functools.partial(news_here, options, settings, analyst))
+        await supervise("The news side", run_once)
     finally:
         await analyst.close()
-
-
-async def news_here(
-    options: argparse.Namespace, settings: Settings, analyst: Analyst
-) -> str | None:
-    """Runs the news side on this loop."""
-    monitor = NewsMonitor(settings, analyst, any_ticker=options.any, take_old=options.enable_old)
-    try:
-        await monitor.start()
-    except DATABASE_ERRORS as problem:
-        return f"stopped ({one_line(problem)})"
-    except StreamRefusedError as problem:
-        logger.error("%s The price monitor goes on.", problem)
-        return None
-    except Exception:
-        logger.exception("The news side failed.")
-    return "failed"
 
 
 async def monitor_here(settings: Settings) -> str:
     """Runs the monitor on this loop: the embedded engine belongs to one process."""
     try:
         await ContinuousPriceMonitor(settings, wait=True).start()
-    except DATABASE_ERRORS as problem:
-        return f"stopped ({one_line(problem)})"
-    except GatewayError as problem:
+    except (ConfigurationError, GatewayError) as problem:
+        # Without it newshead is of no use: it is tried again, whatever is wrong.
         return f"stopped ({problem})"
-    except Exception:
-        logger.exception("The price monitor failed.")
-    return "failed"
+    return "ended"
 
 
-async def page_here(settings: Settings) -> str | None:
+async def page_here(settings: Settings) -> str:
     """Runs the page in a thread of this process, for the same reason."""
-    try:
-        async with serving(settings, listen(settings)) as ended:
-            await ended
-    except ConfigurationError as problem:
-        logger.error("%s", problem)
-        return None
-    except Exception:
-        logger.exception("The page failed.")
-    return "failed"
+    async with serving(settings, listen(settings)) as ended:
+        await ended
+    return "ended"
 
 
-async def push_here(settings: Settings) -> str | None:
+async def push_here(settings: Settings) -> str:
     """Runs the push in a thread of this process, for the same reason."""
 
     def load() -> Callable[[Settings], Awaitable[None]]:
@@ -178,14 +171,8 @@ async def push_here(settings: Settings) -> str | None:
 
         return watch
 
-    try:
-        await (await off_loop(load))(settings)
-    except ConfigurationError as problem:
-        logger.error("%s", problem)
-        return None
-    except Exception:
-        logger.exception("The push failed.")
-    return "failed"
+    await (await off_loop(load))(settings)
+    return "ended"
 
 
 async def monitor_process(_settings: Settings) -> str:
