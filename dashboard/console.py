@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clickhouse_manager import DATABASE_ERRORS, WINDOW_S, ClickHouseManager, StatusRow, one_line
+from dashboard.feed import Reader
 from dashboard.queries import STALE_S, Card, cards, clock, marks, status, until_next_reading_s
 from settings import ConfigurationError, Settings
 
@@ -82,7 +83,7 @@ class LiveTable:
         self._terminal = Console()
         self._live = Live(console=self._terminal, screen=True, auto_refresh=False)
         self._log = LogLines()
-        self._manager = ClickHouseManager(settings)
+        self._reader = Reader(settings)
         self._view = View(datetime.now(UTC), time.monotonic(), None, (), 0, "not read yet.")
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -120,28 +121,29 @@ class LiveTable:
                 self._log.add(line.rstrip("\n"))
 
     def _read(self) -> None:
-        connected = False
         while not self._ending.wait(until_next_reading_s()):
             try:
-                if not connected:
-                    self._manager.connect()
-                    connected = True
-                tickers = list(marks(self._manager))
-                self._view = View(
-                    clock(self._manager),
-                    time.monotonic(),
-                    status(self._manager),
-                    cards(self._manager, tickers[: self._terminal.height]),
-                    len(tickers),
-                )
+                self._view = self._reader.read(read_view, self._terminal.height)
             except (*DATABASE_ERRORS, ConfigurationError) as problem:
                 self._view = self._view._replace(problem=one_line(problem))
-        self._manager.close()
+        self._reader.close()
 
     def _draw(self) -> None:
         while not self._ending.wait(DRAW_EVERY_S):
             height = self._terminal.height
             self._live.update(screen(self._view, self._log, height), refresh=True)
+
+
+def read_view(manager: ClickHouseManager, most: int) -> View:
+    """Reads the state and no more than the newest `most` cards. Blocks."""
+    tickers = list(marks(manager))
+    return View(
+        clock(manager),
+        time.monotonic(),
+        status(manager),
+        cards(manager, tickers[:most]),
+        len(tickers),
+    )
 
 
 def screen(view: View, log: LogLines, height: int) -> RenderableType:

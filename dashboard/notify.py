@@ -24,6 +24,7 @@ from apprise import Apprise, NotifyFormat, NotifyType
 
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, one_line
 from dashboard import queries
+from dashboard.feed import Reader
 from ibkr_client import ConnectionState
 from runtime import (
     EXIT_FAILED,
@@ -285,16 +286,13 @@ def run(settings: Settings, stopping: threading.Event) -> None:
     for service in told:
         service.start(stopping)
     logger.info("Alerts are sent to %s.", ", ".join(service.name for service in told))
-    manager = ClickHouseManager(settings)
+    reader = Reader(settings)
     alerts, connection = AlertWatch(), ConnectionWatch(time.monotonic())
-    connected = failed = False
+    failed = False
     while not stopping.wait(POLL_S):
         try:
-            if not connected:
-                manager.connect()
-                connected = True
-            _tell(told, alerts.see(manager))
-            _tell(told, connection.see(queries.status(manager), time.monotonic()))
+            _tell(told, reader.read(alerts.see))
+            _tell(told, connection.see(reader.read(queries.status), time.monotonic()))
             if failed:
                 logger.info("ClickHouse can be read again; messages go on.")
             failed = False
@@ -305,7 +303,7 @@ def run(settings: Settings, stopping: threading.Event) -> None:
             logger.log(level, "No messages are sent until ClickHouse works: %s", one_line(problem))
         except Exception:
             logger.exception("A look for news to send failed; the next one goes on.")
-    manager.close()
+    reader.close()
     if unsent := sum(service.unsent for service in told):
         logger.warning("%d messages were not sent.", unsent)
 
