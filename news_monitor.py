@@ -252,14 +252,16 @@ class NewsMonitor:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._store(), LAST_FLUSH_S)
+            async with asyncio.timeout(LAST_FLUSH_S):
+                await self._store()
         lost = len(self._outbox) + len(self._rows) + self._on_their_way
         if lost:
             logger.error("%d rows of news could not be stored and are lost.", lost)
         if self.stats["articles"]:
             self.report_stats()
         with suppress(TimeoutError):
-            await asyncio.wait_for(off_loop(self.ch_manager.close), CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await off_loop(self.ch_manager.close)
 
     # --- Articles -----------------------------------------------------------
 
@@ -336,8 +338,8 @@ class NewsMonitor:
             return summary, without_markup(article.body, MAX_TEXT)
 
         try:
-            async with self._readers:
-                return await asyncio.wait_for(off_loop(read), TEXT_TIMEOUT_S)
+            async with self._readers, asyncio.timeout(TEXT_TIMEOUT_S):
+                return await off_loop(read)
         except TimeoutError:
             logger.warning("The text of %a cannot be read in time; it is left out.", article.title)
             return "", ""

@@ -272,10 +272,7 @@ class ContinuousPriceMonitor:
     async def cleanup(self) -> None:
         """Ends the connection to IBKR, stores what waits (for at most 3 s), closes the database."""
         self._take_ticks()
-        with suppress(TimeoutError):
-            await asyncio.gather(
-                self.close_ibkr(), asyncio.wait_for(self._store_last_rows(), LAST_FLUSH_S)
-            )
+        await asyncio.gather(self.close_ibkr(), self._store_last_rows())
         lost = len(self._outbox) + len(self._slots)
         if lost:
             logger.error("%d rows could not be stored and are lost.", lost)
@@ -286,14 +283,17 @@ class ContinuousPriceMonitor:
             closing = [off_loop(self.ch_manager.close), self._status.close()]
             if self._metrics is not None:
                 closing.append(off_loop(self._metrics.close))
-            await asyncio.wait_for(asyncio.gather(*closing), CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.gather(*closing)
 
     async def _store_last_rows(self) -> None:
-        if self._slots:
-            await self.get_tickers_within_60_second_window()
-            await self._make_rows(list(self._slots))
-        await self._store()
-        await self.check_price_alerts_optimized()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_FLUSH_S):
+                if self._slots:
+                    await self.get_tickers_within_60_second_window()
+                    await self._make_rows(list(self._slots))
+                await self._store()
+                await self.check_price_alerts_optimized()
 
     # --- IBKR ---------------------------------------------------------------
 

@@ -217,7 +217,8 @@ async def run_child(name: str, *arguments: str) -> int:
         if child.returncode is None:
             child.terminate()
             with suppress(TimeoutError):
-                await asyncio.wait_for(child.wait(), STOP_TIMEOUT_S)
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await child.wait()
         if child.returncode is None:
             child.kill()
             await child.wait()

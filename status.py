@@ -87,7 +87,8 @@ class StatusWriter:
                 )
                 await self._write()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), due - time.monotonic())
+                async with asyncio.timeout(due - time.monotonic()):
+                    await self._changed.wait()
 
     async def close(self) -> None:
         """Writes a last row and ends the connection; may take as long as the database does."""
@@ -102,7 +103,8 @@ class StatusWriter:
         self._changed.clear()
         with suppress(TimeoutError):
             while self._monitor.state in ATTEMPT:
-                await asyncio.wait_for(self._changed.wait(), ATTEMPT_SHOWS_S)
+                async with asyncio.timeout(ATTEMPT_SHOWS_S):
+                    await self._changed.wait()
                 self._changed.clear()
 
     def _see_state(self) -> bool:

@@ -295,7 +295,8 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         await serving_
         for reader in (watched, asked):
             with suppress(TimeoutError):
-                await asyncio.wait_for(off_loop(reader.close), END_TIMEOUT_S)
+                async with asyncio.timeout(END_TIMEOUT_S):
+                    await off_loop(reader.close)
 
 
 @asynccontextmanager

@@ -933,10 +933,12 @@ async def test_a_changed_socket_port_ends_the_monitor_for_good(
 ) -> None:
     monitor = ContinuousPriceMonitor(settings, wait=wait)
     work = asyncio.create_task(monitor.start())
-    await asyncio.wait_for(monitor.ready_event.wait(), DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S):
+        await monitor.ready_event.wait()
     gateway.send_error(1300, "Socket port has been reset. Please reconnect on port 7500.")
     with pytest.raises(GatewayError, match=r"IBKR_PORT .*port 7500"):
-        await asyncio.wait_for(work, DEADLINE_S)
+        async with asyncio.timeout(DEADLINE_S):
+            await work
 
 
 async def test_a_tws_too_old_ends_the_monitor_although_it_waits(
@@ -953,7 +955,8 @@ async def test_a_tws_too_old_ends_the_monitor_although_it_waits(
 
     async with await asyncio.start_server(refuse, HOST, gateway.port):
         with pytest.raises(GatewayError, match=r"too old .*update it"):
-            await asyncio.wait_for(ContinuousPriceMonitor(settings, wait=True).start(), DEADLINE_S)
+            async with asyncio.timeout(DEADLINE_S):
+                await ContinuousPriceMonitor(settings, wait=True).start()
     assert len(logged(caplog, "too old")) == 1
 
 

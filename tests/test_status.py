@@ -15,6 +15,7 @@ from clickhouse_manager import ClickHouseManager
 from price_checker import ContinuousPriceMonitor
 from settings import Settings
 from simulator import Gateway
+from status import StatusWriter
 
 pytestmark = pytest.mark.usefixtures("short_cycles")
 
@@ -167,3 +168,18 @@ async def test_without_a_gateway_the_state_is_disconnected(
         await work
     assert set(states(database)) == {"disconnected"}
     assert statuses(database)[0]["account"] == ""
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_writer_that_is_cancelled_just_as_the_connection_changes_ends(
+    settings: Settings,
+) -> None:
+    writer = StatusWriter(ContinuousPriceMonitor(settings))
+    work = asyncio.create_task(writer.run())
+    await asyncio.sleep(1.0)
+    writer.state_changed()
+    asyncio.get_running_loop().call_soon(work.cancel)
+    ended, _ = await asyncio.wait({work}, timeout=5.0)
+    work.cancel()
+    await writer.close()
+    assert ended
