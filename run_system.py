@@ -11,29 +11,30 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Final
 
 import demo
 import ticker_list
 from benzinga import StreamRefusedError
+from clickhouse_http import engine_served
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line, until_database_works
 from dashboard.console import LiveTable
-from dashboard.server import listen, serving
 from ibkr_client import GatewayError
 from news_monitor import NewsMonitor
 from price_checker import ContinuousPriceMonitor
 from runtime import (
+    CODE,
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
     EXIT_OK,
-    STOP_TIMEOUT_S,
     CommandLine,
     configure_logging,
     lock_file,
     off_loop,
+    run_child,
     until_stopped,
 )
 from sentiment import Analyst
@@ -43,7 +44,6 @@ from settings import ConfigurationError, Settings
 logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
-CODE: Final = Path(__file__).parent.resolve()
 # A monitor that lived less long than this is started again after a pause.
 SHORT_LIFE_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.5
@@ -87,18 +87,18 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
             "that other programs write."
         )
-    monitor, page, push = (
-        (monitor_here, page_here, push_here)
-        if settings.embedded
-        else (monitor_process, page_process, push_process)
-    )
-    # Unlike gather, it lets each part come to its own end before this one ends.
-    async with asyncio.TaskGroup() as parts:
-        parts.create_task(supervise("The price monitor", functools.partial(monitor, settings)))
+    monitor = functools.partial(monitor_here, settings) if settings.embedded else monitor_process
+    async with AsyncExitStack() as stack:
+        environment: dict[str, str] = {}
+        if settings.embedded and (options.dashboard or settings.alert_urls):
+            environment = await stack.enter_async_context(engine_served(settings))
+        # Unlike gather, it lets each part come to its own end before this one ends.
+        parts = await stack.enter_async_context(asyncio.TaskGroup())
+        parts.create_task(supervise("The price monitor", monitor))
         if options.dashboard:
-            parts.create_task(supervise("The page", functools.partial(page, settings)))
+            parts.create_task(supervise("The page", functools.partial(page_process, environment)))
         if settings.alert_urls:
-            parts.create_task(supervise("The push", functools.partial(push, settings)))
+            parts.create_task(supervise("The push", functools.partial(push_process, environment)))
         if analyst is not None:
             parts.create_task(run_news(options, settings, analyst))
 
@@ -155,73 +155,23 @@ async def monitor_here(settings: Settings) -> str:
     return "ended"
 
 
-async def page_here(settings: Settings) -> str:
-    """Runs the page in a thread of this process, for the same reason."""
-    async with serving(settings, listen(settings)) as ended:
-        await ended
-    return "ended"
-
-
-async def push_here(settings: Settings) -> str:
-    """Runs the push in a thread of this process, for the same reason."""
-
-    def load() -> Callable[[Settings], Awaitable[None]]:
-        # Its library is for those who ask for it.
-        from dashboard.notify import watch
-
-        return watch
-
-    await (await off_loop(load))(settings)
-    return "ended"
-
-
-async def monitor_process(_settings: Settings) -> str:
+async def monitor_process() -> str:
     """Runs the monitor as a process of its own, which news handling cannot slow."""
     code = await run_child("Price monitor", str(CODE / "price_checker.py"), "--wait")
     return f"ended with code {code}"
 
 
-async def page_process(_settings: Settings) -> str | None:
+async def page_process(environment: Mapping[str, str]) -> str | None:
     """Runs the page as a process of its own, which takes nothing from the others."""
-    code = await run_child("Page", "-m", "dashboard")
+    code = await run_child("Page", "-m", "dashboard", environment=environment)
     # The page has said why.
     return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
 
 
-async def push_process(_settings: Settings) -> str | None:
+async def push_process(environment: Mapping[str, str]) -> str | None:
     """Runs the push as a process of its own: a slow service costs the others nothing."""
-    code = await run_child("Push", "-m", "dashboard.notify")
+    code = await run_child("Push", "-m", "dashboard.notify", environment=environment)
     return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
-
-
-async def run_child(name: str, *arguments: str) -> int:
-    """Runs a part of newshead as a process until it ends; gives its exit code.
-
-    Its standard input is a pipe from here, so that it ends with this process
-    however that ends.
-    """
-    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        "--supervised",
-        stdin=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        # Ctrl-C reaches this process alone, which then ends its children in order.
-        start_new_session=True,
-    )
-    logger.info("%s started, pid=%d", name, child.pid)
-    try:
-        return await child.wait()
-    finally:
-        if child.returncode is None:
-            child.terminate()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await child.wait()
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
 
 
 def command_line() -> CommandLine:

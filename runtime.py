@@ -1,4 +1,4 @@
-"""What the commands share once they run: the log, blocking calls off the loop, signals."""
+"""What the commands share: the log, blocking calls off the loop, signals, child processes."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from logging.handlers import (
     QueueHandler,
@@ -28,12 +28,15 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_MISCONFIGURED: Final = 2
 
+CODE: Final = Path(__file__).parent.resolve()
 # A process that has not ended this long after its parent ends at once.
 STOP_TIMEOUT_S: Final = 5.0
 
 LOG_FILE: Final = "newshead.log"
 LOGS_KEPT: Final = 5
 LOG_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -174,6 +177,53 @@ async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = 
         threading.Thread(target=_follow_parent, args=(loop, stop), daemon=True).start()
     with suppress(asyncio.CancelledError):
         await task
+
+
+async def run_child(
+    name: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    descriptors: Sequence[int] = (),
+) -> int:
+    """Runs a part of newshead as a process until it ends; gives its exit code.
+
+    Its standard input is a pipe from here, so that it ends with this process
+    however that ends.
+
+    Parameters
+    ----------
+    environment
+        Variables it has besides or in place of this process's.
+    folder
+        Where it is started; by default here.
+    descriptors
+        Those of this process that it has too.
+    """
+    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        "--supervised",
+        stdin=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment or {}),
+        cwd=folder,
+        pass_fds=descriptors,
+        # Ctrl-C reaches this process alone, which then ends its children in order.
+        start_new_session=True,
+    )
+    logger.info("%s started, pid=%d", name, child.pid)
+    try:
+        return await child.wait()
+    finally:
+        if child.returncode is None:
+            child.terminate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await child.wait()
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
 
 
 def _follow_parent(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

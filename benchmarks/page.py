@@ -1,6 +1,6 @@
 """What the page costs the monitor: its cycle, its loop and its triggers, watched and not.
 
-The embedded engine, where the page is served by the monitor's own process, which
+The embedded engine, whose answers to the page come from the monitor's own process, which
 is the dearest case. A ticker comes up every second and is traded every two, so
 some sixty are tracked. Turns with a viewer and without follow one another.
 """
@@ -8,6 +8,7 @@ some sixty are tracked. Turns with a viewer and without follow one another.
 import asyncio
 import logging
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,10 @@ from statistics import median, quantiles
 from typing import Any, Final
 
 from benchmarks.figures import Figure, Target
-from dashboard.server import address_of, listen, serving
+from clickhouse_http import engine_served
+from dashboard.server import address_of, listen
 from price_checker import ContinuousPriceMonitor
+from runtime import run_child
 from settings import Settings
 from simulator import Gateway, GatewayThread, Market, Trade
 from triggers import TriggerFolder
@@ -107,10 +110,11 @@ async def _measure(
         monitor.active_tickers = active = TimedTickers()
         listener = listen(settings)
         url = address_of(listener)
-        async with serving(settings, listener), _running(monitor.start()):
+        async with engine_served(settings) as environment, _running(monitor.start()):
             await monitor.ready_event.wait()
-            async with _running(
-                _report_news(TriggerFolder(settings.trigger_folder), active, tickers)
+            async with (
+                _running(_serve(listener, environment, folder)),
+                _running(_report_news(TriggerFolder(settings.trigger_folder), active, tickers)),
             ):
                 await asyncio.sleep(warm_up_s)
                 for _ in range(turns):
@@ -120,6 +124,18 @@ async def _measure(
                         await asyncio.sleep(SETTLE_S)
                         await _sample(monitor, active, watched, turn_s)
     return alone, watched
+
+
+async def _serve(listener: socket.socket, environment: dict[str, str], folder: Path) -> None:
+    """The page, as a process of its own."""
+    descriptor = listener.fileno()
+    await run_child(
+        "Page",
+        *("-m", "dashboard", "--listener", str(descriptor)),
+        environment=environment,
+        folder=folder,
+        descriptors=[descriptor],
+    )
 
 
 def _market(tickers: list[str], lasts_s: float) -> Market:

@@ -7,6 +7,7 @@ newshead itself can serve it: run_system.py --dashboard.
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--supervised", action="store_true", help="set by run_system.py: end with it"
     )
+    command.add_argument(
+        "--listener",
+        type=int,
+        metavar="FD",
+        help="set by the demo: the descriptor of a socket that listens",
+    )
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment()
@@ -38,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "The embedded database can be read by newshead alone: start the page with "
                 "run_system.py --dashboard, or set CLICKHOUSE_HOST."
             )
-        listener = listen(settings)
+        given = options.listener
+        listener = listen(settings) if given is None else socket.socket(fileno=given)
     except ConfigurationError as problem:
         if options.supervised:
             logger.error("%s", problem)

@@ -1,14 +1,13 @@
 """The page's server: its routes, and its life on a loop of its own."""
 
 import asyncio
-import concurrent.futures
 import contextlib
 import functools
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final, TypeVar
@@ -297,33 +296,3 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(END_TIMEOUT_S):
                     await off_loop(reader.close)
-
-
-@asynccontextmanager
-async def serving(
-    settings: Settings, listener: socket.socket
-) -> AsyncIterator[asyncio.Future[None]]:
-    """Serves the page from a thread with a loop of its own while the context lasts.
-
-    Gives what ends when the page does, raising what it failed of.
-    """
-    began: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = (
-        concurrent.futures.Future()
-    )
-
-    async def work() -> None:
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(serve(settings, listener))
-        began.set_result((loop, task))
-        with suppress(asyncio.CancelledError):
-            await task
-
-    ended = asyncio.create_task(off_loop(asyncio.run, work()))
-    loop, task = await asyncio.wrap_future(began)
-    try:
-        # Who is cancelled while waiting for it still waits for its end below.
-        yield asyncio.shield(ended)
-    finally:
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(task.cancel)
-        await asyncio.wait({ended}, timeout=3 * END_TIMEOUT_S)

@@ -1,6 +1,7 @@
 """A thin ClickHouse HTTP server for tests: the embedded chDB engine behind the HTTP protocol.
 
-Tests use `ClickHouseServer`. By hand: ``python tests/clickhouse_server.py --path DIR --port 8123``.
+Tests use `ClickHouseServer`. By hand, in the repository's folder:
+``PYTHONPATH=. python tests/clickhouse_server.py --path DIR --port 8123``.
 
 It takes what clickhouse-connect sends and answers uncompressed, in protocol version 0, in UTC.
 Each request has an engine connection of its own: requests do not wait for one another, and
@@ -12,7 +13,6 @@ chDB. `ClickHouseServer.settings` tells whether it was sent.
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import dataclasses
 import gzip
@@ -35,6 +35,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl
 
+from clickhouse_http import basic_authorization, form_fields, parameters_in, settings_in
+
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 10.0
 CONTROL_TIMEOUT_S: Final = 10.0
@@ -42,11 +44,6 @@ FAULT_KINDS: Final = frozenset({"refuse", "hang", "error", "drop_answer", "slow"
 
 _INSERT_WITH_DATA: Final = re.compile(rb"\s*(INSERT\s+INTO\s.+?)\s+FORMAT\s+(\w+) *\n", re.I | re.S)
 _TRAILING_FORMAT: Final = re.compile(rb"\sFORMAT\s+(\w+)[\s;]*$", re.I)
-# URL parameters that belong to HTTP itself; the engine would refuse them as unknown settings.
-_NOT_A_SETTING: Final = re.compile(
-    "buffer_size|client_protocol_version|(de)?compress|database|password|param_.*|query(_id)?|"
-    "quota_key|role|session_(check|id|timeout)|user|wait_end_of_query"
-)
 # As the real server maps them. 503 matters most: clickhouse-connect tries such requests again.
 _STATUS_OF_CODE: Final = {
     **dict.fromkeys((6, 27, 36, 38, 41, 44, 53, 62, 72, 117), 400),
@@ -96,7 +93,7 @@ class ClickHouseServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"TZ": "UTC"},
+            env=os.environ | {"TZ": "UTC", "PYTHONPATH": str(Path(__file__).parents[1])},
         )
         assert process.stdout is not None
         readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
@@ -202,7 +199,7 @@ class _Server(ThreadingHTTPServer):
         self._first = self._chdb.connect(str(path))  # The engine ends with its last connection.
         row = self._first.query("SELECT version(), timezone()", "TabSeparated").bytes()
         self._version, self.timezone = row.decode().split()
-        self.authorization = _basic(user, password)
+        self.authorization = basic_authorization(user, password)
         self.requests: list[dict[str, object]] = []
         self._faults: list[_Fault] = []
         self._faults_lock = threading.Lock()
@@ -226,7 +223,6 @@ class _Server(ThreadingHTTPServer):
 
     def run(self, sql: bytes, url: dict[str, str]) -> _Answer:
         """Run one statement with the parameters, settings and database of its URL."""
-        parameters = {k[6:]: v for k, v in url.items() if k.startswith("param_")}
         insert = _INSERT_WITH_DATA.match(sql)
         with contextlib.ExitStack() as stack:
             connection = self._chdb.connect(str(self._path))
@@ -240,11 +236,11 @@ class _Server(ThreadingHTTPServer):
             try:
                 if "database" in url:
                     connection.query(f"USE `{url['database']}`")
-                for name, value in _settings(url).items():
+                for name, value in settings_in(url).items():
                     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
                     connection.query(f"SET {name} = '{escaped}'")
                 # With the names, a statement that has a result answers even without rows.
-                result = connection.query(sql, "TabSeparatedWithNames", params=parameters)
+                result = connection.query(sql, "TabSeparatedWithNames", params=parameters_in(url))
             except RuntimeError as error:
                 return self.exception(str(error))
         names = ("rows_read", "bytes_read", "rows_written", "bytes_written")
@@ -286,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_Answer(json.dumps(self.server.requests).encode()))
         else:
             if self.headers.get_content_type() == "multipart/form-data":
-                url |= _form(str(self.headers.get_boundary()).encode(), body)
+                url |= form_fields(str(self.headers.get_boundary()).encode(), body)
                 body = b""
             sql = b"\n".join(part for part in (url.get("query", "").encode(), body) if part)
             self._answer(sql, url)
@@ -298,7 +294,7 @@ class _Handler(BaseHTTPRequestHandler):
         insert = _INSERT_WITH_DATA.match(sql)
         text = (insert[0] if insert else sql).decode(errors="replace").strip()
         if text:
-            self.server.requests.append({"sql": text, "settings": _settings(url)})
+            self.server.requests.append({"sql": text, "settings": settings_in(url)})
         fault = self.server.take_fault(text)
         if fault.kind == "slow":
             time.sleep(fault.seconds)
@@ -324,7 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(answer)
 
     def _authorization(self) -> str:
-        return self.headers.get("Authorization", _basic("default", ""))
+        return self.headers.get("Authorization", basic_authorization("default", ""))
 
     def _outlasts(self, fault: _Fault) -> bool:
         """Wait until the fault is cleared; False as soon as the client has gone."""
@@ -371,24 +367,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """No line per request on stderr."""
-
-
-def _basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def _settings(url: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in url.items() if not _NOT_A_SETTING.fullmatch(name)}
-
-
-def _form(boundary: bytes, body: bytes) -> dict[str, str]:
-    """Fields of a form: clickhouse-connect sends one when parameters are too long for a URL."""
-    fields = {}
-    for part in body.split(b"--" + boundary)[1:-1]:
-        head, _, value = part.partition(b"\r\n\r\n")
-        if name := re.search(rb'name="([^"]*)"', head):
-            fields[name[1].decode()] = value.removesuffix(b"\r\n").decode()
-    return fields
 
 
 def _exit_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from clickhouse_server import ClickHouseServer
 
 PASSWORD = "pass 'wörd'"
 DEADLINE_S = 30.0
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 HOSTILE = ["", "it's", 'a "b"', "\\", "\\'", "\\N", "\t\r\n\0", "☃ 中", "{x:String} %s", "--\n;"]
 
 
@@ -343,7 +345,7 @@ def test_a_server_that_cannot_start_says_so(server: ClickHouseServer, tmp_path: 
 
 def test_sigterm_ends_the_process_at_once_in_the_middle_of_a_query(tmp_path: Path) -> None:
     command = [sys.executable, clickhouse_server.__file__, "--path", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         try:
             assert process.stdout is not None
             server = ClickHouseServer(tmp_path, port=int(process.stdout.readline().split()[-1]))
@@ -369,7 +371,9 @@ def test_the_server_does_not_outlive_its_parent(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path)]
     folder = Path(clickhouse_server.__file__).parent
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, text=True) as parent:
+    with subprocess.Popen(
+        command, cwd=folder, stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT
+    ) as parent:
         try:
             assert parent.stdout is not None
             server = ClickHouseServer(tmp_path, port=int(parent.stdout.readline()))

@@ -1,7 +1,8 @@
 """What the tests of the page share: the page served, and the rows it shows, in the real tables."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from clickhouse_server import ClickHouseServer
 from monitoring import emptied
 
 from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, PriceRow
-from dashboard.server import address_of, listen, serving
+from dashboard.server import address_of, listen, serve
 from settings import Settings
 
 
@@ -31,8 +32,13 @@ def session(page_settings: Settings, server: ClickHouseServer) -> Iterator[Click
 async def served(settings: Settings) -> AsyncIterator[str]:
     """The page at work; gives its address."""
     listener = listen(settings)
-    async with serving(settings, listener):
+    page = asyncio.create_task(serve(settings, listener))
+    try:
         yield address_of(listener)
+    finally:
+        page.cancel()
+        with suppress(asyncio.CancelledError):
+            await page
 
 
 def now() -> datetime:
