@@ -1,7 +1,7 @@
 """The page of newshead: a browser sees the session, its charts and its alerts.
 
-It reads a ClickHouse server (CLICKHOUSE_HOST). With the embedded engine only
-newshead itself can serve it: run_system.py --dashboard.
+It reads a ClickHouse server (CLICKHOUSE_HOST). With the embedded engine newshead
+itself starts it: run_system.py --dashboard.
 """
 
 import argparse
