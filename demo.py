@@ -11,18 +11,17 @@ import asyncio
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from clickhouse_http import engine_served
 from clickhouse_manager import UNRATED, ClickHouseManager, Outcome, describe
-from dashboard.server import address_of, listen
+from dashboard.server import address_of, listen, serving
 from news_monitor import NewsMonitor
 from price_checker import ContinuousPriceMonitor
-from runtime import EXIT_FAILED, EXIT_OK, configure_logging, off_loop, run_child, until_stopped
+from runtime import EXIT_FAILED, EXIT_OK, configure_logging, off_loop, until_stopped
 from sentiment import Analyst
 from settings import ConfigurationError, Settings
 from simulator import Gateway, Market, MessagesServer, ScriptedRating, Trade
@@ -187,7 +186,7 @@ async def play(folder: Path, duration_s: float) -> bool:
         # Before the market opens: loading the service's library takes over a second.
         analyst = await off_loop(Analyst, settings)
         try:
-            async with Gateway(market(duration_s)) as gateway, _page(settings, listener, folder):
+            async with Gateway(market(duration_s)) as gateway, serving(settings, listener, folder):
                 settings = replace(settings, ibkr_port=gateway.port)
                 return await _watch(settings, analyst, stream, duration_s)
         finally:
@@ -235,30 +234,6 @@ async def _watch(
         for ticker in tickers
     }
     return report(results, monitor.stats, duration_s)
-
-
-@asynccontextmanager
-async def _page(settings: Settings, listener: socket.socket, folder: Path) -> AsyncIterator[None]:
-    """The page at work, as `run_system.py --dashboard` runs it."""
-    # In a folder without a .env, and with the user's variables emptied.
-    nothing = dict.fromkeys(Settings.variables(), "")
-    descriptor = listener.fileno()
-    async with engine_served(settings) as environment:
-        page = asyncio.create_task(
-            run_child(
-                "Page",
-                *("-m", "dashboard", "--listener", str(descriptor)),
-                environment=nothing | environment,
-                folder=folder,
-                descriptors=[descriptor],
-            )
-        )
-        try:
-            yield
-        finally:
-            page.cancel()
-            with suppress(asyncio.CancelledError):
-                await page
 
 
 def _listen(settings: Settings) -> socket.socket:

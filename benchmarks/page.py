@@ -8,7 +8,6 @@ some sixty are tracked. Turns with a viewer and without follow one another.
 import asyncio
 import logging
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,8 @@ from statistics import median, quantiles
 from typing import Any, Final
 
 from benchmarks.figures import Figure, Target
-from clickhouse_http import engine_served
-from dashboard.server import address_of, listen
+from dashboard.server import address_of, listen, serving
 from price_checker import ContinuousPriceMonitor
-from runtime import run_child
 from settings import Settings
 from simulator import Gateway, GatewayThread, Market, Trade
 from triggers import TriggerFolder
@@ -110,11 +107,10 @@ async def _measure(
         monitor.active_tickers = active = TimedTickers()
         listener = listen(settings)
         url = address_of(listener)
-        async with engine_served(settings) as environment, _running(monitor.start()):
+        async with serving(settings, listener, folder), _running(monitor.start()):
             await monitor.ready_event.wait()
-            async with (
-                _running(_serve(listener, environment, folder)),
-                _running(_report_news(TriggerFolder(settings.trigger_folder), active, tickers)),
+            async with _running(
+                _report_news(TriggerFolder(settings.trigger_folder), active, tickers)
             ):
                 await asyncio.sleep(warm_up_s)
                 for _ in range(turns):
@@ -124,18 +120,6 @@ async def _measure(
                         await asyncio.sleep(SETTLE_S)
                         await _sample(monitor, active, watched, turn_s)
     return alone, watched
-
-
-async def _serve(listener: socket.socket, environment: dict[str, str], folder: Path) -> None:
-    """The page, as a process of its own."""
-    descriptor = listener.fileno()
-    await run_child(
-        "Page",
-        *("-m", "dashboard", "--listener", str(descriptor)),
-        environment=environment,
-        folder=folder,
-        descriptors=[descriptor],
-    )
 
 
 def _market(tickers: list[str], lasts_s: float) -> Market:

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--listener",
         type=int,
         metavar="FD",
-        help="set by the demo: the descriptor of a socket that listens",
+        help="set by newshead's demo: the descriptor of a socket that listens",
     )
     options = command.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""The page's server: its routes, and its life on a loop of its own."""
+"""The page's server: its routes, and its life on a loop or in a process of its own."""
 
 import asyncio
 import contextlib
@@ -6,8 +6,8 @@ import functools
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final, TypeVar
@@ -23,12 +23,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from clickhouse_http import engine_served
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
 from dashboard import queries, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
 from dashboard.feed import Feed, Reader
 from dashboard.queries import Card
-from runtime import off_loop
+from runtime import off_loop, run_child
 from settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
@@ -296,3 +297,31 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(END_TIMEOUT_S):
                     await off_loop(reader.close)
+
+
+@asynccontextmanager
+async def serving(settings: Settings, listener: socket.socket, folder: Path) -> AsyncIterator[None]:
+    """Serves the embedded engine's page on `listener` from a process of its own, started in
+    `folder`, while the context lasts. The user's configuration has no say in it.
+
+    Raises as `engine_served`.
+    """
+    # In a folder without a .env, and with the user's variables emptied.
+    nothing = dict.fromkeys(Settings.variables(), "")
+    descriptor = listener.fileno()
+    async with engine_served(settings) as environment:
+        page = asyncio.create_task(
+            run_child(
+                "Page",
+                *("-m", "dashboard", "--listener", str(descriptor)),
+                environment=nothing | environment,
+                folder=folder,
+                descriptors=[descriptor],
+            )
+        )
+        try:
+            yield
+        finally:
+            page.cancel()
+            with suppress(asyncio.CancelledError):
+                await page
