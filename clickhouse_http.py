@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
 USER: Final = "newshead"
+# ClickHouse's own code for what has none.
+UNKNOWN_EXCEPTION: Final = "1002"
 # A query under way delays the end no longer than this.
 CLOSE_TIMEOUT_S: Final = 2.0
 # URL parameters that belong to HTTP itself; the engine would refuse them as unknown settings.
@@ -86,6 +88,18 @@ def parameters_in(fields: Mapping[str, str]) -> dict[str, str]:
 def settings_in(fields: Mapping[str, str]) -> dict[str, str]:
     """The engine's settings among a request's fields."""
     return {name: value for name, value in fields.items() if not _NOT_A_SETTING.fullmatch(name)}
+
+
+def set_statement(name: str, value: str) -> str:
+    """The statement that gives a setting a value."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"SET {quote_identifier(name)} = '{escaped}'"
+
+
+def exception_code(text: str) -> str:
+    """The code in the engine's words for an exception."""
+    found = re.search(r"Code: (\d+)", text)
+    return found[1] if found else UNKNOWN_EXCEPTION
 
 
 def basic_authorization(user: str, password: str) -> str:
@@ -168,11 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             answer = self._answer(fields.get("query", "") + body.decode(), fields)
         except RuntimeError as problem:
-            code = re.search(r"Code: (\d+)", str(problem))
+            text = str(problem)
             self._send(
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                f"{problem}\n".encode(),
-                code=code[1] if code else "1002",
+                HTTPStatus.INTERNAL_SERVER_ERROR, f"{text}\n".encode(), code=exception_code(text)
             )
         else:
             self._send(HTTPStatus.OK, answer)
@@ -186,8 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name in self._applied.keys() - settings.keys():
             self._engine.query(f"SET {quote_identifier(name)} = DEFAULT")
         for name, value in settings.items() - self._applied.items():
-            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-            self._engine.query(f"SET {quote_identifier(name)} = '{escaped}'")
+            self._engine.query(set_statement(name, value))
         self._applied = settings
         answer: bytes = self._engine.query(
             statement, "TabSeparated", params=parameters_in(fields)

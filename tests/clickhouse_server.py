@@ -35,11 +35,20 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl
 
-from clickhouse_http import basic_authorization, form_fields, parameters_in, settings_in
+from clickhouse_http import (
+    basic_authorization,
+    exception_code,
+    form_fields,
+    parameters_in,
+    set_statement,
+    settings_in,
+)
 
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 10.0
 CONTROL_TIMEOUT_S: Final = 10.0
+# What the server's process needs to find newshead's modules.
+PYTHONPATH: Final = {"PYTHONPATH": str(Path(__file__).parents[1])}
 FAULT_KINDS: Final = frozenset({"refuse", "hang", "error", "drop_answer", "slow"})
 
 _INSERT_WITH_DATA: Final = re.compile(rb"\s*(INSERT\s+INTO\s.+?)\s+FORMAT\s+(\w+) *\n", re.I | re.S)
@@ -93,7 +102,7 @@ class ClickHouseServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"TZ": "UTC", "PYTHONPATH": str(Path(__file__).parents[1])},
+            env=os.environ | {"TZ": "UTC"} | PYTHONPATH,
         )
         assert process.stdout is not None
         readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
@@ -237,8 +246,7 @@ class _Server(ThreadingHTTPServer):
                 if "database" in url:
                     connection.query(f"USE `{url['database']}`")
                 for name, value in settings_in(url).items():
-                    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-                    connection.query(f"SET {name} = '{escaped}'")
+                    connection.query(set_statement(name, value))
                 # With the names, a statement that has a result answers even without rows.
                 result = connection.query(sql, "TabSeparatedWithNames", params=parameters_in(url))
             except RuntimeError as error:
@@ -255,8 +263,7 @@ class _Server(ThreadingHTTPServer):
 
     def exception(self, text: str) -> _Answer:
         """The answer for an exception; `text` begins with its code, as the engine writes it."""
-        found = re.search(r"Code: (\d+)", text)
-        code = int(found[1]) if found else 1002  # UNKNOWN_EXCEPTION
+        code = int(exception_code(text))
         body = f"{text} (version {self._version} (official build))\n".encode()
         headers = {"X-ClickHouse-Exception-Code": str(code)}
         return _Answer(body, _STATUS_OF_CODE.get(code, 500), headers)

@@ -60,6 +60,17 @@ def database(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHous
 
 
 @contextlib.contextmanager
+def connected(settings: Settings) -> Iterator[ClickHouseManager]:
+    """A connection while the context lasts."""
+    manager = ClickHouseManager(settings)
+    try:
+        manager.connect()
+        yield manager
+    finally:
+        manager.close()
+
+
+@contextlib.contextmanager
 def emptied(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
     """An empty database on a server without faults, before and after."""
     server.clear_faults()

@@ -3,13 +3,13 @@
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError as EngineError
+from monitoring import connected
 from watching import write_news, write_prices
 
 import clickhouse_manager
@@ -18,16 +18,6 @@ from clickhouse_manager import ClickHouseManager
 from dashboard import queries
 from runtime import off_loop
 from settings import Settings
-
-
-@contextmanager
-def connected(settings: Settings) -> Iterator[ClickHouseManager]:
-    manager = ClickHouseManager(settings)
-    manager.connect()
-    try:
-        yield manager
-    finally:
-        manager.close()
 
 
 @pytest.fixture

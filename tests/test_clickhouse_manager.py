@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_server import ClickHouseServer
+from monitoring import connected
 
 import clickhouse_manager
 from clickhouse_manager import (
@@ -75,16 +76,6 @@ def settings_of(server: ClickHouseServer, **changes: Any) -> Settings:
             **changes,
         }
     )
-
-
-@contextmanager
-def connected(settings: Settings) -> Iterator[ClickHouseManager]:
-    manager = ClickHouseManager(settings)
-    try:
-        manager.connect()
-        yield manager
-    finally:
-        manager.close()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from clickhouse_server import ClickHouseServer
 
 PASSWORD = "pass 'wörd'"
 DEADLINE_S = 30.0
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+ENVIRONMENT = os.environ | clickhouse_server.PYTHONPATH
 HOSTILE = ["", "it's", 'a "b"', "\\", "\\'", "\\N", "\t\r\n\0", "☃ 中", "{x:String} %s", "--\n;"]
 
 
