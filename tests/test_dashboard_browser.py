@@ -354,7 +354,8 @@ async def test_one_changed_ticker_of_five_hundred_changes_one_card(
                 new MutationObserver((all) => all.forEach((one) => {
                     const node = one.target.nodeType === 1 ? one.target : one.target.parentElement;
                     const item = node.closest("#cards li");
-                    if (item && !node.closest(".left")) window.changed.add(item.dataset.key);
+                    const steps = node.closest(".left, .window");
+                    if (item && !steps) window.changed.add(item.dataset.key);
                 })).observe(document.getElementById("cards"),
                     { subtree: true, childList: true, characterData: true, attributes: true });
             }"""
@@ -362,6 +363,40 @@ async def test_one_changed_ticker_of_five_hundred_changes_one_card(
         write_prices(session, "T7", [2.5])
         await shows(card(page, "T7"), "2.50")
         assert await page.evaluate("[...window.changed]") == ["T7"]
+
+
+@pytest.mark.parametrize(("motion", "steps"), [("no-preference", 61), ("reduce", 6)])
+async def test_an_open_window_counts_down_in_seconds_and_in_steps_of_its_bar(
+    visit: Open, session: ClickHouseManager, page_settings: Settings, motion: str, steps: int
+) -> None:
+    write_prices(session, "ZOOM", [2.0])
+    async with served(page_settings) as url:
+        page = await visit(url, reduced_motion=motion)
+        await shows(card(page, "ZOOM").locator(".left"), re.compile(r"\d+ s"))
+        seen = await page.evaluate(
+            """async () => {
+                const bar = document.querySelector("#cards .window i");
+                const seen = [];
+                for (let i = 0; i < 120; i += 1) {
+                    const left = document.querySelector("#cards .left").textContent;
+                    const shown = bar.getBoundingClientRect().width / bar.offsetWidth;
+                    if (seen.at(-1)?.[0] !== left) seen.push([left, shown]);
+                    await new Promise((go) => setTimeout(go, 100));
+                }
+                return seen;
+            }"""
+        )
+        # It runs for as long as there are windows, so nothing may be drawn between the steps.
+        assert await page.evaluate("document.getAnimations().length") == 0
+    seconds = [int(left.removesuffix(" s")) for left, _ in seen]
+    bars = [shown for _, shown in seen]
+    assert seconds == sorted(seconds, reverse=True)
+    assert bars == sorted(bars, reverse=True)
+    assert len(set(seconds)) > 2
+    assert bars[0] > bars[-1]
+    for second, bar in zip(seconds, bars, strict=True):
+        assert bar * steps == pytest.approx(round(bar * steps), abs=0.01)
+        assert 0 <= bar - second / 61 <= 1 / steps + 0.01
 
 
 async def test_of_many_alerts_the_newest_are_shown_and_all_counted(

@@ -1,10 +1,12 @@
 // The list of cards, one per ticker, newest first.
 
-import { Roving, byId, element, setClass, setText } from "./dom.js";
+import { Roving, byId, element, setClass, setProperty, setText } from "./dom.js";
 import { day, direction, duration, now, percent, price, unbroken } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const SPARK = { width: 96, height: 30 };
+const CALM = matchMedia("(prefers-reduced-motion: reduce)");
+const CALM_STEPS = 6;
 const RATING_CLASSES = { BUY: "buy", SELL: "sell" };
 
 export const lastPoint = (card) => card.points.at(-1) ?? null;
@@ -89,8 +91,7 @@ export class CardList {
   /** Counts the open windows down. */
   tick() {
     for (const node of this.list.querySelectorAll("li.open")) {
-      const { card, parts } = this.#items.get(node.dataset.key);
-      setText(parts.left, duration(card.closes - now()));
+      countDown(this.#items.get(node.dataset.key));
     }
   }
 
@@ -114,9 +115,8 @@ export class CardList {
       item = build(key);
       this.#items.set(key, item);
     }
-    const restarted = item.card?.opened !== card.opened;
     item.card = card;
-    fill(item, rule, this.#dated, restarted);
+    fill(item, rule, this.#dated);
     item.node.hidden = !this.#passes(card);
     if (moved) this.#place(item);
   }
@@ -170,7 +170,8 @@ function build(key) {
   return { node, parts, card: null };
 }
 
-function fill({ node, parts, card }, rule, dated, restarted) {
+function fill(item, rule, dated) {
+  const { node, parts, card } = item;
   const last = lastPoint(card);
   const change = changeOf(card);
   const open = !dated && isOpen(card);
@@ -186,12 +187,18 @@ function fill({ node, parts, card }, rule, dated, restarted) {
   setText(parts.reason, unbroken(card.reason));
   const alerts = card.alerts.length ? ` · ${card.alerts.length} alerts` : "";
   setText(parts.meta, `${dated ? `${day(card.began)} · ` : ""}${card.rows} rows${alerts}`);
-  if (!open) setText(parts.left, "");
-  else if (restarted) {
-    parts.bar.style.animationDuration = `${card.closes - card.opened}s`;
-    parts.bar.style.animationDelay = `${card.opened - now()}s`;
-  }
+  if (open) countDown(item);
+  else setText(parts.left, "");
   drawSpark(parts, card, rule, change);
+}
+
+/** What is left of an open window, in seconds and as a bar that shrinks in steps. */
+function countDown({ parts, card }) {
+  const left = card.closes - now();
+  setText(parts.left, duration(left));
+  const window_s = card.closes - card.opened;
+  const steps = CALM.matches ? CALM_STEPS : window_s;
+  setProperty(parts.bar, "--left", Math.max(0, Math.ceil((left / window_s) * steps) / steps));
 }
 
 function drawSpark(parts, card, rule, change) {

@@ -18,6 +18,10 @@ export function setClass(node, name) {
   if (node.className !== name) node.className = name;
 }
 
+export function setProperty(node, name, value) {
+  if (node.style.getPropertyValue(name) !== String(value)) node.style.setProperty(name, value);
+}
+
 /** Moves the focus among the items of a list; the list itself is one stop of the Tab key. */
 export class Roving {
   constructor(list, onFocus = () => {}) {
