@@ -24,7 +24,7 @@ from clickhouse_manager import (
     until_database_works,
 )
 from news_text import without_markup
-from runtime import off_loop
+from runtime import ask_for_short_slices, off_loop
 from sentiment import Analyst, Opinion, unrated
 from settings import Settings
 
@@ -219,6 +219,7 @@ class NewsMonitor:
         DatabaseError, ClickHouseError, ConfigurationError
             The embedded database cannot be used.
         """
+        ask_for_short_slices()
         parts: list[asyncio.Task[Any]] = []
         try:
             patient = not self.settings.embedded

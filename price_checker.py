@@ -46,6 +46,7 @@ from runtime import (
     EXIT_MISCONFIGURED,
     EXIT_OK,
     CommandLine,
+    ask_for_short_slices,
     configure_logging,
     off_loop,
     retry_pause_s,
@@ -201,6 +202,7 @@ class ContinuousPriceMonitor:
         DatabaseError, ConfigurationError
             ClickHouse cannot be used.
         """
+        ask_for_short_slices()
         tasks: list[asyncio.Task[None]] = []
         try:
             if self.settings.metrics_port:

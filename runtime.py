@@ -1,11 +1,13 @@
-"""What the commands share: the log, blocking calls off the loop, signals, child processes."""
+"""What the commands share: log, blocking calls off the loop, slices, signals, child processes."""
 
 import argparse
 import asyncio
 import atexit
+import ctypes
 import fcntl
 import logging
 import os
+import platform
 import queue
 import signal
 import sys
@@ -31,6 +33,12 @@ EXIT_MISCONFIGURED: Final = 2
 CODE: Final = Path(__file__).parent.resolve()
 # A process that has not ended this long after its parent ends at once.
 STOP_TIMEOUT_S: Final = 5.0
+
+# The shortest that Linux takes.
+SLICE_NS: Final = 100_000
+# The number of Linux's sched_setattr, for which Python has no function.
+SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
+SCHED_FLAG_RESET_ON_FORK: Final = 1
 
 LOG_FILE: Final = "newshead.log"
 LOGS_KEPT: Final = 5
@@ -123,6 +131,46 @@ async def off_loop(function: Callable[..., T], *args: Any) -> T:
     name = getattr(function, "__name__", "call")
     threading.Thread(target=call, name=f"off-loop {name}", daemon=True).start()
     return await outcome
+
+
+class _SchedulingAttributes(ctypes.Structure):
+    """Linux's `struct sched_attr` in its first form; see sched_setattr(2)."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("policy", ctypes.c_uint32),
+        ("flags", ctypes.c_uint64),
+        ("nice", ctypes.c_int32),
+        ("priority", ctypes.c_uint32),
+        ("runtime", ctypes.c_uint64),
+        ("deadline", ctypes.c_uint64),
+        ("period", ctypes.c_uint64),
+    )
+
+
+def ask_for_short_slices() -> None:
+    """Lets the calling thread run as soon as it wakes, also where all processors are busy.
+
+    Otherwise it waits until a running thread's slice of time is over: on two processors
+    with a browser beside newshead, 1 to 4 ms. From version 6.12 Linux lets one that asks
+    for shorter slices run before; its share of the time stays the same (Linux's
+    Documentation/scheduler/sched-eevdf.rst). It takes no rights. Threads and processes that
+    the caller starts do not inherit it. Elsewhere, and where a user chose another kind of
+    scheduling, nothing changes.
+    """
+    call = SCHED_SETATTR.get(platform.machine())
+    if sys.platform != "linux" or call is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    attributes = _SchedulingAttributes(
+        size=ctypes.sizeof(_SchedulingAttributes),
+        policy=os.SCHED_OTHER,
+        flags=SCHED_FLAG_RESET_ON_FORK,
+        nice=os.getpriority(os.PRIO_PROCESS, 0),
+        runtime=SLICE_NS,
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(call, 0, ctypes.byref(attributes), 0):
+        logger.debug("No short slices: %s", os.strerror(ctypes.get_errno()))
 
 
 def retry_pause_s(failures: int, chance: float, *, first_s: float, max_s: float) -> float:

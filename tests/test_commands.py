@@ -130,6 +130,16 @@ def alive(pid: int) -> bool:
     return False
 
 
+def slices_us(pid: int) -> dict[int, float]:
+    """The slice of time that each thread of a process runs for, in microseconds."""
+    found = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            text = (thread / "sched").read_text()
+            found[int(thread.name)] = int(text.partition("se.slice")[2].split()[1]) / 1000
+    return found
+
+
 Start = Callable[..., Command]
 
 
@@ -425,6 +435,34 @@ def test_no_secret_appears_in_a_log(
     assert "password" in command.text()
     assert secret not in command.text()
     assert secret not in (tmp_path / "logs" / "newshead.log").read_text()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/sched").exists()
+    or tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 12),
+    reason="Linux older than 6.12, or another system: threads cannot ask for short slices",
+)
+def test_the_loops_of_prices_and_news_run_before_all_other_threads(
+    start: Start, server: ClickHouseServer, gateway: Gateway
+) -> None:
+    command = start(
+        *("run_system.py", "--skip-list", "--socket", "--any", "--dashboard"),
+        BENZINGA_API_KEY="x",
+        BENZINGA_STREAM_URL=f"ws://127.0.0.1:{free_port()}/",
+        DASHBOARD_PORT=free_port(),
+        **on_server(server, gateway),
+    )
+    prices = int(command.shows(r"Price monitor started, pid=(\d+)")[1])
+    page = int(command.shows(r"Page started, pid=(\d+)")[1])
+    command.shows("Connected to IBKR")
+    command.shows("The page is at")
+    until(lambda: slices_us(command.process.pid)[command.process.pid] == 100, lambda: "news")
+    for pid in (prices, command.process.pid):
+        slices = slices_us(pid)
+        assert slices.pop(pid) == 100
+        assert slices
+        assert min(slices.values()) > 100
+    assert min(slices_us(page).values()) > 100
 
 
 def test_sigterm_ends_both_processes_in_order(
