@@ -83,6 +83,9 @@ async def test_the_figures_are_those_of_the_monitor_when_they_are_asked_for(
         TriggerFolder(settings.trigger_folder).write("ABCD")
         await trade_each_slot(gateway, "ABCD", [2.0, 2.01, 2.2])
         await until(lambda: monitor.stats["alerts_triggered"], "the alert")
+        # A cycle counts when it is over, which is after its alerts.
+        cycles = monitor.stats["cycles"]
+        await until(lambda: monitor.stats["cycles"] > cycles, "the end of the alert's cycle")
         found = await figures(settings)
         assert found["newshead_ticks_total"] == found["newshead_rows_total"] == 3
         assert found["newshead_alerts_total"] == found["newshead_active_tickers"] == 1
