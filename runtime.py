@@ -149,14 +149,14 @@ class _SchedulingAttributes(ctypes.Structure):
 
 
 def ask_for_short_slices() -> None:
-    """Lets the calling thread run as soon as it wakes, also where all processors are busy.
+    """Asks that the calling thread, when it wakes, run before those that have the processors.
 
-    Otherwise it waits until a running thread's slice of time is over: on two processors
-    with a browser beside newshead, 1 to 4 ms. From version 6.12 Linux lets one that asks
-    for shorter slices run before; its share of the time stays the same (Linux's
-    Documentation/scheduler/sched-eevdf.rst). It takes no rights. Threads and processes that
-    the caller starts do not inherit it. Elsewhere, and where a user chose another kind of
-    scheduling, nothing changes.
+    Otherwise it may wait until a running thread's slice of time is over: with a browser
+    beside newshead on two processors, now and then for 1 to 4 ms. From version 6.12 Linux
+    lets a thread interrupt others that take longer slices than it asks for; its share of
+    the time stays the same (Linux's Documentation/scheduler/sched-eevdf.rst). It takes no
+    rights. Threads and processes that the caller starts do not inherit it. Elsewhere, and
+    where a user chose another kind of scheduling, nothing changes.
     """
     call = SCHED_SETATTR.get(platform.machine())
     if sys.platform != "linux" or call is None or os.sched_getscheduler(0) != os.SCHED_OTHER:

@@ -442,7 +442,7 @@ def test_no_secret_appears_in_a_log(
     or tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 12),
     reason="Linux older than 6.12, or another system: threads cannot ask for short slices",
 )
-def test_the_loops_of_prices_and_news_run_before_all_other_threads(
+def test_the_loops_of_prices_and_news_ask_for_short_slices_and_no_other_thread_does(
     start: Start, server: ClickHouseServer, gateway: Gateway
 ) -> None:
     command = start(
