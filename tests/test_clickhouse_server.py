@@ -350,7 +350,11 @@ def test_sigterm_ends_the_process_at_once_in_the_middle_of_a_query(tmp_path: Pat
             assert process.stdout is not None
             server = ClickHouseServer(tmp_path, port=int(process.stdout.readline().split()[-1]))
             client = connect(server, password="")
-            query = Background(lambda: client.command("SELECT sleepEachRow(1) FROM numbers(100)"))
+            query = Background(
+                lambda: client.command(
+                    "SELECT sleepEachRow(1) FROM numbers(100) SETTINGS max_block_size = 1"
+                )
+            )
             eventually(lambda: "sleepEachRow" in server.statements()[-1])
             process.terminate()
             assert process.wait(DEADLINE_S) == 0
