@@ -13,8 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from logging.handlers import (
     QueueHandler,
     QueueListener,
@@ -131,6 +131,19 @@ async def off_loop(function: Callable[..., T], *args: Any) -> T:
     name = getattr(function, "__name__", "call")
     threading.Thread(target=call, name=f"off-loop {name}", daemon=True).start()
     return await outcome
+
+
+@asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Runs `work` while the context lasts; then it is cancelled and given the time it takes to
+    clean up. What it raised by itself is raised at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class _SchedulingAttributes(ctypes.Structure):

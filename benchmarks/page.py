@@ -12,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.figures import Figure, Target
 from dashboard.server import address_of, listen, serving
 from price_checker import ContinuousPriceMonitor
+from runtime import in_background
 from settings import Settings
 from simulator import Gateway, GatewayThread, Market, Trade
 from triggers import TriggerFolder
@@ -107,9 +108,9 @@ async def _measure(
         monitor.active_tickers = active = TimedTickers()
         listener = listen(settings)
         url = address_of(listener)
-        async with serving(settings, listener, folder), _running(monitor.start()):
+        async with serving(settings, listener, folder), in_background(monitor.start()):
             await monitor.ready_event.wait()
-            async with _running(
+            async with in_background(
                 _report_news(TriggerFolder(settings.trigger_folder), active, tickers)
             ):
                 await asyncio.sleep(warm_up_s)
@@ -168,14 +169,3 @@ def _viewer(url: str, folder: Path) -> Iterator[None]:
     finally:
         viewer.terminate()
         viewer.wait()
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

@@ -29,7 +29,7 @@ from dashboard import queries, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
 from dashboard.feed import Feed, Reader
 from dashboard.queries import Card
-from runtime import off_loop, run_child
+from runtime import in_background, off_loop, run_child
 from settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
@@ -310,18 +310,12 @@ async def serving(settings: Settings, listener: socket.socket, folder: Path) -> 
     nothing = dict.fromkeys(Settings.variables(), "")
     descriptor = listener.fileno()
     async with engine_served(settings) as environment:
-        page = asyncio.create_task(
-            run_child(
-                "Page",
-                *("-m", "dashboard", "--listener", str(descriptor)),
-                environment=nothing | environment,
-                folder=folder,
-                descriptors=[descriptor],
-            )
+        page = run_child(
+            "Page",
+            *("-m", "dashboard", "--listener", str(descriptor)),
+            environment=nothing | environment,
+            folder=folder,
+            descriptors=[descriptor],
         )
-        try:
+        async with in_background(page):
             yield
-        finally:
-            page.cancel()
-            with suppress(asyncio.CancelledError):
-                await page

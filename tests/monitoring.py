@@ -15,6 +15,7 @@ import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager
 from price_checker import ContinuousPriceMonitor
+from runtime import in_background
 from settings import Settings
 from simulator import Gateway, Market
 from triggers import TriggerFolder
@@ -74,13 +75,11 @@ def connected(settings: Settings) -> Iterator[ClickHouseManager]:
 def emptied(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
     """An empty database on a server without faults, before and after."""
     server.clear_faults()
-    manager = ClickHouseManager(settings)
-    manager.connect()
-    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
-    manager.create_tables()
-    yield manager
-    server.clear_faults()
-    manager.close()
+    with connected(settings) as manager:
+        manager.client.command("DROP DATABASE IF EXISTS News SYNC")
+        manager.create_tables()
+        yield manager
+        server.clear_faults()
 
 
 @pytest.fixture
@@ -99,8 +98,7 @@ def shorten_windows(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
 async def running(settings: Settings) -> AsyncIterator[ContinuousPriceMonitor]:
     """A monitor at work, connected, and ended in order."""
     monitor = ContinuousPriceMonitor(settings)
-    work = asyncio.create_task(monitor.start())
-    try:
+    async with in_background(monitor.start()) as work:
         await asyncio.wait(
             {work, asyncio.ensure_future(monitor.ready_event.wait())},
             timeout=DEADLINE_S,
@@ -109,10 +107,6 @@ async def running(settings: Settings) -> AsyncIterator[ContinuousPriceMonitor]:
         if work.done():
             await work
         yield monitor
-    finally:
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from monitoring import connected
 
 from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, Outcome, PriceRow, Rise
 from settings import Settings
@@ -28,23 +29,18 @@ TABLES = ("price_tracking", "news_alert", "float_list_detailed_dedup")
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseManager]:
-    manager = ClickHouseManager(Settings(clickhouse_path=tmp_path_factory.mktemp("embedded")))
-    manager.connect()
-    manager.create_tables()
-    yield manager
-    manager.close()
+    with connected(Settings(clickhouse_path=tmp_path_factory.mktemp("embedded"))) as manager:
+        manager.create_tables()
+        yield manager
 
 
 @pytest.fixture(scope="module")
 def over_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseManager]:
     with ClickHouseServer(tmp_path_factory.mktemp("server")) as server:
-        manager = ClickHouseManager(
-            Settings(clickhouse_host=server.host, clickhouse_port=server.port)
-        )
-        manager.connect()
-        manager.create_tables()
-        yield manager
-        manager.close()
+        settings = Settings(clickhouse_host=server.host, clickhouse_port=server.port)
+        with connected(settings) as manager:
+            manager.create_tables()
+            yield manager
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
+from monitoring import emptied
 
 import demo
 from clickhouse_manager import ClickHouseManager, Outbox, Outcome, PriceRow
@@ -35,12 +36,9 @@ PAGE = "dashboard/__main__.py"
 @pytest.fixture
 def database(server: ClickHouseServer) -> Iterator[ClickHouseManager]:
     """An empty database on the server."""
-    manager = ClickHouseManager(Settings(clickhouse_host=server.host, clickhouse_port=server.port))
-    manager.connect()
-    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
-    manager.create_tables()
-    yield manager
-    manager.close()
+    settings = Settings(clickhouse_host=server.host, clickhouse_port=server.port)
+    with emptied(settings, server) as manager:
+        yield manager
 
 
 @pytest.fixture

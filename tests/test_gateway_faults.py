@@ -47,6 +47,7 @@ from clickhouse_manager import ClickHouseManager
 from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from ibkr_codes import CODES, Reaction
 from price_checker import ContinuousPriceMonitor
+from runtime import in_background
 from settings import Settings
 from simulator import Gateway, GatewayThread, Handshake
 from simulator.book import DELAYED
@@ -647,13 +648,8 @@ async def at_work(
 ) -> AsyncIterator[ContinuousPriceMonitor]:
     """A monitor at work, ended in order; what ends it by itself is raised."""
     monitor = ContinuousPriceMonitor(settings, wait=wait)
-    work = asyncio.create_task(monitor.start())
-    try:
+    async with in_background(monitor.start()):
         yield monitor
-    finally:
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
 
 
 async def ticks_flow(gateway: Gateway, monitor: ContinuousPriceMonitor, ticker: str) -> None:

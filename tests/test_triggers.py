@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from monitoring import until
 
 import triggers
+from runtime import in_background
 from triggers import TriggerFolder, parse_ticker
 
 DEADLINE_S = 30.0
@@ -556,15 +557,10 @@ async def arriving(folder: TriggerFolder) -> AsyncIterator[list[str]]:
                 arrived.append(ticker)
 
     put_trigger(folder, "FIRST")
-    task = asyncio.create_task(collect())
-    try:
+    async with in_background(collect()):
         await until(lambda: arrived, "the first trigger")
         arrived.clear()
         yield arrived
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """What the tests of the page share: the page served, and the rows it shows, in the real tables."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ from monitoring import emptied
 
 from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, PriceRow
 from dashboard.server import address_of, listen, serve
+from runtime import in_background
 from settings import Settings
 
 
@@ -32,13 +32,8 @@ def session(page_settings: Settings, server: ClickHouseServer) -> Iterator[Click
 async def served(settings: Settings) -> AsyncIterator[str]:
     """The page at work; gives its address."""
     listener = listen(settings)
-    page = asyncio.create_task(serve(settings, listener))
-    try:
+    async with in_background(serve(settings, listener)):
         yield address_of(listener)
-    finally:
-        page.cancel()
-        with suppress(asyncio.CancelledError):
-            await page
 
 
 def now() -> datetime:
