@@ -19,10 +19,14 @@ PROTOBUF_ID: Final = 200
 
 LIBRARY_KNOWS_PROTOBUF: Final = hasattr(Decoder, "processProtoBuf")
 
+TRADE_SIZES: Final = (TickTypeEnum.LAST_SIZE, TickTypeEnum.DELAYED_LAST_SIZE)
+TRADE_TIMES: Final = (TickTypeEnum.LAST_TIMESTAMP, TickTypeEnum.DELAYED_LAST_TIMESTAMP)
+
 # A longer one may be a way to say that the size is missing.
 _MAX_SIZE_DIGITS: Final = 9
 
-# Request id, tick type and, of a TICK_PRICE alone, its price (USD) and size (shares).
+# Request id, tick type and, of a TICK_PRICE, its price (USD) and size (shares); of a trade's
+# lone size its shares; of a trade's time its Unix seconds in the price's place.
 Tick: TypeAlias = tuple[int, int, float | None, int]
 # None leaves the message to IBKR's decoder.
 TickReader: TypeAlias = Callable[[bytes], Tick | None]
@@ -48,12 +52,12 @@ def _read_text(message: bytes) -> Tick | None:
                 int(attributes)
                 return int(req_id), int(tick_type), float(price), _whole(size.decode())
             case [b"2", b"6", req_id, tick_type, size, b""] if _is_number(size.decode()):
-                return _sign_of_life(int(req_id), int(tick_type))  # TICK_SIZE
+                return _size(int(req_id), int(tick_type), size.decode())  # TICK_SIZE
             case [b"45", b"6", req_id, tick_type, value, b""]:  # TICK_GENERIC
                 float(value)
                 return _sign_of_life(int(req_id), int(tick_type))
-            case [b"46", b"6", req_id, tick_type, _, b""]:  # TICK_STRING
-                return _sign_of_life(int(req_id), int(tick_type))
+            case [b"46", b"6", req_id, tick_type, value, b""]:  # TICK_STRING
+                return _string(int(req_id), int(tick_type), value)
     except ValueError:
         pass
     return None
@@ -86,12 +90,13 @@ def _protobuf_reader() -> TickReader:
                 tick = parse_size(body)
                 if not _is_number(tick.size):
                     return None
-            elif kind == string_id:
+                return _size(tick.reqId, tick.tickType, tick.size)
+            if kind == string_id:
                 tick = parse_string(body)
-            elif kind == generic_id:
-                tick = parse_generic(body)
-            else:
+                return _string(tick.reqId, tick.tickType, tick.value)
+            if kind != generic_id:
                 return None
+            tick = parse_generic(body)
         except (DecodeError, ValueError):
             return None
         return _sign_of_life(tick.reqId, tick.tickType)
@@ -102,6 +107,18 @@ def _protobuf_reader() -> TickReader:
 def _sign_of_life(req_id: int, tick_type: int) -> Tick | None:
     # With this type the decoder does not call every callback.
     return (req_id, tick_type, None, 0) if tick_type != TickTypeEnum.NOT_SET else None
+
+
+def _size(req_id: int, tick_type: int, size: str) -> Tick | None:
+    if tick_type in TRADE_SIZES:
+        return req_id, tick_type, None, _whole(size)
+    return _sign_of_life(req_id, tick_type)
+
+
+def _string(req_id: int, tick_type: int, value: bytes | str) -> Tick | None:
+    if tick_type in TRADE_TIMES:
+        return req_id, tick_type, float(int(value)), 0
+    return _sign_of_life(req_id, tick_type)
 
 
 def _whole(size: str) -> int:

@@ -8,6 +8,7 @@ callbacks. Every public method may be called from any thread; those that wait
 for the API thread say so and belong off the event loop.
 """
 
+import bisect
 import functools
 import itertools
 import logging
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -32,8 +34,16 @@ from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
-from fast_ticks import LIBRARY_KNOWS_PROTOBUF, PROTOBUF_ID, RAW_ID_SERVER_VERSION, tick_reader
+from fast_ticks import (
+    LIBRARY_KNOWS_PROTOBUF,
+    PROTOBUF_ID,
+    RAW_ID_SERVER_VERSION,
+    TRADE_SIZES,
+    TRADE_TIMES,
+    tick_reader,
+)
 from ibkr_codes import CODES, NO_US_LISTING, Reaction, meaning
+from last_trades import LastTrades, Trade
 from settings import Settings
 from tws_socket import TwsSocket
 
@@ -62,12 +72,11 @@ MAX_VOLUME: Final = 2**31 - 1
 
 # The market data type that TWS serves unless asked for another.
 LIVE: Final = 1
-# What a trade's price is called live and delayed, with the source of its rows, and its size.
+# What a trade's price is called live and delayed, with the source of its rows.
 TRADE_PRICES: Final = {
     TickTypeEnum.LAST: "ibkr_last_trade",
     TickTypeEnum.DELAYED_LAST: "ibkr_delayed_last",
 }
-TRADE_SIZES: Final = (TickTypeEnum.LAST_SIZE, TickTypeEnum.DELAYED_LAST_SIZE)
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 US_EXCHANGES: Final = frozenset({"NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "IEX", "PINK"})
@@ -76,8 +85,8 @@ US_EXCHANGES: Final = frozenset({"NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "IEX"
 PAPER_PORTS: Final = (7497, 4002)
 LIVE_PORTS: Final = (7496, 4001)
 
-# Request id, tick type, price (USD) and volume (shares).
-Trade: TypeAlias = tuple[int, int, float, int]
+# Request id, tick type, price (USD) or Unix seconds, and volume (shares).
+TradeTick: TypeAlias = tuple[int, int, float | None, int]
 
 
 class ConnectionState(Enum):
@@ -137,6 +146,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         price_callback: Callable[[str, float, int, datetime], object] | None = None,
         market_data_type: int = LIVE,
         state_callback: Callable[[], object] | None = None,
+        last_trades: LastTrades | None = None,
     ) -> None:
         """
         Parameters
@@ -147,11 +157,14 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             Unique among all programs connected to the same TWS.
         price_callback
             Called on the API thread with ticker, price (USD), volume (shares)
-            and time (aware UTC) of each trade, once. What it raises is logged.
+            and time (aware UTC) of each trade, once. What it raises is logged. A trade that
+            was held until its slot's end may come on the thread that drains the buffer.
         market_data_type
             1 live; 3 takes trades 15 minutes late where the account has no live data.
         state_callback
             Called after each change of `state`, on the thread that made it; must not raise.
+        last_trades
+            What earlier connections learnt of the tickers' last trades; by default nothing.
         """
         EWrapper.__init__(self)
         EClient.__init__(self, self)
@@ -167,6 +180,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             for tick_type, source in TRADE_PRICES.items()
             if tick_type == TickTypeEnum.LAST or market_data_type != LIVE
         }
+
+        # The tick types that tell of a trade: its price, a lone size, its time.
+        kinds = 1 if market_data_type == LIVE else 2
+        self._trade_ticks = frozenset((*self._sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
 
         self.state = ConnectionState.DISCONNECTED
         self.next_order_id: int | None = None
@@ -194,6 +211,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.ticker_problems: dict[str, str] = {}
         self.price_buffer: dict[str, list[dict[str, Any]]] = {}
         self.last_volume: dict[str, int] = {}
+        self.last_trades = LastTrades() if last_trades is None else last_trades
         self.ticks_pushed_out = 0
         self._pushed_out: dict[str, int] = {}
 
@@ -327,6 +345,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 self._take(messages)
             if now >= next_watch:
                 next_watch = now + WATCH_EVERY_S
+                self._record_overdue()
                 self._watch(now)
 
     def disconnect(self) -> None:
@@ -439,24 +458,23 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         GatewayError
             One of them makes no sense; those before it are taken.
         """
-        read_tick, heard, sources = self._read_tick, self._heard, self._sources
-        trades: list[Trade] = []
+        read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
+        ticks: list[TradeTick] = []
         for message in messages:
             tick = read_tick(message)
             if tick is None:
-                self._settle(trades)
-                trades = []
+                self._settle(ticks)
+                ticks = []
                 self._decode(message)
                 continue
-            req_id, tick_type, price, volume = tick
-            heard.add(req_id)
-            if price is not None and tick_type in sources:
-                trades.append((req_id, tick_type, price, volume))
-        self._settle(trades)
+            heard.add(tick[0])
+            if tick[1] in trade_ticks:
+                ticks.append(tick)
+        self._settle(ticks)
 
-    def _settle(self, trades: Sequence[Trade]) -> None:
+    def _settle(self, ticks: Sequence[TradeTick]) -> None:
         """Brings in what ticks have told so far, before anything else is looked at."""
-        self._record(trades)
+        self._record(ticks)
         self._note_heard()
 
     def _decode(self, message: bytes) -> None:
@@ -715,9 +733,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
         """A size. A trade's (LAST_SIZE) completes the price before it; a lone one is no tick."""
         self._heard.add(reqId)
-        if tickType in TRADE_SIZES and reqId in self._price_without_size:
+        if tickType not in TRADE_SIZES:
+            return
+        if reqId in self._price_without_size:
             price_type, price = self._price_without_size.pop(reqId)
             self._record([(reqId, price_type, price, _shares(size))])
+        elif tickType in self._trade_ticks:
+            self._record([(reqId, tickType, None, _shares(size))])
 
     @never_raises
     def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
@@ -725,9 +747,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._heard.add(reqId)
 
     @never_raises
-    def tickString(self, reqId: int, tickType: int, value: str) -> None:  # noqa: ARG002
-        """A sign of life of its subscription, no more."""
+    def tickString(self, reqId: int, tickType: int, value: str) -> None:
+        """A text: of a trade (LAST_TIMESTAMP) its time, else a sign of life."""
         self._heard.add(reqId)
+        if tickType in TRADE_TIMES and tickType in self._trade_ticks and value.isdecimal():
+            self._record([(reqId, tickType, float(value), 0)])
 
     @never_raises
     def contractDetails(self, reqId: int, contractDetails: Any) -> None:
@@ -764,34 +788,68 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         logger.error("%s", self._line(NO_US_LISTING, ticker))
         self._drop(ticker)
 
-    def _record(self, trades: Sequence[Trade]) -> None:
+    def _record(self, ticks: Sequence[TradeTick]) -> None:
         """Puts trades into the buffer and hands them on; leaves out those without a subscription
-        or a price."""
-        recorded: list[tuple[str, float, int, datetime]] = []
+        or a price, and those that TWS only repeats."""
+        recorded: list[Trade] = []
         with self.price_buffer_lock:
             # Taken under the lock, so that whoever drains the buffer knows that
             # no tick from before can come after.
             now = datetime.now(UTC)
-            for req_id, tick_type, price, volume in trades:
+            for req_id, tick_type, value, volume in ticks:
                 ticker = self.reqid_to_ticker.get(req_id)
-                if ticker is None or not _is_price(price):
+                if ticker is None:
                     continue
-                self.last_volume[ticker] = volume
-                ticks = self.price_buffer.setdefault(ticker, [])
-                if len(ticks) >= MAX_TICKS_PER_TICKER:
-                    del ticks[0]
-                    self.ticks_pushed_out += 1
-                    self._pushed_out[ticker] = self._pushed_out.get(ticker, 0) + 1
-                source = self._sources[tick_type]
-                ticks.append({"price": price, "volume": volume, "timestamp": now, "source": source})
-                recorded.append((ticker, price, volume, now))
+                source = self._sources.get(tick_type)
+                trade: Trade | None = None
+                if source is not None:
+                    if value is not None and _is_price(value):
+                        trade = self.last_trades.add_trade(ticker, value, volume, now, source)
+                elif tick_type in TRADE_TIMES:
+                    if value is not None and _is_price(value):
+                        trade = self.last_trades.add_time(ticker, int(value))
+                elif value is None:
+                    self.last_trades.add_size(ticker, volume)
+                if trade is not None:
+                    self._buffer(trade)
+                    recorded.append(trade)
+        self._hand_on(recorded)
+
+    def _record_overdue(self) -> None:
+        """Puts the held trades whose slot is over into the buffer and hands them on."""
+        with self.price_buffer_lock:
+            overdue = self.last_trades.overdue(datetime.now(UTC))
+            for trade in overdue:
+                self._buffer(trade)
+        self._hand_on(overdue)
+
+    def _buffer(self, trade: Trade) -> None:
+        self.last_volume[trade.ticker] = trade.volume
+        ticks = self.price_buffer.setdefault(trade.ticker, [])
+        if len(ticks) >= MAX_TICKS_PER_TICKER:
+            del ticks[0]
+            self.ticks_pushed_out += 1
+            self._pushed_out[trade.ticker] = self._pushed_out.get(trade.ticker, 0) + 1
+        tick = {
+            "price": trade.price,
+            "volume": trade.volume,
+            "timestamp": trade.at,
+            "source": trade.source,
+        }
+        if ticks and ticks[-1]["timestamp"] > trade.at:
+            # It was held while newer ones came.
+            bisect.insort(ticks, tick, key=itemgetter("timestamp"))
+        else:
+            ticks.append(tick)
+
+    def _hand_on(self, trades: Sequence[Trade]) -> None:
         if self.price_callback is None:
             return
-        for trade in recorded:
+        for trade in trades:
             try:
-                self.price_callback(*trade)
+                self.price_callback(trade.ticker, trade.price, trade.volume, trade.at)
             except Exception:
-                logger.exception("price_callback failed for %s", trade[0])
+                logger.exception("price_callback failed for %s", trade.ticker)
 
     # --- Subscriptions ------------------------------------------------------
 
@@ -866,6 +924,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.reqid_to_ticker[req_id] = ticker
             self.ticker_to_reqid[ticker] = req_id
             self._heard_at[req_id] = time.monotonic()
+            self.last_trades.requested(ticker)
             contract = self._chosen.get(ticker) or self._create_stock_contract(ticker)
             self.reqMktData(req_id, contract, "", False, False, [])
 
@@ -932,6 +991,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         A tick is a dict of `price` (USD), `volume` (shares), `timestamp`
         (aware UTC, when it arrived here) and `source`.
         """
+        self._record_overdue()
         with self.price_buffer_lock:
             taken, self.price_buffer = self.price_buffer, {}
             lost, self._pushed_out = self._pushed_out, {}
@@ -940,6 +1000,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def get_buffer_for_tickers(self, tickers: set[str]) -> dict[str, list[dict[str, Any]]]:
         """As `get_and_clear_buffer`, for some tickers; the others' ticks stay."""
+        self._record_overdue()
         with self.price_buffer_lock:
             taken = {t: self.price_buffer.pop(t) for t in tickers if t in self.price_buffer}
             lost = {t: self._pushed_out.pop(t) for t in tickers if t in self._pushed_out}

@@ -40,6 +40,7 @@ from ibkr_client import (
     IBKRClient,
     in_trading_hours,
 )
+from last_trades import LastTrades
 from news_text import parse_time
 from runtime import (
     EXIT_FAILED,
@@ -135,6 +136,8 @@ class ContinuousPriceMonitor:
         }
 
         self._triggers = TriggerFolder(self.settings.trigger_folder)
+        # Handed to each new client: a new connection brings the old trades again.
+        self._last_trades = LastTrades(CYCLE_S)
         # (ticker, slot) → the newest tick of a slot that has no row yet.
         self._slots: dict[tuple[str, int], dict[str, Any]] = {}
         self._outbox = Outbox()
@@ -313,6 +316,7 @@ class ContinuousPriceMonitor:
             self.ibkr_client_id,
             market_data_type=self.settings.ibkr_market_data_type,
             state_callback=self._status.state_changed,
+            last_trades=self._last_trades,
         )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
@@ -475,6 +479,7 @@ class ContinuousPriceMonitor:
     def _track(self, ticker: str) -> None:
         if ticker not in self.active_tickers:
             self.stats["tickers_monitored"] += 1
+            self._last_trades.forget(ticker)
         self.active_tickers.add(ticker)
         self.ticker_timestamps[ticker] = datetime.now(UTC)
 
@@ -619,7 +624,11 @@ class ContinuousPriceMonitor:
         for ticker, ticks in self.ibkr_client.get_and_clear_buffer().items():
             self.stats["ibkr_ticks_received"] += len(ticks)
             for tick in ticks:
-                self._slots[ticker, _slot(tick["timestamp"])] = tick
+                key = ticker, _slot(tick["timestamp"])
+                newest = self._slots.get(key)
+                # A trade that was held may come after newer ones.
+                if newest is None or newest["timestamp"] <= tick["timestamp"]:
+                    self._slots[key] = tick
 
     async def _make_rows(self, keys: Sequence[tuple[str, int]]) -> None:
         """Puts the rows of these slots, oldest first, on their way; leaves out those past

@@ -1,5 +1,6 @@
 """What is known of one stock's trading so far, and the ticks that TWS sends about it."""
 
+import enum
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -18,6 +19,14 @@ DELAYED: Final[dict[int, int]] = {
     TickTypeEnum.LAST_TIMESTAMP: TickTypeEnum.DELAYED_LAST_TIMESTAMP,
 }
 """Live tick types that a Book makes, and what they are called when the data is delayed."""
+
+
+class TimeTick(enum.Enum):
+    """Where a trade's time (LAST_TIMESTAMP) stands among the ticks that tell of the trade."""
+
+    BEFORE = "before the trade"
+    AFTER = "after the trade and the sizes"
+    NEVER = "left out"
 
 
 class PriceTick(NamedTuple):
@@ -57,7 +66,9 @@ class Book:
     low: float = 0.0
     time: int = 0
 
-    def trade(self, price: float, size: float, time: float) -> list[Tick]:
+    def trade(
+        self, price: float, size: float, time: float, place: TimeTick = TimeTick.BEFORE
+    ) -> list[Tick]:
         """Take a trade in, and return what a subscriber is told of it.
 
         A trade at the last price is told by its size alone, as TWS does.
@@ -68,12 +79,14 @@ class Book:
         self.record(price, size, time)
         if moved:
             ticks += self._quotes()
-        if new_second:
-            ticks.append(StringTick(TickTypeEnum.LAST_TIMESTAMP, str(self.time)))
+        if new_second and place is TimeTick.BEFORE:
+            ticks.append(self._time())
         if moved:
             ticks.append(PriceTick(TickTypeEnum.LAST, price, size))
         ticks.append(SizeTick(TickTypeEnum.LAST_SIZE, size))
         ticks.append(SizeTick(TickTypeEnum.VOLUME, self.volume))
+        if new_second and place is TimeTick.AFTER:
+            ticks.append(self._time())
         return ticks
 
     def record(self, price: float, size: float, time: float) -> None:
@@ -85,19 +98,23 @@ class Book:
         self.volume += size
         self.time = int(time)
 
-    def state(self) -> list[Tick]:
+    def state(self, place: TimeTick = TimeTick.AFTER) -> list[Tick]:
         """Return what a new subscriber is told: nothing before the first trade."""
         if not self.price:
             return []
         return [
             *self._quotes(),
-            StringTick(TickTypeEnum.LAST_TIMESTAMP, str(self.time)),
+            *([self._time()] if place is TimeTick.BEFORE else []),
             PriceTick(TickTypeEnum.LAST, self.price, self.size),
             SizeTick(TickTypeEnum.LAST_SIZE, self.size),
             SizeTick(TickTypeEnum.VOLUME, self.volume),
             PriceTick(TickTypeEnum.HIGH, self.high, 0),
             PriceTick(TickTypeEnum.LOW, self.low, 0),
+            *([self._time()] if place is TimeTick.AFTER else []),
         ]
+
+    def _time(self) -> Tick:
+        return StringTick(TickTypeEnum.LAST_TIMESTAMP, str(self.time))
 
     def _quotes(self) -> list[Tick]:
         step, decimals = (0.01, 2) if self.price >= 1 else (0.0001, 4)

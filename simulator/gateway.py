@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from simulator.book import Book
+from simulator.book import Book, TimeTick
 from simulator.market import Market
 from simulator.session import Handshake, Request, Session
 from simulator.wire import MAX_SERVER_VERSION, MIN_SERVER_VERSION
@@ -48,6 +48,9 @@ class Gateway:
     ambiguous
         Symbols for which market data is refused (200, "… is ambiguous.") unless the client gives a
         primary exchange or a con id; the contract details of one show two listings.
+    opening_time, running_time
+        Where the time of the last trade stands in what a new subscriber is told, and where that of
+        a trade that happens stands: as TWS does it, or the other way round, or left out.
     delayed_only
         Symbols of which there is no live data: refused with 10089, or served delayed with 10167 to
         a client that asked for market data type 3 or 4.
@@ -80,6 +83,8 @@ class Gateway:
         self.silent = False
         self.ambiguous: set[str] = set()
         self.delayed_only: set[str] = set()
+        self.opening_time = TimeTick.AFTER
+        self.running_time = TimeTick.BEFORE
         self.sessions: list[Session] = []
         self._books: dict[str, Book] = {}
         self._unknown: set[str] = set()
@@ -139,7 +144,7 @@ class Gateway:
         LookupError
             If the market does not know the ticker.
         """
-        ticks = self.book(ticker).trade(price, size, time.time())
+        ticks = self.book(ticker).trade(price, size, time.time(), self.running_time)
         for session in list(self.sessions):
             session.tell_ticks(ticker, ticks)
 

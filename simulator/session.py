@@ -273,7 +273,7 @@ class Session(asyncio.Protocol):
             encoder.tick_req_params(req_id),
             *(
                 encoder.tick(req_id, tick, delayed=delayed)
-                for tick in self._gateway.book(symbol).state()
+                for tick in self._gateway.book(symbol).state(self._gateway.opening_time)
             ),
         )
         if asked.snapshot:

@@ -205,8 +205,14 @@ def test_what_tws_sends_all_day_is_read_and_nothing_else(server_version: int) ->
         assert read(message[4:]) == (REQ_ID, tick_type, 271.25, 100)
     for tick_type, size in itertools.product((0, 3, 5, 8), ("0", "100", "12.5", "1000000000")):
         message = encoder.tick_size(REQ_ID, tick_type, size)
-        assert read(message[4:]) == (REQ_ID, tick_type, None, 0)
-    assert read(encoder.tick_string(REQ_ID, 45, "1795555555")[4:]) == (REQ_ID, 45, None, 0)
+        if tick_type != TickTypeEnum.LAST_SIZE:
+            assert read(message[4:]) == (REQ_ID, tick_type, None, 0)
+        elif size in ("0", "100"):
+            assert read(message[4:]) == (REQ_ID, tick_type, None, int(size))
+        else:
+            assert read(message[4:]) is None
+    assert read(encoder.tick_string(REQ_ID, 45, "1795555555")[4:]) == (REQ_ID, 45, 1795555555.0, 0)
+    assert read(encoder.tick_string(REQ_ID, 84, "Q")[4:]) == (REQ_ID, 84, None, 0)
     assert read(tick_generic(server_version, REQ_ID)[4:]) == (REQ_ID, 49, None, 0)
     for other in (
         encoder.error(REQ_ID, 200, "No security definition"),

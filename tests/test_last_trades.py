@@ -1,0 +1,161 @@
+"""An old trade that TWS tells again is no new one: by itself, and over real sockets."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from test_ibkr_client import HOST, buffered, came, ended, requested, serving, trade, until
+
+from ibkr_client import IBKRClient
+from last_trades import LastTrades, Trade
+from simulator.book import TimeTick
+from simulator.thread import GatewayThread
+
+SOURCE = "ibkr_last_trade"
+START = datetime(2026, 11, 25, 15, 0, 0, tzinfo=UTC)
+UNIX = int(START.timestamp())
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def asked_again() -> LastTrades:
+    """A trade of 5.00 at 0.5 s, its time known, and a repeated request."""
+    trades = LastTrades()
+    trades.requested("ABCD")
+    assert trades.add_trade("ABCD", 5.0, 100, at(0.5), SOURCE) is not None
+    trades.add_time("ABCD", UNIX)
+    trades.requested("ABCD")
+    return trades
+
+
+def test_the_first_trade_of_all_counts_at_once_however_often_it_was_asked_for() -> None:
+    trades = LastTrades()
+    trades.requested("ABCD")
+    trades.requested("ABCD")
+    first = Trade("ABCD", 5.0, 100, at(0), SOURCE)
+    assert trades.add_trade("ABCD", 5.0, 100, at(0), SOURCE) == first
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["45 before", "45 after"])
+def test_a_trade_whose_time_is_not_later_is_old(before: bool) -> None:
+    trades = asked_again()
+    if before:
+        assert trades.add_time("ABCD", UNIX) is None
+        assert trades.add_trade("ABCD", 4.0, 50, at(9), SOURCE) is None
+    else:
+        assert trades.add_trade("ABCD", 4.0, 50, at(9), SOURCE) is None
+        trades.add_size("ABCD", 50)
+        assert trades.add_time("ABCD", UNIX) is None
+    assert trades.overdue(at(60)) == []
+    assert trades.add_trade("ABCD", 6.0, 1, at(10), SOURCE) is not None
+
+
+@pytest.mark.parametrize(
+    ("told_s", "counts_s"),
+    [(5, 5), (1, 2), (300, 9)],
+    ids=["its own time", "not in a slot that has a row", "not after its arrival"],
+)
+def test_a_trade_of_the_gap_counts_at_its_own_time(told_s: int, counts_s: int) -> None:
+    trades = asked_again()
+    assert trades.add_trade("ABCD", 5.5, 70, at(9), SOURCE) is None
+    assert trades.add_time("ABCD", UNIX + told_s) == Trade("ABCD", 5.5, 70, at(counts_s), SOURCE)
+
+
+def test_price_and_size_of_the_last_trade_are_that_trade_whatever_the_time_says() -> None:
+    trades = asked_again()
+    trades.add_size("ABCD", 30)
+    assert trades.add_trade("ABCD", 5.0, 100, at(9), SOURCE) is None
+    assert trades.add_time("ABCD", UNIX + 5) is None
+
+
+def test_without_a_time_a_trade_waits_until_its_slot_ends_and_no_longer() -> None:
+    trades = asked_again()
+    assert trades.add_trade("ABCD", 5.5, 70, at(9), SOURCE) is None
+    assert trades.overdue(at(9.9)) == []
+    assert trades.overdue(at(10)) == [Trade("ABCD", 5.5, 70, at(9), SOURCE)]
+    assert trades.overdue(at(12)) == []
+
+
+def test_a_lone_size_is_a_trade_at_the_last_price() -> None:
+    trades = LastTrades()
+    assert trades.add_trade("ABCD", 5.0, 100, at(0), SOURCE) is not None
+    trades.add_size("ABCD", 30)
+    trades.requested("ABCD")
+    assert trades.add_trade("ABCD", 5.0, 30, at(9), SOURCE) is None
+    assert trades.overdue(at(10)) == []
+
+
+def test_a_forgotten_ticker_begins_anew() -> None:
+    trades = asked_again()
+    trades.forget("ABCD")
+    trades.requested("ABCD")
+    assert trades.add_trade("ABCD", 5.0, 100, at(9), SOURCE) is not None
+
+
+# Over a real socket, for each way to a second request.
+
+
+def _again(thread: GatewayThread, client: IBKRClient, way: str) -> IBKRClient:
+    """Bring about a second request for ABCD; return the client that made it."""
+    if way == "reconnect":
+        client.disconnect_safely()
+        client = IBKRClient(HOST, thread.gateway.port, last_trades=client.last_trades)
+        assert client.connect_and_run(), client.failure
+        client.update_subscriptions({"ABCD"})
+    elif way == "1101":
+        thread.call(thread.gateway.lose_subscriptions)
+        thread.call(thread.gateway.send_error, 1101, "")
+    else:
+        req_id = client.ticker_to_reqid["ABCD"]
+        thread.call(thread.gateway.send_error, 102, "Duplicate ticker ID.", req_id)
+    until(lambda: len(requested(thread, "reqMktData")) == 2)
+    return client
+
+
+@pytest.mark.parametrize("place", list(TimeTick))
+@pytest.mark.parametrize("way", ["reconnect", "1101", "102"])
+def test_a_second_request_brings_no_tick_of_the_old_trade(way: str, place: TimeTick) -> None:
+    with serving("ABCD") as thread:
+        thread.gateway.opening_time = place
+        if place is TimeTick.NEVER:
+            thread.gateway.running_time = place
+        trade(thread, "ABCD", 5.0, 100)
+        client = IBKRClient(HOST, thread.gateway.port)
+        assert client.connect_and_run(), client.failure
+        client.subscribe_ticker("ABCD")
+        until(came(client, "ABCD", 5.0))
+        assert buffered(client, "ABCD") == [(5.0, 100)]
+        client.get_and_clear_buffer()
+        client = _again(thread, client, way)
+        # One that follows shows that the opening burst has been read.
+        trade(thread, "ABCD", 6.0, 10)
+        until(came(client, "ABCD", 6.0))
+        assert buffered(client, "ABCD") == [(6.0, 10)]
+        client.disconnect_safely()
+        assert ended(client)
+
+
+def test_a_trade_of_the_gap_comes_once_with_its_own_time() -> None:
+    with serving("ABCD") as thread:
+        client = IBKRClient(HOST, thread.gateway.port)
+        assert client.connect_and_run(), client.failure
+        client.subscribe_ticker("ABCD")
+        until(lambda: requested(thread, "reqMktData"))
+        now = int(time.time())
+        thread.call(thread.gateway.book("ABCD").record, 5.0, 100, now - 100)
+        client = _again(thread, client, "reconnect")
+        until(came(client, "ABCD", 5.0))
+        [first] = client.get_and_clear_buffer()["ABCD"]
+        client.disconnect_safely()
+        thread.call(thread.gateway.book("ABCD").record, 5.5, 70, now - 50)
+        client = IBKRClient(HOST, thread.gateway.port, last_trades=client.last_trades)
+        assert client.connect_and_run(), client.failure
+        client.update_subscriptions({"ABCD"})
+        until(came(client, "ABCD", 5.5))
+        [tick] = client.get_and_clear_buffer()["ABCD"]
+        # TWS's clock is 50 s behind here: never before the newest row.
+        assert first["timestamp"] <= tick["timestamp"] <= datetime.now(UTC)
+        client.disconnect_safely()
+        assert ended(client)
