@@ -247,10 +247,14 @@ UNRATED: Final = Rating("neutral", "HOLD", "low")
 
 
 class Window(NamedTuple):
-    """When a ticker's first row was written, and how many seconds ago by the database's clock."""
+    """When a ticker's first row was written, how many seconds ago by the database's clock, and its
+    newest row's time, price (USD) and volume (shares)."""
 
     first_row: datetime
     age_s: int
+    newest_row: datetime
+    price: float
+    volume: int
 
 
 class Standing(NamedTuple):

@@ -159,7 +159,9 @@ ACTIVE_TICKERS: Final = """
     LIMIT 100"""
 
 SESSION_WINDOWS: Final = """
-    SELECT ticker, min(timestamp), dateDiff('second', min(timestamp), now())
+    WITH (timestamp, _block_number, _part_offset) AS in_order
+    SELECT ticker, min(timestamp), dateDiff('second', min(timestamp), now()),
+        max(timestamp), argMax(price, in_order), argMax(volume, in_order)
     FROM News.price_tracking
     GROUP BY ticker"""
 

@@ -270,6 +270,8 @@ class ContinuousPriceMonitor:
                 self._ended[ticker] = window.first_row
             else:
                 self._track(ticker)
+                # This process's first request is not the window's first.
+                self._last_trades.restore(ticker, window.price, window.volume, window.newest_row)
             # A kill may have come between the rows and their alerts.
             if window.age_s <= RESTART_JUDGES_S:
                 self._unjudged.add(ticker)

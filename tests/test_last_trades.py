@@ -1,13 +1,20 @@
 """An old trade that TWS tells again is no new one: by itself, and over real sockets."""
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from monitoring import CYCLE_S, rate, rows, running, tracked
+from monitoring import requested as asked_for
+from monitoring import until as come
 from test_ibkr_client import HOST, buffered, came, ended, requested, serving, trade, until
 
+from clickhouse_manager import ClickHouseManager
 from ibkr_client import IBKRClient
 from last_trades import LastTrades, Trade
+from settings import Settings
+from simulator import Gateway
 from simulator.book import TimeTick
 from simulator.thread import GatewayThread
 
@@ -159,3 +166,38 @@ def test_a_trade_of_the_gap_comes_once_with_its_own_time() -> None:
         assert first["timestamp"] <= tick["timestamp"] <= datetime.now(UTC)
         client.disconnect_safely()
         assert ended(client)
+
+
+# The monitor, in front of the real engine.
+
+
+async def _finished_slot() -> None:
+    await asyncio.sleep(3 * CYCLE_S)
+
+
+@pytest.mark.usefixtures("short_cycles")
+@pytest.mark.parametrize("restarted", [False, True], ids=["the connection", "the monitor"])
+async def test_a_window_goes_on_without_the_old_trade_after_the_loss_of(
+    restarted: bool, gateway: Gateway, settings: Settings, database: ClickHouseManager
+) -> None:
+    rate(database, "ABCD", "BUY")
+    gateway.trade("ABCD", 1.0, 100)
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        await come(lambda: len(rows(database)) == 1, "the first row")
+        if not restarted:
+            gateway.drop()
+            await come(lambda: len(asked_for(gateway)) == 2, "a second subscription")
+            await _finished_slot()
+            gateway.trade("ABCD", 2.0, 50)
+            await come(lambda: len(rows(database)) == 2, "a second row")
+            assert monitor.stats["ibkr_reconnections"] == 1
+    if restarted:
+        async with running(settings):
+            await come(lambda: len(asked_for(gateway)) == 2, "a second subscription")
+            await _finished_slot()
+            gateway.trade("ABCD", 2.0, 50)
+            await come(lambda: len(rows(database)) == 2, "a second row")
+    # With the old trade as row 2 the baseline would be 1.00, and 2.00 an alert.
+    assert [(row["price"], row["volume"]) for row in rows(database)] == [(1.0, 100), (2.0, 50)]
+    assert rows(database, "news_alert") == []
