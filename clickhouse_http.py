@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 from clickhouse_connect.driver.binding import quote_identifier
 
 from clickhouse_manager import ClickHouseManager
-from runtime import off_loop
+from runtime import attempt, off_loop
 from settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ USER: Final = "newshead"
 UNKNOWN_EXCEPTION: Final = "1002"
 # A query under way delays the end no longer than this.
 CLOSE_TIMEOUT_S: Final = 2.0
+# Nor does the engine, with that.
+SERVER_CLOSE_TIMEOUT_S: Final = 3.0
 # URL parameters that belong to HTTP itself; the engine would refuse them as unknown settings.
 _NOT_A_SETTING: Final = re.compile(
     "buffer_size|client_protocol_version|(de)?compress|database|password|param_.*|query(_id)?|"
@@ -67,7 +69,9 @@ async def engine_served(settings: Settings) -> AsyncIterator[dict[str, str]]:
             "CLICKHOUSE_SECURE": "false",
         }
     finally:
-        await off_loop(server.close)
+        await attempt(
+            "to close the engine's server", off_loop(server.close), SERVER_CLOSE_TIMEOUT_S
+        )
 
 
 def form_fields(boundary: bytes, body: bytes) -> dict[str, str]:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -24,7 +23,7 @@ from clickhouse_manager import (
     until_database_works,
 )
 from news_text import without_markup
-from runtime import ask_for_short_slices, off_loop
+from runtime import ask_for_short_slices, attempt, off_loop
 from sentiment import Analyst, Opinion, unrated
 from settings import Settings
 
@@ -47,6 +46,7 @@ STATS_EVERY_S: Final = 300.0
 # At the end: for analyses under way, for the last rows, for the connections.
 LAST_ANALYSES_S: Final = 1.0
 LAST_FLUSH_S: Final = 2.0
+TASKS_END_S: Final = 0.5
 CLOSE_TIMEOUT_S: Final = 1.0
 
 MAX_SUMMARY: Final = 1_000
@@ -247,22 +247,21 @@ class NewsMonitor:
     async def _end(self, parts: Sequence[asyncio.Task[Any]]) -> None:
         """Stores what can be stored in the time that is left."""
         ending = {*parts, *self._tasks}
-        if ending:
-            await asyncio.wait(ending, timeout=LAST_ANALYSES_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_FLUSH_S):
-                await self._store()
-        lost = len(self._outbox) + len(self._rows) + self._on_their_way
-        if lost:
-            logger.error("%d rows of news could not be stored and are lost.", lost)
+        try:
+            if ending:
+                await asyncio.wait(ending, timeout=LAST_ANALYSES_S)
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.wait(ending, timeout=TASKS_END_S)
+            await attempt("to store the last rows of news", self._store(), LAST_FLUSH_S)
+        finally:
+            lost = len(self._outbox) + len(self._rows) + self._on_their_way
+            if lost:
+                logger.error("%d rows of news could not be stored and are lost.", lost)
         if self.stats["articles"]:
             self.report_stats()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await off_loop(self.ch_manager.close)
+        closing = off_loop(self.ch_manager.close)
+        await attempt("to close the database of the news side", closing, CLOSE_TIMEOUT_S)
 
     # --- Articles -----------------------------------------------------------
 

@@ -48,6 +48,7 @@ from runtime import (
     EXIT_OK,
     CommandLine,
     ask_for_short_slices,
+    attempt,
     configure_logging,
     off_loop,
     retry_pause_s,
@@ -76,6 +77,8 @@ MAX_TRACKED_S: Final = 1800.0
 LATE_ALERT_S: Final = 10.0
 LAST_FLUSH_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
+# With the two above it stays within the 5 s after which run_system.py kills the monitor.
+TASKS_END_S: Final = 0.5
 # Without any data for so long, although tickers are active, the monitor is blind.
 BLIND_S: Final = 15.0
 SIGHT_CHECK_S: Final = 1.0
@@ -223,8 +226,11 @@ class ContinuousPriceMonitor:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self.cleanup()
+            try:
+                if tasks:
+                    await asyncio.wait(tasks, timeout=TASKS_END_S)
+            finally:
+                await self.cleanup()
 
     def _serve_metrics(self) -> "Metrics":
         # Its library is for those who ask for it.
@@ -277,30 +283,39 @@ class ContinuousPriceMonitor:
                 self._unjudged.add(ticker)
 
     async def cleanup(self) -> None:
-        """Ends the connection to IBKR, stores what waits (for at most 3 s), closes the database."""
-        self._take_ticks()
-        await asyncio.gather(self.close_ibkr(), self._store_last_rows())
-        lost = len(self._outbox) + len(self._slots)
-        if lost:
-            logger.error("%d rows could not be stored and are lost.", lost)
-        self._tell_given_up()
+        """Ends the connection to IBKR, stores what waits (for at most 3 s), closes the database.
+
+        What fails is told, and the next step follows: nothing but a cancellation is raised.
+        """
+        try:
+            await asyncio.gather(
+                # First, since it takes the last ticks.
+                attempt("to end the connection to IBKR", self.close_ibkr(), LAST_FLUSH_S),
+                attempt("to store the last rows", self._store_last_rows(), LAST_FLUSH_S),
+            )
+        finally:
+            lost = len(self._outbox) + len(self._slots)
+            if lost:
+                logger.error("%d rows could not be stored and are lost.", lost)
+            self._tell_given_up()
         if self.ready_event.is_set():
             await self.report_stats()
-        with suppress(TimeoutError):
-            closing = [off_loop(self.ch_manager.close), self._status.close()]
-            if self._metrics is not None:
-                closing.append(off_loop(self._metrics.close))
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await asyncio.gather(*closing)
+        closing = {
+            "to close the database": off_loop(self.ch_manager.close),
+            "to write the last status": self._status.close(),
+        }
+        if self._metrics is not None:
+            closing["to close the metrics"] = off_loop(self._metrics.close)
+        await asyncio.gather(
+            *(attempt(what, step, CLOSE_TIMEOUT_S) for what, step in closing.items())
+        )
 
     async def _store_last_rows(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_FLUSH_S):
-                if self._slots:
-                    await self.get_tickers_within_60_second_window()
-                    await self._make_rows(list(self._slots))
-                await self._store()
-                await self.check_price_alerts_optimized()
+        if self._slots:
+            await attempt("to read the windows", self.get_tickers_within_60_second_window())
+            await self._make_rows(list(self._slots))
+        await self._store()
+        await self.check_price_alerts_optimized()
 
     # --- IBKR ---------------------------------------------------------------
 
@@ -330,8 +345,10 @@ class ContinuousPriceMonitor:
     async def close_ibkr(self) -> None:
         """Ends the connection to IBKR; its ticks stay."""
         if self.ibkr_client is not None:
-            self._take_ticks()
-            await off_loop(self.ibkr_client.disconnect_safely)
+            try:
+                self._take_ticks()
+            finally:
+                await off_loop(self.ibkr_client.disconnect_safely)
 
     async def reconnect_ibkr(self) -> None:
         """Makes one attempt at a new connection and subscribes what is active."""

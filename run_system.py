@@ -35,6 +35,7 @@ from runtime import (
     lock_file,
     off_loop,
     run_child,
+    stop_asked,
     until_stopped,
 )
 from sentiment import Analyst
@@ -114,7 +115,7 @@ async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) ->
     while True:
         started = time.monotonic()
         try:
-            end = await run_part()
+            end = await run_unless_stopped(name, run_part)
             if end is None:
                 return
         except DATABASE_ERRORS as problem:
@@ -129,6 +130,26 @@ async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) ->
         pause = 0.0 if lived >= SHORT_LIFE_S else min(MAX_PAUSE_S, max(FIRST_PAUSE_S, pause * 2))
         logger.error("%s %s after %.0f s; it is started again in %.1f s.", name, end, lived, pause)
         await asyncio.sleep(pause)
+
+
+async def run_unless_stopped(
+    name: str, run_part: Callable[[], Awaitable[str | None]]
+) -> str | None:
+    """Run a part once. However it ends, by an exception of its cleanup too, a stop that was asked
+    for meanwhile stays one.
+
+    Raises what the part raises.
+    """
+    try:
+        end = await run_part()
+    except Exception as problem:
+        if not stop_asked():
+            raise
+        logger.error("%s failed as it was stopped: %s", name, one_line(problem))
+        raise asyncio.CancelledError from problem
+    if stop_asked():
+        raise asyncio.CancelledError
+    return end
 
 
 async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:

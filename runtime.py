@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from logging.handlers import (
     QueueHandler,
@@ -33,6 +33,12 @@ EXIT_MISCONFIGURED: Final = 2
 CODE: Final = Path(__file__).parent.resolve()
 # A process that has not ended this long after its parent ends at once.
 STOP_TIMEOUT_S: Final = 5.0
+# A process that has not ended this long after its first signal ends at once.
+END_TIMEOUT_S: Final = 8.0
+# Signals so close together are one: some wrappers pass on what the terminal has sent already.
+SAME_SIGNAL_S: Final = 0.2
+# The log's last lines delay a sudden end no longer than this.
+LAST_LINES_S: Final = 0.5
 
 # The shortest that Linux takes.
 SLICE_NS: Final = 100_000
@@ -44,7 +50,14 @@ LOG_FILE: Final = "newshead.log"
 LOGS_KEPT: Final = 5
 LOG_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
+STDOUT: Final = 1
+# Leaves the alternate screen and shows the cursor; changes nothing on a terminal without a table.
+PLAIN_TERMINAL: Final = b"\x1b[?1049l\x1b[?25h"
+
 logger = logging.getLogger(__name__)
+# What a sudden end has to see to: the log's writers, and the processes of `run_child`.
+_log_writers: list[QueueListener] = []
+_children: set[asyncio.subprocess.Process] = set()
 
 T = TypeVar("T")
 
@@ -95,6 +108,7 @@ def configure_logging(folder: Path, *, rotate: bool) -> None:
     writer = QueueListener(lines, to_file, to_console)
     writer.start()
     atexit.register(writer.stop)
+    _log_writers.append(writer)
     root = logging.getLogger()
     root.handlers = [QueueHandler(lines)]
     root.setLevel(logging.INFO)
@@ -131,6 +145,35 @@ async def off_loop(function: Callable[..., T], *args: Any) -> T:
     name = getattr(function, "__name__", "call")
     threading.Thread(target=call, name=f"off-loop {name}", daemon=True).start()
     return await outcome
+
+
+async def attempt(what: str, work: Awaitable[object], within_s: float | None = None) -> None:
+    """Await a step of a cleanup, for at most `within_s`.
+
+    A step that fails or takes longer is one line in the log: it neither keeps the next step from
+    its turn nor replaces the cancellation that the cleanup is part of.
+    """
+    try:
+        async with asyncio.timeout(within_s) as limit:
+            await work
+    except Exception as problem:
+        if limit.expired():
+            logger.warning("Failed %s within %.0f s.", what, within_s)
+        else:
+            logger.error("Failed %s: %s", what, _described(problem))
+
+
+def _described(problem: BaseException) -> str:
+    """An exception in one line; of a group, its first one."""
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:300]
+
+
+def stop_asked() -> bool:
+    """Whether the running task was cancelled, even if something has swallowed that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @asynccontextmanager
@@ -214,13 +257,18 @@ def lock_file(path: Path) -> int:
 
 async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = False) -> None:
     """Runs `work` until it ends, or until Ctrl-C or SIGTERM; then it is cancelled, once,
-    and given the time it takes to clean up.
+    and given the time it takes to clean up, which no exception of the cleanup undoes.
+
+    A second signal ends this process and its children at once, with exit code 1, and so does
+    the first one after 8 s. This holds until the process ends, so this is for commands only.
 
     Parameters
     ----------
     with_parent
         End also when standard input closes: it is a pipe from the process that
-        started this one, and closes however that process ends.
+        started this one, and closes however that process ends. Further signals
+        are ignored: the parent passes on what a service manager may have sent
+        to both, and kills this process if need be.
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
@@ -232,12 +280,30 @@ async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = 
             stopping = True
             task.cancel()
 
+    def stop_soon() -> None:
+        # The loop may have ended.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop)
+
+    # The times of signals. A thread acts on them, since the loop may hang or have ended.
+    signals: queue.SimpleQueue[float] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+        signal.signal(number, lambda *_: signals.put(time.monotonic()))
+        # As asyncio has it: no blocking call of the engine's threads breaks.
+        signal.siginterrupt(number, False)
+    threading.Thread(
+        target=_follow_signals, args=(signals, stop_soon, not with_parent), daemon=True
+    ).start()
     if with_parent:
-        threading.Thread(target=_follow_parent, args=(loop, stop), daemon=True).start()
-    with suppress(asyncio.CancelledError):
+        threading.Thread(target=_follow_parent, args=(stop_soon,), daemon=True).start()
+    try:
         await task
+    except asyncio.CancelledError:
+        pass
+    except Exception as problem:
+        if not stopping:
+            raise
+        logger.error("Stopped, but the cleanup failed: %s", _described(problem))
 
 
 async def run_child(
@@ -274,6 +340,7 @@ async def run_child(
         start_new_session=True,
     )
     logger.info("%s started, pid=%d", name, child.pid)
+    _children.add(child)
     try:
         return await child.wait()
     finally:
@@ -285,12 +352,53 @@ async def run_child(
         if child.returncode is None:
             child.kill()
             await child.wait()
+        _children.discard(child)
 
 
-def _follow_parent(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+def _follow_parent(stop: Callable[[], None]) -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(stop)
+    stop()
     time.sleep(STOP_TIMEOUT_S)
+    _end_at_once("Still running %.0f s after the parent's end: ending now.", STOP_TIMEOUT_S)
+
+
+def _follow_signals(
+    signals: "queue.SimpleQueue[float]", stop: Callable[[], None], second_counts: bool
+) -> None:
+    first = signals.get()
+    stop()
+    # The kernel's own timer, for what stops even this thread: a library that holds the
+    # interpreter, or hangs once the interpreter has ended.
+    signal.setitimer(signal.ITIMER_REAL, END_TIMEOUT_S + 1)
+    with suppress(queue.Empty):
+        while True:
+            left_s = first + END_TIMEOUT_S - time.monotonic()
+            another = signals.get(timeout=max(0.0, left_s))
+            if second_counts and another - first >= SAME_SIGNAL_S:
+                _end_at_once("Second signal: ending at once, rows not stored yet are lost.")
+    _end_at_once("Still running %.0f s after the signal: ending now.", END_TIMEOUT_S)
+
+
+def _end_at_once(told: str, *args: object) -> NoReturn:
+    """End this process and its children now, with the log's last lines if they can be written."""
+    for child in tuple(_children):
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+    # In a thread, since a terminal that stands still or a handler's lock may block it.
+    last = threading.Thread(target=_write_last_lines, args=(told, *args), daemon=True)
+    with suppress(RuntimeError):
+        last.start()
+        last.join(LAST_LINES_S)
     os._exit(EXIT_FAILED)
+
+
+def _write_last_lines(told: str, *args: object) -> None:
+    logger.error(told, *args)
+    for writer in _log_writers:
+        # The end in order may be at it too.
+        with suppress(AttributeError):
+            writer.stop()
+    if os.isatty(STDOUT):
+        os.write(STDOUT, PLAIN_TERMINAL)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from clickhouse_manager import one_line
 from news_text import folded, visible
+from runtime import attempt
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ MAX_REST_S: Final = 300.0
 RESTING_STATUSES: Final = (429, 529)
 # The key is wrong, or may not do this.
 REFUSED_STATUSES: Final = (401, 403)
+CLOSE_TIMEOUT_S: Final = 1.0
 
 MAX_HEADLINE: Final = 1_000
 MAX_TEXT: Final = 8_000
@@ -170,9 +172,10 @@ class Analyst:
         return opinion
 
     async def close(self) -> None:
-        """Closes the connections, which all keys share."""
+        """Closes the connections, which all keys share, in at most 1 s. Raises nothing."""
         if self._keys:
-            await self._keys[0].client.close()
+            what = "to close the connections to the rating service"
+            await attempt(what, self._keys[0].client.close(), CLOSE_TIMEOUT_S)
 
     async def _ask(self, asked: str) -> Opinion:
         """Asks with one key after the other until one may be used."""

@@ -303,9 +303,10 @@ def run(settings: Settings, stopping: threading.Event) -> None:
             logger.log(level, "No messages are sent until ClickHouse works: %s", one_line(problem))
         except Exception:
             logger.exception("A look for news to send failed; the next one goes on.")
-    reader.close()
+    # Before the connection's end, which may fail or hang.
     if unsent := sum(service.unsent for service in told):
         logger.warning("%d messages were not sent.", unsent)
+    reader.close()
 
 
 def _tell(told: Sequence[Service], messages: Sequence[Message]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -327,6 +328,137 @@ def test_a_stop_in_the_middle_of_a_hung_insert_and_a_reconnect_takes_its_time_an
     assert re.search(r"\d+ rows could not be stored and are lost", command.text())
     assert "Traceback" not in command.text()
     assert database.windows().keys() == {"ABCD"}
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="not Linux")
+def test_a_stop_without_file_descriptors_is_a_stop_and_counts_what_is_lost(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    command = start("run_system.py", "--skip-list", IBKR_PORT=gateway.port)
+    command.shows("Connected to IBKR")
+    TriggerFolder(tmp_path / "triggers").write("ABCD")
+    command.shows(": 1 rows, 1 active tickers")
+    pid = command.process.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+    command.shows("Too many open files")
+    assert command.stop() == EXIT_OK
+    assert re.search(r"\d+ rows could not be stored and are lost", command.text())
+    assert "is started again" not in command.text()
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("database")
+def test_a_second_signal_ends_everything_at_once_with_exit_code_1(
+    start: Start,
+    server: ClickHouseServer,
+    gateway: Gateway,
+    tmp_path: Path,
+    number: signal.Signals,
+    supervised: bool,
+) -> None:
+    script = ["run_system.py", "--skip-list"] if supervised else ["price_checker.py"]
+    command = start(*script, **on_server(server, gateway))
+    command.shows("Connected to IBKR")
+    TriggerFolder(tmp_path / "triggers").write("ABCD")
+    command.shows(": 1 rows, 1 active tickers")
+    started = children(command.process.pid)
+    assert len(started) == supervised
+    # The cleanup takes its 3 s.
+    server.fault("hang", match="INSERT INTO News.price_tracking")
+    time.sleep(3)
+    command.process.send_signal(number)
+    time.sleep(0.5)
+    command.process.send_signal(number)
+    assert command.ends() == EXIT_FAILED
+    until(lambda: not any(map(alive, started)), lambda: f"the end of {started}")
+    log = (tmp_path / "logs" / "newshead.log").read_text()
+    for told in (command.text(), log):
+        assert told.splitlines()[-1].endswith(
+            "Second signal: ending at once, rows not stored yet are lost."
+        )
+
+
+def test_a_second_signal_ends_newshead_with_the_embedded_engine_and_its_page_at_once(
+    start: Start, gateway: Gateway
+) -> None:
+    command = start(
+        *("run_system.py", "--skip-list", "--dashboard"),
+        DASHBOARD_PORT=free_port(),
+        IBKR_PORT=gateway.port,
+    )
+    command.shows("The page is at")
+    command.shows("Connected to IBKR")
+    started = children(command.process.pid)
+    assert started
+    # A page that hangs; newshead waits 5 s for it.
+    for pid in started:
+        os.kill(pid, signal.SIGSTOP)
+    command.process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    command.process.send_signal(signal.SIGINT)
+    assert command.ends() == EXIT_FAILED
+    until(lambda: not any(map(alive, started)), lambda: f"the end of {started}")
+
+
+def test_a_stop_that_reaches_the_monitor_too_or_comes_doubled_is_one(
+    start: Start,
+    server: ClickHouseServer,
+    database: ClickHouseManager,
+    gateway: Gateway,
+    tmp_path: Path,
+) -> None:
+    command = start("run_system.py", "--skip-list", **on_server(server, gateway))
+    command.shows("Connected to IBKR")
+    TriggerFolder(tmp_path / "triggers").write("ABCD")
+    command.shows(": 1 rows, 1 active tickers")
+    pids = [*children(command.process.pid), command.process.pid]
+    # As a service manager does it, and `timeout` of a shell.
+    for pid in pids * 2:
+        os.kill(pid, signal.SIGTERM)
+    assert command.ends() == EXIT_OK
+    assert not any(map(alive, pids))
+    assert "Second signal" not in command.text()
+    assert "ERROR" not in command.text()
+    assert database.windows().keys() == {"ABCD"}
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+@pytest.mark.usefixtures("database")
+def test_output_that_nobody_reads_keeps_nothing_from_ending(
+    server: ClickHouseServer, gateway: Gateway, embedded: bool, tmp_path: Path
+) -> None:
+    variables = {"IBKR_PORT": gateway.port} if embedded else on_server(server, gateway)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    with subprocess.Popen(
+        [sys.executable, str(PROJECT / "run_system.py"), "--skip-list"],
+        cwd=tmp_path,
+        env=dict(os.environ) | {name: str(value) for name, value in variables.items()},
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=writing,
+    ) as process:
+        try:
+            until(lambda: gateway.requests, lambda: "the connection to IBKR")
+            pids = [*children(process.pid), process.pid]
+            process.send_signal(signal.SIGTERM)
+            # The promise is 10 s; a noisy machine gets as much on top.
+            assert process.wait(20) == EXIT_FAILED
+            assert not any(map(alive, pids))
+        finally:
+            process.kill()
+            os.close(writing)
+            os.close(reading)
 
 
 def serves(url: str) -> bool:

@@ -1,0 +1,192 @@
+"""A stop is a stop: no exception of a cleanup undoes it, what is lost is counted, and it ends."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from clickhouse_server import ClickHouseServer
+from monitoring import tracked, trade_each_slot, until
+
+import run_system
+from clickhouse_manager import ClickHouseManager, Outbox
+from ibkr_client import IBKRClient
+from news_monitor import NewsMonitor
+from price_checker import ContinuousPriceMonitor
+from sentiment import Analyst
+from settings import ConfigurationError, Settings
+from simulator import Gateway
+from simulator.news import NewsServer, news_message
+
+
+def fail(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+async def raises_an_error() -> str:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        fail()
+    return "ended"
+
+
+async def raises_a_refusal() -> str:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise ConfigurationError("The folder cannot be written.")
+
+
+async def swallows_it() -> str:
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    return "ended"
+
+
+@pytest.mark.parametrize("part", [raises_an_error, raises_a_refusal, swallows_it])
+async def test_a_part_that_was_stopped_is_not_started_again_however_it_ends(
+    part: Callable[[], Awaitable[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    starts = 0
+
+    async def run_part() -> str:
+        nonlocal starts
+        starts += 1
+        return await part()
+
+    supervised = asyncio.create_task(run_system.supervise("The part", run_part))
+    await until(lambda: starts, "the start")
+    await asyncio.sleep(0)
+    supervised.cancel()
+    await asyncio.wait({supervised}, timeout=2 * run_system.FIRST_PAUSE_S)
+    ended = supervised.cancelled()
+    supervised.cancel()
+    assert ended
+    assert starts == 1
+    assert len(errors(caplog)) == (0 if part is swallows_it else 1)
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.usefixtures("short_cycles", "database")
+async def test_a_monitor_whose_every_step_of_the_cleanup_fails_ends_and_counts_what_is_lost(
+    settings: Settings,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Outbox, "flush", fail)
+    closed = threading.Event()
+    disconnect = IBKRClient.disconnect_safely
+
+    def disconnect_and_fail(client: IBKRClient) -> None:
+        disconnect(client)
+        fail()
+
+    def close_and_fail(_: ClickHouseManager) -> None:
+        closed.set()
+        fail()
+
+    monitor = ContinuousPriceMonitor(settings)
+    work = asyncio.create_task(monitor.start())
+    await monitor.ready_event.wait()
+    await tracked(gateway, settings)
+    await trade_each_slot(gateway, "ABCD", [3.0, 3.1])
+    await until(lambda: monitor.stats["price_checks"], "a row that waits")
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(IBKRClient, "disconnect_safely", disconnect_and_fail)
+        patch.setattr(ClickHouseManager, "close", close_and_fail)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    assert "2 rows could not be stored and are lost." in errors(caplog)
+    assert closed.is_set()
+    assert not [record for record in caplog.records if record.exc_info]
+    # A line for each step: the connection, the rows, two connections to the database.
+    assert len([line for line in errors(caplog) if "No space left on device" in line]) == 4
+
+
+@pytest.mark.usefixtures("short_cycles", "database")
+async def test_a_stop_in_the_middle_of_a_dead_monitors_cleanup_counts_what_is_lost(
+    settings: Settings,
+    gateway: Gateway,
+    server: ClickHouseServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monitor = ContinuousPriceMonitor(settings)
+    work = asyncio.create_task(monitor.start())
+    await monitor.ready_event.wait()
+    await tracked(gateway, settings)
+    server.fault("hang", match="INSERT INTO News.price_tracking")
+    await trade_each_slot(gateway, "ABCD", [3.0, 3.1])
+    await until(lambda: monitor.stats["price_checks"], "a row that waits")
+    # It dies, and begins to clean up; then the stop comes.
+    gateway.send_error(1300, "TWS socket port has been reset to 7498")
+    await until(lambda: not gateway.sessions, "the end of the connection")
+    await asyncio.sleep(0.3)
+    assert not work.done()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert any("rows could not be stored and are lost." in line for line in errors(caplog))
+
+
+@pytest.fixture
+async def stream() -> AsyncIterator[NewsServer]:
+    async with NewsServer() as server:
+        yield server
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_news_side_whose_every_step_of_the_cleanup_fails_ends_and_counts_what_is_lost(
+    settings: Settings,
+    stream: NewsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Outbox, "flush", fail)
+    settings = Settings(
+        clickhouse_host=settings.clickhouse_host,
+        clickhouse_port=settings.clickhouse_port,
+        benzinga_api_key="x",
+        benzinga_stream_url=stream.url,
+        trigger_folder=settings.trigger_folder,
+    )
+    news = NewsMonitor(settings, Analyst(settings), any_ticker=True)
+    work = asyncio.create_task(news.start())
+    await stream.until_connected()
+    stream.publish(news_message("ABCD rises", ["ABCD"]))
+    await until(lambda: "Rows of news could not be stored" in caplog.text, "a row that waits")
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(ClickHouseManager, "close", fail)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    assert "1 rows of news could not be stored and are lost." in errors(caplog)
+    assert len([line for line in errors(caplog) if "No space left on device" in line]) == 2
+
+
+async def hang(_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def fail_soon(_: object) -> None:
+    fail()
+
+
+@pytest.mark.parametrize("close", [hang, fail_soon])
+async def test_connections_to_the_rating_service_that_cannot_be_closed_delay_no_end(
+    monkeypatch: pytest.MonkeyPatch, close: Callable[[object], Awaitable[None]]
+) -> None:
+    analyst = Analyst(Settings(anthropic_api_key="x"))
+    monkeypatch.setattr("anthropic.AsyncAnthropic.close", close)
+    async with asyncio.timeout(5):
+        await analyst.close()
