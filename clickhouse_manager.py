@@ -6,6 +6,7 @@ All but `until_database_works` blocks and belongs off the event loop. Times are 
 import asyncio
 import logging
 import os
+import shutil
 import threading
 import uuid
 from collections import deque
@@ -39,6 +40,7 @@ from clickhouse_sql import (
     SESSION_WINDOWS,
     STANDING,
     STORED_HASHES,
+    TABLES,
 )
 from runtime import lock_file, off_loop
 from settings import ConfigurationError, Settings
@@ -60,6 +62,9 @@ ALERT_CHANGE_PCT: Final = 5.0
 ALERT_PRICES: Final = (0.40, 11.0)
 # Rows kept while the database is away; some 100 MB at the most.
 MAX_KEPT_ROWS: Final = 200_000
+# On a full disk the embedded engine says that a table was created or altered, but leaves an
+# empty file of it, and its folder never opens again.
+MIN_FREE_BYTES: Final = 16 * 2**20
 # The engine's codes for a table or a database that does not exist.
 MISSING_TABLE_CODES: Final = (60, 81)
 
@@ -304,6 +309,17 @@ class DatabaseError(Exception):
     """ClickHouse cannot be used now; the text says why and what to do."""
 
 
+class DiskFullError(DatabaseError):
+    """Too little space is free for the embedded engine to change its tables unharmed."""
+
+
+class Table(NamedTuple):
+    """A table that exists: its engine with all settings, and its comment."""
+
+    engine: str
+    comment: str
+
+
 # Whatever goes wrong with the database.
 DATABASE_ERRORS: Final = (ClickHouseError, DatabaseError)
 
@@ -472,12 +488,60 @@ class ClickHouseManager:
             ) from problem
 
     def create_tables(self) -> None:
-        """Creates the database and the tables that are missing; leaves what is there."""
-        self.client.command("CREATE DATABASE IF NOT EXISTS News")
-        for statement in SCHEMA.values():
-            self.client.command(statement)
-        for table in DEDUPLICATED_TABLES:
-            self.client.command(f"ALTER TABLE News.{table} MODIFY SETTING {DEDUPLICATION}")
+        """Creates the database and the tables that are missing; leaves what is there.
+
+        Where nothing is missing, nothing is changed.
+        """
+        if not self._rows("SELECT 1 FROM system.databases WHERE name = 'News'"):
+            self._define("CREATE DATABASE IF NOT EXISTS News")
+        found = self._tables()
+        for table, statement in SCHEMA.items():
+            if table not in found:
+                self._define(statement)
+            elif table in DEDUPLICATED_TABLES:
+                self._deduplicate(table, found[table])
+
+    def require_room(self) -> None:
+        """Make sure that the embedded engine can change its tables unharmed.
+
+        Raises
+        ------
+        DiskFullError
+            Too little space is free on its disk.
+        DatabaseError
+            Its folder cannot be read.
+        """
+        if not self.settings.embedded:
+            return
+        path = self.settings.clickhouse_path
+        try:
+            free = shutil.disk_usage(path).free
+        except OSError as problem:
+            raise DatabaseError(
+                f"The embedded database {path} cannot be used: {one_line(problem)}"
+            ) from problem
+        if free < MIN_FREE_BYTES:
+            raise DiskFullError(
+                f"The disk of the embedded database {path} is full: {free / 2**20:.1f} MiB are "
+                f"free, and creating or altering tables takes {MIN_FREE_BYTES // 2**20} MiB. "
+                "Free some space there."
+            )
+
+    def _define(self, statement: str) -> None:
+        """Run a statement that creates, alters, exchanges or drops tables (DDL)."""
+        self.require_room()
+        self.client.command(statement)
+
+    def _tables(self) -> dict[str, Table]:
+        return {name: Table(*table) for name, *table in self._rows(TABLES)}
+
+    def _deduplicate(self, name: str, table: Table) -> None:
+        if DEDUPLICATION not in table.engine:
+            self._define(f"ALTER TABLE News.{name} MODIFY SETTING {DEDUPLICATION}")
+
+    def _drop(self, name: str) -> None:
+        if name in self._tables():
+            self._define(f"DROP TABLE IF EXISTS News.{name} SYNC")
 
     def warn_of_clock_difference(self) -> float:
         """The seconds that the database's clock is ahead of this machine's; warns over 2 s."""
@@ -555,14 +619,15 @@ class ClickHouseManager:
         Until then the old rows stay. The table keeps its columns: an earlier
         installation may have more.
         """
-        fresh = f"News.{FRESH_TICKER_LIST}"
+        fresh = FRESH_TICKER_LIST
         # What an interrupted attempt left.
-        self.client.command(f"DROP TABLE IF EXISTS {fresh} SYNC")
-        self.client.command(f"CREATE TABLE {fresh} AS News.float_list")
-        self.client.command(f"ALTER TABLE {fresh} MODIFY SETTING {DEDUPLICATION}")
+        self._drop(fresh)
+        self._define(f"CREATE TABLE News.{fresh} AS News.float_list")
+        # What is created like a table has its settings.
+        self._deduplicate(fresh, self._tables()["float_list"])
         insert(self.client, Batch(stocks, str(uuid.uuid4())))
-        self.client.command(f"EXCHANGE TABLES {fresh} AND News.float_list")
-        self.client.command(f"DROP TABLE {fresh} SYNC")
+        self._define(f"EXCHANGE TABLES News.{fresh} AND News.float_list")
+        self._define(f"DROP TABLE News.{fresh} SYNC")
 
     def move_session(self, keep_news_since: datetime | None = None) -> dict[str, int]:
         """Empties the session's tables; their rows go to `<table>_history`, each once.
@@ -595,11 +660,12 @@ class ClickHouseManager:
     def _begin_move(self, table: str, kept_since: datetime | None) -> int:
         if not self._rows(f"SELECT 1 FROM News.{table} LIMIT 1"):  # noqa: S608
             return 0
-        self.client.command(f"CREATE TABLE News.{table}_moving AS News.{table}")
+        self._define(f"CREATE TABLE News.{table}_moving AS News.{table}")
         # The comment goes with the rows, so that an interrupted move ends as it began.
         comment = "" if kept_since is None else kept_since.isoformat()
-        self.client.command(f"ALTER TABLE News.{table} MODIFY COMMENT '{comment}'")
-        self.client.command(f"EXCHANGE TABLES News.{table} AND News.{table}_moving")
+        if comment != self._tables()[table].comment:
+            self._define(f"ALTER TABLE News.{table} MODIFY COMMENT '{comment}'")
+        self._define(f"EXCHANGE TABLES News.{table} AND News.{table}_moving")
         return self._finish_move(table, resumed=False)
 
     def _finish_move(self, table: str, *, resumed: bool) -> int:
@@ -611,17 +677,20 @@ class ClickHouseManager:
         # A second attempt must find the very same rows, whatever the engine merged
         # meanwhile: no row expires, and of one that was replaced only the newest counts.
         if expiring:
-            self.client.command(f"ALTER TABLE News.{moving} REMOVE TTL")
+            self._define(f"ALTER TABLE News.{moving} REMOVE TTL")
         source = f"News.{moving} FINAL" if replacing else f"News.{moving}"
         columns = self._rows(COLUMNS, table=moving)
-        typed = [f"{quote_identifier(name)} {kind}" for name, kind in columns]
-        names = ", ".join(quote_identifier(name) for name, _ in columns)
-        self.client.command(
-            f"CREATE TABLE IF NOT EXISTS News.{history} ({', '.join(typed)}) ENGINE = MergeTree "
-            f"ORDER BY (ticker, timestamp) SETTINGS {DEDUPLICATION}"
-        )
-        added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in typed)
-        self.client.command(f"ALTER TABLE News.{history} {added}")
+        typed = {name: f"{quote_identifier(name)} {kind}" for name, kind in columns}
+        names = ", ".join(quote_identifier(name) for name in typed)
+        there = {name for name, _ in self._rows(COLUMNS, table=history)}
+        if not there:
+            self._define(
+                f"CREATE TABLE IF NOT EXISTS News.{history} ({', '.join(typed.values())}) "
+                f"ENGINE = MergeTree ORDER BY (ticker, timestamp) SETTINGS {DEDUPLICATION}"
+            )
+        elif lacking := [column for name, column in typed.items() if name not in there]:
+            added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in lacking)
+            self._define(f"ALTER TABLE News.{history} {added}")
         kept = f"detected_at >= parseDateTime64BestEffort('{comment}', 3, 'UTC')"
         destinations = {history: "1"} if not comment else {history: f"NOT {kept}", table: kept}
         for destination, condition in destinations.items():
@@ -631,7 +700,7 @@ class ClickHouseManager:
                 self._add_lost(rows, names, destination, f"{table}_expected")
         condition = destinations[history]
         [(moved,)] = self._rows(f"SELECT count() FROM {source} WHERE {condition}")  # noqa: S608
-        self.client.command(f"DROP TABLE News.{moving} SYNC")
+        self._define(f"DROP TABLE News.{moving} SYNC")
         return int(moved)
 
     def _copy(self, rows: str, names: str, destination: str, token: str) -> None:
@@ -652,9 +721,9 @@ class ClickHouseManager:
         in between, it takes a block that is not there for one that is.
         """
         # What an interrupted attempt left.
-        self.client.command(f"DROP TABLE IF EXISTS News.{expected} SYNC")
+        self._drop(expected)
         # As the destination has them, the engine's conversions included.
-        self.client.command(f"CREATE TABLE News.{expected} AS News.{destination}")
+        self._define(f"CREATE TABLE News.{expected} AS News.{destination}")
         self._copy(rows, names, expected, str(uuid.uuid4()))
         parts = {"names": names, "expected": expected, "destination": destination}
         [(lost,)] = self._rows(f"SELECT sum(lacking) FROM ({LACKING % parts})")  # noqa: S608
@@ -665,7 +734,7 @@ class ClickHouseManager:
                 lost,
             )
             self._copy(LACKING_ROWS % parts, names, destination, str(uuid.uuid4()))
-        self.client.command(f"DROP TABLE News.{expected} SYNC")
+        self._define(f"DROP TABLE News.{expected} SYNC")
 
     def _rows(self, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
         """A query's rows, with times in UTC also where the embedded engine has another zone."""

@@ -283,6 +283,11 @@ LISTED_TICKERS: Final = """
     FROM News.float_list
     GROUP BY ticker"""
 
+TABLES: Final = """
+    SELECT name, engine_full, comment
+    FROM system.tables
+    WHERE database = 'News'"""
+
 MOVING_TABLE: Final = """
     SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
     FROM system.tables

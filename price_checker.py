@@ -23,6 +23,7 @@ from clickhouse_manager import (
     WINDOW_S,
     AlertRow,
     ClickHouseManager,
+    DiskFullError,
     Outbox,
     PriceMoveRow,
     PriceRow,
@@ -159,6 +160,7 @@ class ContinuousPriceMonitor:
         self._written_alerts: deque[Rise] = deque()
         self._database_down = False
         self._tables_missing = False
+        self._roll_waits = False
         # time.monotonic() of the last data, of since when some is awaited, and
         # whether its absence was told; the begin of the present gap.
         self._data_at = -math.inf
@@ -560,8 +562,8 @@ class ContinuousPriceMonitor:
                 if time.monotonic() >= next_stats:
                     next_stats = time.monotonic() + STATS_EVERY_S
                     await self.report_stats()
-                if next_roll is not None and datetime.now(UTC) >= next_roll and self._idle():
-                    await self._roll_session()
+                due = next_roll is not None and datetime.now(UTC) >= next_roll
+                if due and self._idle() and await self._roll_session():
                     next_roll = next_roll_after(datetime.now(UTC), self.settings.session_roll)
             except DATABASE_ERRORS as problem:
                 self._database_failed(problem)
@@ -604,14 +606,28 @@ class ContinuousPriceMonitor:
             or len(self._outbox)
         )
 
-    async def _roll_session(self) -> None:
-        """Begins a fresh session: tickers may have their window again."""
-        # Before the move, so that a trigger in the middle of it is not refused.
-        self._ended.clear()
-        self._ratings.clear()
-        self._told_held_back.clear()
-        kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
-        await off_loop(self.ch_manager.move_session, kept_since)
+    async def _roll_session(self) -> bool:
+        """Begins a fresh session: tickers may have their window again.
+
+        False if it has to wait: for room on the disk, or for a ticker that came up meanwhile.
+        """
+        try:
+            await off_loop(self.ch_manager.require_room)
+            if not self._idle():
+                return False
+            # Before the move, so that a trigger in the middle of it is not refused.
+            self._ended.clear()
+            self._ratings.clear()
+            self._told_held_back.clear()
+            kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
+            await off_loop(self.ch_manager.move_session, kept_since)
+        except DiskFullError as problem:
+            level = logging.DEBUG if self._roll_waits else logging.ERROR
+            self._roll_waits = True
+            logger.log(level, "The session cannot roll over yet: %s", one_line(problem))
+            return False
+        self._roll_waits = False
+        return True
 
     async def process_ibkr_prices(self) -> None:
         """Writes one row per ticker and finished slot: its newest tick, with the rating."""
