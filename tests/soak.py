@@ -645,18 +645,21 @@ class Soak:
             if trade is None or (row.volume, row.source) != (trade.size, "ibkr_last_trade"):
                 self.problems.append(f"{at} {row} is no trade ({trade})")
                 continue
-            # A new subscription is told the last trade, however old. Else it is of this second.
+            # A new subscription is told the last trade, however old: as the window's first row it
+            # counts, later only if it is a new one, at its own time or in the next free slot.
             told_again = any(
                 row.second - TRAVEL_S <= asked < row.second + 1 for asked in stock.asked_at
             )
+            told_first = told_again and earlier is None
+            of_the_gap = earlier is not None and 0 <= row.second - trade.at <= SLOT_S
             on_time = row.second - TRAVEL_S <= trade.at < row.second + 1
             late = trade.at < row.second and self._stalled(trade.at, row.second)
-            self._claim(on_time or told_again or late, f"{at} a trade of {trade.at:.1f}")
+            at_its_time = on_time or told_first or of_the_gap or late
+            self._claim(at_its_time, f"{at} a trade of {trade.at:.1f}")
             if earlier is not None:
                 self._claim(row.slot_end > earlier.slot_end, f"{at} a second row of one slot")
                 before = trades.get(key_of(earlier.price), trade)
-                in_order = trade.at > before.at or (told_again and trade is before)
-                self._claim(in_order, f"{at} an older trade than the row's before it")
+                self._claim(trade.at > before.at, f"{at} no newer trade than the row's before it")
             # Window and rating were asked for at the slot's end, unless the database could not say.
             asked_in_vain = self._database_failed(row.slot_end - TRAVEL_S, row.slot_end + CYCLE_S)
             # At SIGTERM the slot is not over; the row is written then and there.
