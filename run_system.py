@@ -32,6 +32,7 @@ from runtime import (
     EXIT_OK,
     CommandLine,
     configure_logging,
+    described,
     lock_file,
     off_loop,
     run_child,
@@ -145,7 +146,7 @@ async def run_unless_stopped(
     except Exception as problem:
         if not stop_asked():
             raise
-        logger.error("%s failed as it was stopped: %s", name, one_line(problem))
+        logger.error("%s failed as it was stopped: %s", name, described(problem))
         raise asyncio.CancelledError from problem
     if stop_asked():
         raise asyncio.CancelledError

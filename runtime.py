@@ -160,10 +160,10 @@ async def attempt(what: str, work: Awaitable[object], within_s: float | None = N
         if limit.expired():
             logger.warning("Failed %s within %.0f s.", what, within_s)
         else:
-            logger.error("Failed %s: %s", what, _described(problem))
+            logger.error("Failed %s: %s", what, described(problem))
 
 
-def _described(problem: BaseException) -> str:
+def described(problem: BaseException) -> str:
     """An exception in one line; of a group, its first one."""
     while isinstance(problem, BaseExceptionGroup):
         problem = problem.exceptions[0]
@@ -303,7 +303,7 @@ async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = 
     except Exception as problem:
         if not stopping:
             raise
-        logger.error("Stopped, but the cleanup failed: %s", _described(problem))
+        logger.error("Stopped, but the cleanup failed: %s", described(problem))
 
 
 async def run_child(
