@@ -334,18 +334,29 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def use_up_descriptors(pid: int, _: Path) -> None:
+    hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+
+
+def remove_temporary_folder(_: int, folder: Path) -> None:
+    folder.rmdir()
+
+
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="not Linux")
-def test_a_stop_without_file_descriptors_is_a_stop_and_counts_what_is_lost(
-    start: Start, gateway: Gateway, tmp_path: Path
+@pytest.mark.parametrize("fault", [use_up_descriptors, remove_temporary_folder])
+def test_a_stop_where_the_engines_driver_fails_is_a_stop_and_counts_what_is_lost(
+    start: Start, gateway: Gateway, tmp_path: Path, fault: Callable[[int, Path], None]
 ) -> None:
-    command = start("run_system.py", "--skip-list", IBKR_PORT=gateway.port)
+    (tmp_path / "tmp").mkdir()
+    variables = {"IBKR_PORT": gateway.port, "TMPDIR": tmp_path / "tmp"}
+    command = start("run_system.py", "--skip-list", **variables)
     command.shows("Connected to IBKR")
     TriggerFolder(tmp_path / "triggers").write("ABCD")
     command.shows(": 1 rows, 1 active tickers")
-    pid = command.process.pid
-    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
-    command.shows("Too many open files")
+    fault(command.process.pid, tmp_path / "tmp")
+    # The next cycle has rows that it cannot store.
+    command.shows(r"Cycle \d+ failed|rows are kept until it works")
     assert command.stop() == EXIT_OK
     assert re.search(r"\d+ rows could not be stored and are lost", command.text())
     assert "is started again" not in command.text()
