@@ -4,21 +4,27 @@ All but `until_database_works` blocks and belongs off the event loop. Times are 
 """
 
 import asyncio
+import errno
+import functools
 import logging
 import os
 import shutil
+import tempfile
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Final, NamedTuple
 
 import clickhouse_connect
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.query import QueryResult
 
 from clickhouse_sql import (
     ACTIVE_TICKERS,
@@ -65,6 +71,10 @@ MAX_KEPT_ROWS: Final = 200_000
 # On a full disk the embedded engine says that a table was created or altered, but leaves an
 # empty file of it, and its folder never opens again.
 MIN_FREE_BYTES: Final = 16 * 2**20
+# Where inserts into the embedded engine pass through files, in its folder.
+INSERTS_FOLDER: Final = "newshead-inserts"
+# A folder that cannot be written for these may be written later.
+PASSING_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 # The engine's codes for a table or a database that does not exist.
 MISSING_TABLE_CODES: Final = (60, 81)
 
@@ -367,7 +377,7 @@ class Outbox:
 
         Raises
         ------
-        clickhouse_connect's ClickHouseError
+        ClickHouseError, DatabaseError
             An insert failed; its batch and those behind it stay.
         """
         with self._flushing:
@@ -428,9 +438,12 @@ class ClickHouseManager:
         """
         self.close()
         if self.settings.embedded:
-            self._client = self._open_embedded(self.settings.clickhouse_path)
+            client = self._open_embedded(self.settings.clickhouse_path)
         else:
-            self._client = self._open_server()
+            client = self._open_server()
+        for name in ("query", "insert", "command"):
+            setattr(client, name, _database_call(getattr(client, name)))
+        self._client = client
 
     def close(self) -> None:
         """Closes the connection; without one it does nothing."""
@@ -451,18 +464,24 @@ class ClickHouseManager:
                 "stop that one, or set CLICKHOUSE_PATH to another folder."
             ) from problem
         except OSError as problem:
+            if problem.errno in PASSING_ERRORS:
+                raise DatabaseError(
+                    f"The embedded database {path} cannot be opened: {one_line(problem)}"
+                ) from problem
             raise ConfigurationError(
                 f"The embedded database {path} cannot be written ({problem.strerror}): "
                 "set CLICKHOUSE_PATH to a folder that you may write to."
             ) from problem
         try:
+            _keep_inserts_in(path.resolve() / INSERTS_FOLDER)
             return clickhouse_connect.get_client(
                 interface="chdb", path=str(path), tz_mode="aware", settings={"async_insert": 0}
             )
-        except ClickHouseError as problem:
+        except Exception as problem:
             self.close()
             raise DatabaseError(
-                f"The embedded database {path} cannot be opened: {one_line(problem)}"
+                f"The embedded database {path} cannot be opened: "
+                f"{_emptied_files(path) or one_line(problem)}"
             ) from problem
 
     def _open_server(self) -> Client:
@@ -481,7 +500,7 @@ class ClickHouseManager:
                 tz_mode="aware",
                 settings={"async_insert": 0},
             )
-        except ClickHouseError as problem:
+        except Exception as problem:
             raise DatabaseError(
                 f"ClickHouse at {where} cannot be used: {one_line(problem)} "
                 "Start it, or check CLICKHOUSE_HOST, _PORT, _USER, _PASSWORD and _SECURE."
@@ -781,6 +800,60 @@ def one_line(problem: Exception) -> str:
     return text.splitlines()[0][:300]
 
 
+def _database_call(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let whatever a call of clickhouse-connect's raises be one of DATABASE_ERRORS.
+
+    Besides its own errors it raises those of files, sockets and answers cut short.
+    """
+
+    @functools.wraps(call)
+    def checked(*arguments: Any, **named: Any) -> Any:
+        try:
+            result = call(*arguments, **named)
+            if isinstance(result, QueryResult):
+                # Otherwise rows are decoded, and may fail, where they are first used.
+                result.result_rows  # noqa: B018
+        except DATABASE_ERRORS:
+            raise
+        except Exception as problem:
+            raise DatabaseError(f"{type(problem).__name__}: {one_line(problem)}") from problem
+        return result
+
+    return checked
+
+
+def _keep_inserts_in(folder: Path) -> None:
+    """Let the driver of the embedded engine pass inserts through files in `folder`.
+
+    By itself it does so in TMPDIR, which may be full or gone, and has no option for it. Here its
+    module alone gets another `tempfile`; the process keeps its own.
+    """
+    try:
+        # Not above: with a server the engine's library is not needed.
+        from clickhouse_connect.driver._backend import chdb_backend
+    except ImportError:
+        # Another release of the driver; it goes on with TMPDIR.
+        return
+    in_folder = functools.partial(tempfile.NamedTemporaryFile, dir=folder)
+    vars(chdb_backend)["tempfile"] = SimpleNamespace(NamedTemporaryFile=in_folder)
+
+
+def _emptied_files(path: Path) -> str:
+    """What to do about an embedded database that a full disk has ruined; empty for any other."""
+    found: list[str] = []
+    with suppress(OSError):
+        found = sorted(
+            str(file.relative_to(path)) for file in path.rglob("*.sql") if not file.stat().st_size
+        )
+    if not found:
+        return ""
+    return (
+        f"a full disk left these files empty: {', '.join(found)}. Copy the folder, then move them "
+        'out of it: their tables start anew. README.md, "An embedded database that does not open", '
+        "says how to keep their rows."
+    )
+
+
 async def until_database_works(work: Callable[[], object], *, wait: bool) -> None:
     """Does blocking work with the database; with `wait`, until it succeeds.
 
@@ -823,7 +896,19 @@ class _PathLock:
             descriptor, holders = self._held.get(self._folder, (-1, 0))
             if holders == 0:
                 descriptor = lock_file(self._folder / "newshead.lock")
+                try:
+                    self._empty_inserts()
+                except OSError:
+                    os.close(descriptor)
+                    raise
             self._held[self._folder] = (descriptor, holders + 1)
+
+    def _empty_inserts(self) -> None:
+        """Remove what inserts of a killed process left."""
+        inserts = self._folder / INSERTS_FOLDER
+        inserts.mkdir(exist_ok=True)
+        for left in inserts.iterdir():
+            left.unlink()
 
     def release(self) -> None:
         with self._guard:

@@ -6,9 +6,12 @@ The disks are real: file systems in memory, small enough to be filled.
 import asyncio
 import logging
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,16 +21,29 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from monitoring import CYCLE_S, connected, rows, running, shorten_windows, tracked, until
+from monitoring import (
+    CYCLE_S,
+    connected,
+    rows,
+    running,
+    shorten_windows,
+    tracked,
+    trade_each_slot,
+    until,
+)
 
 import clickhouse_manager
 import price_checker
 from clickhouse_manager import (
+    DATABASE_ERRORS,
+    INSERTS_FOLDER,
     AlertRow,
     Batch,
     ClickHouseManager,
+    DatabaseError,
     DiskFullError,
     ListedStock,
+    Outbox,
 )
 from clickhouse_sql import SESSION_TABLES
 from runtime import EXIT_FAILED
@@ -240,10 +256,11 @@ def start(folder: Path, *arguments: str, **variables: str) -> "subprocess.Popen[
     )
 
 
+@pytest.mark.parametrize("free_mib", [12, 0])
 def test_a_first_start_on_a_full_disk_ends_with_one_line_and_the_next_one_works(
-    disk: Disk, on_disk: Settings, tmp_path: Path
+    disk: Disk, on_disk: Settings, tmp_path: Path, free_mib: int
 ) -> None:
-    disk.fill(free=12 * MIB)
+    disk.fill(free=free_mib * MIB)
     process = start(tmp_path, CLICKHOUSE_PATH=str(on_disk.clickhouse_path))
     try:
         output, _ = process.communicate(timeout=DEADLINE_S)
@@ -289,4 +306,173 @@ async def test_a_roll_waits_for_room_is_told_once_and_then_happens(
         assert count(database, "price_tracking_history") == 1
     assert caplog.text.count("cannot roll over") == 1
     assert "ClickHouse failed" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+# A folder that was ruined before
+
+
+def ruined(settings: Settings, table: str = "price_move") -> Path:
+    """A database with rows, and the file of one of its tables emptied as by a full disk."""
+    with connected(settings) as manager:
+        manager.create_tables()
+        manager.client.command("INSERT INTO News.price_move (ticker) VALUES ('ABCD')")
+        clickhouse_manager.insert(manager.client, alert("ABCD"))
+    [file] = settings.clickhouse_path.rglob(f"{table}.sql")
+    os.truncate(file, 0)
+    return file
+
+
+def refusal(settings: Settings) -> str:
+    with pytest.raises(DatabaseError) as caught:
+        ClickHouseManager(settings).connect()
+    return str(caught.value)
+
+
+def test_files_that_a_full_disk_emptied_are_named_with_the_mend_and_left_alone(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    emptied = [ruined(settings)]
+    emptied += settings.clickhouse_path.rglob("monitor_status.sql")
+    os.truncate(emptied[1], 0)
+    before = definitions(settings.clickhouse_path)
+    text = refusal(settings)
+    assert "\n" not in text
+    for file in emptied:
+        assert str(file.relative_to(settings.clickhouse_path)) in text
+    assert "README.md" in text
+    assert definitions(settings.clickhouse_path) == before
+
+
+def test_with_the_emptied_file_moved_away_the_database_opens_with_all_other_rows(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    ruined(settings).rename(tmp_path / "price_move.sql")
+    with connected(settings) as manager:
+        manager.create_tables()
+        assert (count(manager, "price_move"), count(manager, "news_alert")) == (0, 1)
+        fill_session(manager)
+        manager.move_session()
+
+
+def test_a_database_whose_own_file_is_empty_opens_without_it(tmp_path: Path) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    file = ruined(settings, "News")
+    assert "metadata/News.sql" in refusal(settings)
+    file.rename(tmp_path / "News.sql")
+    with connected(settings) as manager:
+        manager.create_tables()
+        assert count(manager, "price_move") == 0
+
+
+def test_the_rows_of_an_emptied_table_come_back_as_the_readme_says(tmp_path: Path) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    file = ruined(settings)
+    with connected(Settings(clickhouse_path=tmp_path / "fresh")) as manager:
+        manager.create_tables()
+    [model] = (tmp_path / "fresh").rglob("price_move.sql")
+    rows_are_in = (settings.clickhouse_path / "data/News/price_move").readlink()
+    own = re.sub("UUID '.*'", f"UUID '{rows_are_in.name}'", model.read_text(), count=1)
+    file.write_text(own)
+    with connected(settings) as manager:
+        assert count(manager, "price_move") == 1
+
+
+# What the driver raises
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[ClickHouseManager]:
+    with connected(Settings(clickhouse_path=tmp_path / "clickhouse")) as manager:
+        manager.create_tables()
+        yield manager
+
+
+def test_a_full_or_missing_tmpdir_hinders_no_insert(
+    kept: ClickHouseManager, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.fill()
+    for folder in (disk.folder, disk.folder / "missing"):
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        clickhouse_manager.insert(kept.client, alert("ABCD"))
+    assert count(kept, "news_alert") == 2
+    inserts = kept.settings.clickhouse_path / INSERTS_FOLDER
+    assert list(inserts.iterdir()) == []
+
+
+def test_what_a_killed_insert_left_goes_with_the_first_opening_and_no_later_one(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    left = settings.clickhouse_path / INSERTS_FOLDER / "tmp12345.native"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"rows")
+    with connected(settings):
+        assert not left.exists()
+        left.write_bytes(b"an insert of the first connection, under way")
+        with connected(settings):
+            assert left.exists()
+
+
+def test_an_insert_without_a_file_descriptor_left_is_a_failure_of_the_database(
+    kept: ClickHouseManager,
+) -> None:
+    outbox = Outbox()
+    outbox.add(alert("ABCD").rows)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(DATABASE_ERRORS, match="Too many open files"):
+            outbox.flush(kept.client)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(outbox) == 1
+    outbox.flush(kept.client)
+    assert count(kept, "news_alert") == 1
+
+
+def test_an_opening_without_a_file_descriptor_left_is_a_failure_of_the_database(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    with connected(settings):
+        pass
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        assert "Too many open files" in refusal(settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with connected(settings):
+        pass
+
+
+@pytest.mark.usefixtures("short_cycles")
+async def test_rows_made_while_the_disk_is_full_are_kept_told_in_one_line_and_stored_later(
+    disk: Disk,
+    on_disk: Settings,
+    settings: Settings,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+    settings = replace(settings, clickhouse_host="", clickhouse_path=on_disk.clickhouse_path)
+    prices = [3.0 + step / 100 for step in range(8)]
+    with connected(on_disk) as database:
+        async with running(settings):
+            await tracked(gateway, settings)
+            await trade_each_slot(gateway, "ABCD", prices[:2])
+            await until(lambda: len(rows(database)) == 2, "the first rows")
+            disk.fill()
+            await trade_each_slot(gateway, "ABCD", prices[2:])
+            await until(lambda: "ClickHouse failed" in caplog.text, "the line")
+            disk.free()
+            await until(lambda: len(rows(database)) == len(prices), "the kept rows")
+            await until(lambda: "ClickHouse works again" in caplog.text, "the end of it")
+        assert [row["price"] for row in rows(database)] == prices
+    assert caplog.text.count("ClickHouse failed") == 1
     assert "Traceback" not in caplog.text
