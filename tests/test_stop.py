@@ -10,6 +10,8 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import tracked, trade_each_slot, until
 
+import news_monitor
+import price_checker
 import run_system
 from clickhouse_manager import ClickHouseManager, Outbox
 from ibkr_client import IBKRClient
@@ -82,6 +84,8 @@ async def test_a_monitor_whose_every_step_of_the_cleanup_fails_ends_and_counts_w
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(Outbox, "flush", fail)
+    # So that on a busy machine each step fails rather than takes too long.
+    monkeypatch.setattr(price_checker, "CLOSE_TIMEOUT_S", 10.0)
     closed = threading.Event()
     disconnect = IBKRClient.disconnect_safely
 
@@ -152,6 +156,7 @@ async def test_a_news_side_whose_every_step_of_the_cleanup_fails_ends_and_counts
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(Outbox, "flush", fail)
+    monkeypatch.setattr(news_monitor, "CLOSE_TIMEOUT_S", 10.0)
     settings = Settings(
         clickhouse_host=settings.clickhouse_host,
         clickhouse_port=settings.clickhouse_port,
