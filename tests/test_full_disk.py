@@ -433,6 +433,13 @@ def test_an_insert_without_a_file_descriptor_left_is_a_failure_of_the_database(
     assert count(kept, "news_alert") == 1
 
 
+def test_a_text_that_the_driver_cannot_encode_is_a_failure_of_the_database(
+    kept: ClickHouseManager,
+) -> None:
+    with pytest.raises(DATABASE_ERRORS, match="surrogates not allowed"):
+        clickhouse_manager.insert(kept.client, alert("\ud800"))
+
+
 def test_an_opening_without_a_file_descriptor_left_is_a_failure_of_the_database(
     tmp_path: Path,
 ) -> None:
