@@ -340,7 +340,8 @@ def use_up_descriptors(pid: int, _: Path) -> None:
 
 
 def remove_temporary_folder(_: int, folder: Path) -> None:
-    folder.rmdir()
+    # Not rmdir: there may be a file at the moment.
+    folder.rename(folder.with_name("moved"))
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="not Linux")
