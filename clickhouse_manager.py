@@ -26,7 +26,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.query import QueryResult
 
-from clickhouse_sql import (
+from newshead.database.queries import (
     ACTIVE_TICKERS,
     COLUMNS,
     DEDUPLICATED_TABLES,
@@ -48,9 +48,10 @@ from clickhouse_sql import (
     STORED_HASHES,
     TABLES,
 )
-from runtime import lock_file, off_loop
-from settings import ConfigurationError, Settings
-from triggers import TriggerFolder
+from newshead.loop import off_loop
+from newshead.monitor.triggers import TriggerFolder
+from newshead.process import lock_file
+from newshead.settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
 # They report what they raise as well.

@@ -19,11 +19,13 @@ from typing import Any, Final, NamedTuple
 
 from clickhouse_manager import UNRATED, ClickHouseManager, Outcome, describe
 from dashboard.server import address_of, listen, serving
-from news_monitor import NewsMonitor
+from newshead.logs import configure_logging
+from newshead.loop import off_loop
+from newshead.news.monitor import NewsMonitor
+from newshead.news.rating import Analyst
+from newshead.process import EXIT_FAILED, EXIT_OK, until_stopped
+from newshead.settings import ConfigurationError, Settings
 from price_checker import ContinuousPriceMonitor
-from runtime import EXIT_FAILED, EXIT_OK, configure_logging, off_loop, until_stopped
-from sentiment import Analyst
-from settings import ConfigurationError, Settings
 from simulator import Gateway, Market, MessagesServer, ScriptedRating, Trade
 from simulator.news import NewsServer, news_message
 

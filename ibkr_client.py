@@ -34,7 +34,11 @@ from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
-from fast_ticks import (
+from newshead.core.times import in_trading_hours
+from newshead.settings import Settings
+from newshead.tws.codes import CODES, NO_US_LISTING, Reaction, meaning
+from newshead.tws.last_trades import LastTrades, Trade
+from newshead.tws.ticks import (
     LIBRARY_KNOWS_PROTOBUF,
     PROTOBUF_ID,
     RAW_ID_SERVER_VERSION,
@@ -42,10 +46,7 @@ from fast_ticks import (
     TRADE_TIMES,
     tick_reader,
 )
-from ibkr_codes import CODES, NO_US_LISTING, Reaction, meaning
-from last_trades import LastTrades, Trade
-from settings import Settings
-from tws_socket import TwsSocket
+from newshead.tws.wire import TwsSocket
 
 logger = logging.getLogger(__name__)
 # It logs every message sent, at INFO.
@@ -1006,12 +1007,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             lost = {t: self._pushed_out.pop(t) for t in tickers if t in self._pushed_out}
         _log_lost(lost)
         return taken
-
-
-def in_trading_hours(at: datetime) -> bool:
-    """Whether US stocks trade at that time, holidays aside: 04:00 to 20:00 in New York."""
-    there = at.astimezone(NEW_YORK)
-    return there.weekday() < 5 and 4 <= there.hour < 20
 
 
 def _log_lost(lost: dict[str, int]) -> None:

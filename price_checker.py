@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
-from datetime import time as time_of_day
 from typing import TYPE_CHECKING, Any, Final
 
 from clickhouse_manager import (
@@ -33,34 +32,20 @@ from clickhouse_manager import (
     one_line,
     until_database_works,
 )
-from ibkr_client import (
-    HEARTBEAT_S,
-    NEW_YORK,
-    ConnectionState,
-    GatewayError,
-    IBKRClient,
-    in_trading_hours,
-)
-from last_trades import LastTrades
-from news_text import parse_time
-from runtime import (
-    EXIT_FAILED,
-    EXIT_MISCONFIGURED,
-    EXIT_OK,
-    CommandLine,
-    ask_for_short_slices,
-    attempt,
-    configure_logging,
-    off_loop,
-    retry_pause_s,
-    until_stopped,
-)
-from settings import ConfigurationError, Settings
-from status import StatusWriter
-from triggers import TriggerFolder, parse_ticker
+from ibkr_client import HEARTBEAT_S, ConnectionState, GatewayError, IBKRClient
+from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
+from newshead.logs import configure_logging
+from newshead.loop import attempt, off_loop
+from newshead.monitor.status import StatusWriter
+from newshead.monitor.triggers import TriggerFolder, parse_ticker
+from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.scheduling import ask_for_short_slices
+from newshead.settings import ConfigurationError, Settings
+from newshead.text import parse_time
+from newshead.tws.last_trades import LastTrades
 
 if TYPE_CHECKING:
-    from metrics import Metrics
+    from newshead.monitor.metrics import Metrics
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("price_checker")
@@ -236,7 +221,7 @@ class ContinuousPriceMonitor:
 
     def _serve_metrics(self) -> "Metrics":
         # Its library is for those who ask for it.
-        from metrics import Metrics
+        from newshead.monitor.metrics import Metrics
 
         metrics = Metrics(self)
         metrics.start(self.settings.metrics_port)
@@ -859,16 +844,6 @@ class ContinuousPriceMonitor:
 def _refuse_if_final(client: IBKRClient | None) -> None:
     if client is not None and client.failure is not None and client.failure.final:
         raise client.failure
-
-
-def next_roll_after(now: datetime, roll: time_of_day | None) -> datetime | None:
-    """When the session rolls over next: at `roll` New York time; None for never."""
-    if roll is None:
-        return None
-    today = now.astimezone(NEW_YORK).replace(
-        hour=roll.hour, minute=roll.minute, second=roll.second, microsecond=0
-    )
-    return today if today > now else today + timedelta(days=1)
 
 
 def _retry_pause_s(failures: int) -> float:

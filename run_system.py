@@ -17,30 +17,28 @@ from pathlib import Path
 from typing import Final
 
 import demo
-import ticker_list
-from benzinga import StreamRefusedError
-from clickhouse_http import engine_served
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line, until_database_works
 from dashboard.console import LiveTable
 from ibkr_client import GatewayError
-from news_monitor import NewsMonitor
-from price_checker import ContinuousPriceMonitor
-from runtime import (
+from newshead.database.http import engine_served
+from newshead.logs import configure_logging
+from newshead.loop import described, off_loop, stop_asked
+from newshead.news import ticker_list
+from newshead.news.monitor import NewsMonitor
+from newshead.news.rating import Analyst
+from newshead.news.stream import StreamRefusedError
+from newshead.process import (
     CODE,
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
     EXIT_OK,
     CommandLine,
-    configure_logging,
-    described,
     lock_file,
-    off_loop,
     run_child,
-    stop_asked,
     until_stopped,
 )
-from sentiment import Analyst
-from settings import ConfigurationError, Settings
+from newshead.settings import ConfigurationError, Settings
+from price_checker import ContinuousPriceMonitor
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("run_system")

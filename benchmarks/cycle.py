@@ -18,8 +18,8 @@ from typing import Final
 from benchmarks.figures import Figure, Target
 from clickhouse_manager import ClickHouseManager, Outbox, PriceRow
 from ibkr_client import IBKRClient
+from newshead.settings import Settings
 from price_checker import CYCLE_S, ContinuousPriceMonitor
-from settings import Settings
 
 OLD_ROWS: Final = 2_000_000
 # Half a window's rows are there when the measurement begins.

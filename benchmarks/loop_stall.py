@@ -17,10 +17,10 @@ from typing import Final
 from benchmarks.figures import Figure, Target
 from benchmarks.parts import PROJECT, simulating
 from clickhouse_manager import ClickHouseManager
+from newshead.logs import configure_logging
+from newshead.monitor.triggers import TriggerFolder
+from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
-from runtime import configure_logging
-from settings import Settings
-from triggers import TriggerFolder
 
 TICKERS: Final = [f"S{number}" for number in range(50)]
 TRADE_EVERY_S: Final = 0.25

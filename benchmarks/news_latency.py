@@ -15,10 +15,11 @@ from typing import Final
 
 from benchmarks.figures import Figure, Target
 from benchmarks.parts import DEADLINE_S, PROJECT
-from news_monitor import NewsMonitor
-from runtime import configure_logging, until_stopped
-from sentiment import Analyst
-from settings import Settings
+from newshead.logs import configure_logging
+from newshead.news.monitor import NewsMonitor
+from newshead.news.rating import Analyst
+from newshead.process import until_stopped
+from newshead.settings import Settings
 from simulator import MessagesServer
 from simulator.news import NewsServer, news_message
 

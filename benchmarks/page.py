@@ -21,11 +21,11 @@ from typing import Final
 
 from benchmarks.figures import Figure, Target
 from dashboard.server import address_of, listen, serving
+from newshead.loop import in_background
+from newshead.monitor.triggers import TriggerFolder
+from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
-from runtime import in_background
-from settings import Settings
 from simulator import Gateway, GatewayThread, Market, Trade
-from triggers import TriggerFolder
 
 WARM_UP_S: Final = 62.0
 TURN_S: Final = 20.0

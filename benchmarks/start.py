@@ -10,9 +10,9 @@ from typing import Final
 from benchmarks.figures import Figure, Target
 from benchmarks.parts import running, subscriptions, until
 from clickhouse_manager import ClickHouseManager
-from settings import Settings
+from newshead.settings import Settings
+from newshead.tws.wire import MAX_SENDS_AT_ONCE, MAX_SENDS_PER_S
 from simulator import Gateway, GatewayThread, Market
-from tws_socket import MAX_SENDS_AT_ONCE, MAX_SENDS_PER_S
 
 TICKERS: Final = [f"S{number}" for number in range(100)]
 

@@ -15,9 +15,9 @@ from typing import Final
 
 from benchmarks.figures import Figure, Target
 from benchmarks.parts import running, subscriptions, until
+from newshead.monitor.triggers import TriggerFolder
+from newshead.tws.wire import MAX_SENDS_AT_ONCE, MAX_SENDS_PER_S
 from simulator import Gateway, GatewayThread, Market
-from triggers import TriggerFolder
-from tws_socket import MAX_SENDS_AT_ONCE, MAX_SENDS_PER_S
 
 ROUNDS: Final = 300
 AT_ONCE: Final = 50

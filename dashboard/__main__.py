@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from dashboard.server import listen, serve
-from runtime import EXIT_MISCONFIGURED, EXIT_OK, CommandLine, configure_logging, until_stopped
-from settings import ConfigurationError, Settings
+from newshead.logs import configure_logging
+from newshead.process import EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.settings import ConfigurationError, Settings
 
 # Not __name__, which is __main__ here.
 logger = logging.getLogger("dashboard")

@@ -21,7 +21,7 @@ from rich.text import Text
 from clickhouse_manager import DATABASE_ERRORS, WINDOW_S, ClickHouseManager, StatusRow, one_line
 from dashboard.feed import Reader
 from dashboard.queries import STALE_S, Card, cards, clock, marks, status, until_next_reading_s
-from settings import ConfigurationError, Settings
+from newshead.settings import ConfigurationError, Settings
 
 # The descriptor that every process knows standard error by.
 STDERR: Final = 2

@@ -11,8 +11,8 @@ from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, on
 from dashboard import queries
 from dashboard.queries import Card
 from dashboard.wire import RULE, card_json, compact, status_json
-from runtime import off_loop
-from settings import ConfigurationError, Settings
+from newshead.loop import off_loop
+from newshead.settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
 

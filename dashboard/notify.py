@@ -26,16 +26,10 @@ from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, on
 from dashboard import queries
 from dashboard.feed import Reader
 from ibkr_client import ConnectionState
-from runtime import (
-    EXIT_FAILED,
-    EXIT_MISCONFIGURED,
-    EXIT_OK,
-    CommandLine,
-    configure_logging,
-    off_loop,
-    until_stopped,
-)
-from settings import ConfigurationError, Settings
+from newshead.logs import configure_logging
+from newshead.loop import off_loop
+from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.settings import ConfigurationError, Settings
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("dashboard.notify")

@@ -28,7 +28,7 @@ from clickhouse_manager import (
     describe,
     rule,
 )
-from clickhouse_sql import JUDGED, OUTCOME_COLUMNS, SESSION_ROWS
+from newshead.database.queries import JUDGED, OUTCOME_COLUMNS, SESSION_ROWS
 
 # No more than so many are read: the newest.
 MAX_TICKERS: Final = 1000

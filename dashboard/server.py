@@ -23,14 +23,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from clickhouse_http import engine_served
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
 from dashboard import queries, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
 from dashboard.feed import Feed, Reader
 from dashboard.queries import Card
-from runtime import in_background, off_loop, run_child
-from settings import ConfigurationError, Settings
+from newshead.database.http import engine_served
+from newshead.loop import in_background, off_loop
+from newshead.process import run_child
+from newshead.settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
 # It reports each start and stop; what fails comes through.

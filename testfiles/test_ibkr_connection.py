@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ibkr_client import get_ibkr_client
-from settings import ConfigurationError
-from triggers import parse_ticker
+from newshead.monitor.triggers import parse_ticker
+from newshead.settings import ConfigurationError
 
 # Neither newshead (10) nor tradehead (1) has it.
 CLIENT_ID = 99

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl
 
-from clickhouse_http import (
+from newshead.database.http import (
     basic_authorization,
     exception_code,
     form_fields,

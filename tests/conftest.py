@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings
+from newshead.settings import Settings
 
 # It stands in the names of tests, which all workers of a run must agree on.
 os.environ.setdefault("ALERT_RULE_SEED", str(random.randrange(10**6)))

@@ -14,11 +14,11 @@ from clickhouse_server import ClickHouseServer
 import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager
+from newshead.loop import in_background
+from newshead.monitor.triggers import TriggerFolder
+from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
-from runtime import in_background
-from settings import Settings
 from simulator import Gateway, Market
-from triggers import TriggerFolder
 
 DEADLINE_S = 20.0
 CYCLE_S = 0.5

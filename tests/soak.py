@@ -34,10 +34,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from clickhouse_server import ClickHouseServer
 
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager
-from settings import Settings
+from newshead.monitor.triggers import TriggerFolder
+from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Market
 from simulator.wire import frame
-from triggers import TriggerFolder
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 CLIENT_ID: Final = 10

@@ -17,7 +17,7 @@ from clickhouse_server import ClickHouseServer
 from monitoring import connected
 
 from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, Outcome, PriceRow, Rise
-from settings import Settings
+from newshead.settings import Settings
 
 SEED = int(os.environ.get("ALERT_RULE_SEED") or random.SystemRandom().randrange(10**6))
 HISTORIES = 300

@@ -19,9 +19,16 @@ from monitoring import until
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-import benzinga
-from benzinga import Action, Article, NewsStream, NoArticleError, StreamRefusedError, parse_message
-from settings import Settings
+from newshead.news import stream as benzinga
+from newshead.news.stream import (
+    Action,
+    Article,
+    NewsStream,
+    NoArticleError,
+    StreamRefusedError,
+    parse_message,
+)
+from newshead.settings import Settings
 from simulator.news import NewsServer, news_message
 
 KEY = "s3cret/key +1"
@@ -434,7 +441,11 @@ async def test_the_key_stands_in_no_line_of_the_log(caplog: pytest.LogCaptureFix
             await until(lambda: "(the key)" in caplog.text, "all the faults")
         async with reading(f"ws://127.0.0.1:{port}/#fragment"):
             await until(lambda: "Connected" in caplog.text, "a connection")
-    told = [r.getMessage() + str(r.exc_text or "") for r in caplog.records if r.name == "benzinga"]
+    told = [
+        r.getMessage() + str(r.exc_text or "")
+        for r in caplog.records
+        if r.name == benzinga.__name__
+    ]
     assert len(told) > 3
     for spelling in (KEY, "s3cret"):
         assert spelling not in caplog.text

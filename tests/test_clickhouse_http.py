@@ -13,11 +13,11 @@ from monitoring import connected
 from watching import write_news, write_prices
 
 import clickhouse_manager
-from clickhouse_http import LOOPBACK, engine_served
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
-from runtime import off_loop
-from settings import Settings
+from newshead.database.http import LOOPBACK, engine_served
+from newshead.loop import off_loop
+from newshead.settings import Settings
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ from clickhouse_manager import (
     Standing,
     StatusRow,
 )
-from clickhouse_sql import SESSION_TABLES
-from settings import ConfigurationError, Settings
+from newshead.database.queries import SESSION_TABLES
+from newshead.settings import ConfigurationError, Settings
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "sesame 'open'"

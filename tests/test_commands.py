@@ -23,10 +23,10 @@ from monitoring import emptied
 
 import demo
 from clickhouse_manager import ClickHouseManager, Outbox, Outcome, PriceRow
-from runtime import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
-from settings import Settings
+from newshead.monitor.triggers import TriggerFolder
+from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
+from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Handshake, Market, Trade
-from triggers import TriggerFolder
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 30.0

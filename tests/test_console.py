@@ -24,8 +24,8 @@ from rich.console import Console
 from clickhouse_manager import Outcome, Rating, StatusRow
 from dashboard.console import LogLines, View, screen
 from dashboard.queries import Card, Point
+from newshead.monitor.triggers import TriggerFolder
 from simulator import Gateway, GatewayThread, Market, Trade
-from triggers import TriggerFolder
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 30.0

@@ -26,7 +26,7 @@ import dashboard.feed
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
 from dashboard.server import STATIC, listen
-from settings import ConfigurationError, Settings
+from newshead.settings import ConfigurationError, Settings
 
 RISE = [2.0, 2.0, 2.0, 2.02, 2.2]
 DEADLINE_S = 20.0

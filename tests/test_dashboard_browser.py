@@ -21,7 +21,7 @@ from watching import ago, now, served, write_alerts, write_news, write_prices, w
 
 import dashboard.wire
 from clickhouse_manager import ClickHouseManager
-from settings import Settings
+from newshead.settings import Settings
 from simulator import Gateway
 
 CHROMIUM: Final = next(

@@ -24,10 +24,11 @@ from monitoring import (
 import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager, Outbox, PriceRow
-from price_checker import ContinuousPriceMonitor, next_roll_after
-from settings import Settings
+from newshead.core.times import next_roll_after
+from newshead.monitor.triggers import TriggerFolder
+from newshead.settings import Settings
+from price_checker import ContinuousPriceMonitor
 from simulator import Gateway
-from triggers import TriggerFolder
 
 pytestmark = pytest.mark.usefixtures("short_cycles")
 

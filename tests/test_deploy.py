@@ -16,7 +16,7 @@ import yaml
 from clickhouse_server import ClickHouseServer
 
 from clickhouse_manager import AlertRow, Batch, ClickHouseManager, PriceRow, StatusRow, insert
-from settings import Settings
+from newshead.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEPLOY = PROJECT / "deploy"
@@ -151,7 +151,9 @@ def test_the_image_holds_all_that_newshead_loads(tmp_path: Path) -> None:
                 shutil.copytree(path, tmp_path / target)
             elif fnmatch.fnmatch(path.name, source):
                 shutil.copy(path, tmp_path)
-    modules = "run_system, price_checker, metrics, dashboard.__main__, dashboard.notify"
+    modules = (
+        "run_system, price_checker, newshead.monitor.metrics, dashboard.__main__, dashboard.notify"
+    )
     code = f"import {modules}; print(run_system.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -19,8 +19,8 @@ from ibapi.wrapper import EWrapper
 from test_ibkr_client import buffered, came, connected, serving, until, versions
 
 import ibkr_client
-from fast_ticks import LIBRARY_KNOWS_PROTOBUF, PROTOBUF_ID, tick_reader
 from ibkr_client import ConnectionState, IBKRClient
+from newshead.tws.ticks import LIBRARY_KNOWS_PROTOBUF, PROTOBUF_ID, tick_reader
 from simulator.encode import Encoder
 from simulator.wire import frame, protobuf_class
 

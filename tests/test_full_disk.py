@@ -45,11 +45,11 @@ from clickhouse_manager import (
     ListedStock,
     Outbox,
 )
-from clickhouse_sql import SESSION_TABLES
-from runtime import EXIT_FAILED
-from settings import Settings
+from newshead.database.queries import SESSION_TABLES
+from newshead.monitor.triggers import TriggerFolder
+from newshead.process import EXIT_FAILED
+from newshead.settings import Settings
 from simulator import Gateway
-from triggers import TriggerFolder
 
 DISK_MIB = 128
 MIB = 2**20

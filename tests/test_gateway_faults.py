@@ -40,21 +40,21 @@ from test_ibkr_client import (
 )
 
 import ibkr_client
-import ibkr_codes
 import price_checker
-import tws_socket
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import ConnectionState, GatewayError, IBKRClient
-from ibkr_codes import CODES, Reaction
+from newshead.loop import in_background
+from newshead.monitor.triggers import TriggerFolder
+from newshead.settings import Settings
+from newshead.tws import codes as ibkr_codes
+from newshead.tws import wire as tws_socket
+from newshead.tws.codes import CODES, Reaction
 from price_checker import ContinuousPriceMonitor
-from runtime import in_background
-from settings import Settings
 from simulator import Gateway, GatewayThread, Handshake
 from simulator.book import DELAYED
 from simulator.encode import Encoder
 from simulator.stocks import Stock
 from simulator.wire import frame
-from triggers import TriggerFolder
 
 DEADLINE_S = 20.0
 LAST, LAST_SIZE = 4, 5

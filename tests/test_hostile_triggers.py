@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from monitoring import running, until
 
 from clickhouse_manager import ClickHouseManager
-from settings import Settings
+from newshead.monitor.triggers import MAX_BYTES, TriggerFolder, parse_ticker
+from newshead.settings import Settings
 from simulator import Gateway, Market
-from triggers import MAX_BYTES, TriggerFolder, parse_ticker
 
 HOSTILE_TEXTS = (
     "'; DROP TABLE News.price_tracking --",

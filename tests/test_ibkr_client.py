@@ -23,8 +23,8 @@ from ibapi.wrapper import EWrapper
 
 import ibkr_client
 from ibkr_client import ConnectionState, GatewayError, IBKRClient, get_ibkr_client
-from ibkr_codes import CODES, Reaction
-from settings import ConfigurationError
+from newshead.settings import ConfigurationError
+from newshead.tws.codes import CODES, Reaction
 from simulator import Gateway, GatewayThread, Handshake, Market
 from simulator.encode import Encoder
 from simulator.wire import frame

@@ -12,8 +12,8 @@ from test_ibkr_client import HOST, buffered, came, ended, requested, serving, tr
 
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import IBKRClient
-from last_trades import LastTrades, Trade
-from settings import Settings
+from newshead.settings import Settings
+from newshead.tws.last_trades import LastTrades, Trade
 from simulator import Gateway
 from simulator.book import TimeTick
 from simulator.thread import GatewayThread

@@ -16,12 +16,13 @@ from monitoring import rate, requested, rows, running, tracked, trade_each_slot,
 from prometheus_client.parser import text_string_to_metric_families
 from test_commands import Command
 
-import metrics
+import price_checker
 from clickhouse_manager import ClickHouseManager
-from runtime import EXIT_OK
-from settings import Settings
+from newshead.monitor import metrics
+from newshead.monitor.triggers import TriggerFolder
+from newshead.process import EXIT_OK
+from newshead.settings import Settings
 from simulator import Gateway
-from triggers import TriggerFolder
 
 pytestmark = pytest.mark.usefixtures("short_cycles")
 
@@ -164,7 +165,7 @@ async def test_a_port_that_is_taken_is_one_line_and_the_monitor_goes_on(
 
 def test_without_a_port_the_library_is_not_even_loaded() -> None:
     code = "import sys, run_system; sys.exit('prometheus_client' in sys.modules)"
-    root = Path(metrics.__file__).parent
+    root = Path(price_checker.__file__).parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 

@@ -18,17 +18,17 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import rows, until
 
-import benzinga
-import news_monitor
 import run_system
-from benzinga import StreamRefusedError
 from clickhouse_manager import ClickHouseManager
-from news_monitor import NewsMonitor
-from sentiment import Analyst
-from settings import Settings
+from newshead.monitor.triggers import TriggerFolder
+from newshead.news import monitor as news_monitor
+from newshead.news import stream as benzinga
+from newshead.news.monitor import NewsMonitor
+from newshead.news.rating import Analyst
+from newshead.news.stream import StreamRefusedError
+from newshead.settings import Settings
 from simulator import Fault, MessagesServer, ScriptedRating
 from simulator.news import NewsServer, news_message
-from triggers import TriggerFolder
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[s
     return [
         record.getMessage()
         for record in caplog.records
-        if record.levelno >= level and record.name == "news_monitor"
+        if record.levelno >= level and record.name == news_monitor.__name__
     ]
 
 

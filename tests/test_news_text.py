@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from news_text import folded, parse_time, without_markup
+from newshead.text import folded, parse_time, without_markup
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from test_commands import PROJECT, Command, alive
 
 from clickhouse_manager import AlertRow, Batch, ClickHouseManager, PriceRow, StatusRow, insert
 from dashboard import notify
-from runtime import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
-from settings import ConfigurationError, Settings
+from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
+from newshead.settings import ConfigurationError, Settings
 from simulator import Gateway, GatewayThread, Market, Trade
 
 TOKEN = "s3cr3t-t0ken"

@@ -25,11 +25,11 @@ import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager, Outcome, describe
 from ibkr_client import GatewayError
+from newshead.core.times import retry_pause_s
+from newshead.monitor.triggers import TriggerFolder
+from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
-from runtime import retry_pause_s
-from settings import Settings
 from simulator import Gateway
-from triggers import TriggerFolder
 
 pytestmark = pytest.mark.usefixtures("short_cycles")
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from monitoring import until
 
-import sentiment
-from sentiment import Analyst, Opinion
-from settings import Settings
+from newshead.news import rating as sentiment
+from newshead.news.rating import Analyst, Opinion
+from newshead.settings import Settings
 from simulator import Fault, MessagesServer, ScriptedRating
 
 KEYS = ("sk-ant-first", "sk-ant-second", "sk-ant-third")
@@ -77,7 +77,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
     return [
         record.getMessage()
         for record in caplog.records
-        if record.levelno == level and record.name == "sentiment"
+        if record.levelno == level and record.name == sentiment.__name__
     ]
 
 

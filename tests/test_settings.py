@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from settings import ConfigurationError, Settings
+from newshead.settings import ConfigurationError, Settings
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 VARIABLES = [

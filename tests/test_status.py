@@ -10,12 +10,12 @@ from clickhouse_server import ClickHouseServer
 from monitoring import CYCLE_S, rate, rows, running, tracked, trade_each_slot, until
 
 import clickhouse_manager
-import status
 from clickhouse_manager import ClickHouseManager
+from newshead.monitor import status
+from newshead.monitor.status import StatusWriter
+from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
-from settings import Settings
 from simulator import Gateway
-from status import StatusWriter
 
 pytestmark = pytest.mark.usefixtures("short_cycles")
 
@@ -123,7 +123,11 @@ async def test_a_database_that_takes_no_status_delays_no_row_and_no_alert_and_is
         await until(lambda: "is stored again" in caplog.text, "the other line")
     # What could not be stored is not made good: the next row says it all.
     assert not [row for row in statuses(database) if failing < row["timestamp"] < cleared]
-    lines = [r for r in caplog.records if r.name == "status" and r.levelno >= logging.INFO]
+    lines = [
+        r
+        for r in caplog.records
+        if r.name == "newshead.monitor.status" and r.levelno >= logging.INFO
+    ]
     assert len(lines) == 2
 
 

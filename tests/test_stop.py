@@ -10,15 +10,15 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import tracked, trade_each_slot, until
 
-import news_monitor
 import price_checker
 import run_system
 from clickhouse_manager import ClickHouseManager, Outbox
 from ibkr_client import IBKRClient
-from news_monitor import NewsMonitor
+from newshead.news import monitor as news_monitor
+from newshead.news.monitor import NewsMonitor
+from newshead.news.rating import Analyst
+from newshead.settings import ConfigurationError, Settings
 from price_checker import ContinuousPriceMonitor
-from sentiment import Analyst
-from settings import ConfigurationError, Settings
 from simulator import Gateway
 from simulator.news import NewsServer, news_message
 

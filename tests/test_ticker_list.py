@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from clickhouse_server import ClickHouseServer
 
-import ticker_list
 from clickhouse_manager import ClickHouseManager, ListedStock
-from settings import Settings
+from newshead.news import ticker_list
+from newshead.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "69d5c83f-secret"

@@ -18,9 +18,9 @@ from typing import cast
 import pytest
 from monitoring import until
 
-import triggers
-from runtime import in_background
-from triggers import TriggerFolder, parse_ticker
+from newshead.loop import in_background
+from newshead.monitor import triggers
+from newshead.monitor.triggers import TriggerFolder, parse_ticker
 
 DEADLINE_S = 30.0
 NOBODY = 65534
@@ -66,7 +66,11 @@ def waiting(folder: TriggerFolder) -> set[str]:
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     """Level and text of the folder's log lines."""
-    return [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "triggers"]
+    return [
+        (r.levelname, r.getMessage())
+        for r in caplog.records
+        if r.name == "newshead.monitor.triggers"
+    ]
 
 
 def take(folder: TriggerFolder) -> list[str]:

@@ -11,8 +11,8 @@ from monitoring import emptied
 
 from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, PriceRow
 from dashboard.server import address_of, listen, serve
-from runtime import in_background
-from settings import Settings
+from newshead.loop import in_background
+from newshead.settings import Settings
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlu
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from news_text import folded, parse_time
-from runtime import retry_pause_s
-from settings import Settings
-from triggers import parse_ticker
+from newshead.core.times import retry_pause_s
+from newshead.monitor.triggers import parse_ticker
+from newshead.settings import Settings
+from newshead.text import folded, parse_time
 
 logger = logging.getLogger(__name__)
 # It would log addresses, which hold the key, and what it raises as well.

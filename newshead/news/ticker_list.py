@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, ListedStock, one_line
-from runtime import off_loop
-from settings import ConfigurationError, Settings
-from triggers import parse_ticker
+from newshead.loop import off_loop
+from newshead.monitor.triggers import parse_ticker
+from newshead.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
     import httpx2

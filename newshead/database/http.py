@@ -27,8 +27,8 @@ from urllib.parse import parse_qsl, urlsplit
 from clickhouse_connect.driver.binding import quote_identifier
 
 from clickhouse_manager import ClickHouseManager
-from runtime import attempt, off_loop
-from settings import Settings
+from newshead.loop import attempt, off_loop
+from newshead.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from clickhouse_manager import (
     one_line,
 )
 from ibkr_client import LIVE, ConnectionState
-from runtime import off_loop
-from settings import ConfigurationError
+from newshead.loop import off_loop
+from newshead.settings import ConfigurationError
 
 if TYPE_CHECKING:
     from price_checker import ContinuousPriceMonitor

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from benzinga import Action, Article, NewsStream
 from clickhouse_manager import (
     DATABASE_ERRORS,
     MISSING_TABLE_CODES,
@@ -22,10 +21,12 @@ from clickhouse_manager import (
     one_line,
     until_database_works,
 )
-from news_text import without_markup
-from runtime import ask_for_short_slices, attempt, off_loop
-from sentiment import Analyst, Opinion, unrated
-from settings import Settings
+from newshead.loop import attempt, off_loop
+from newshead.news.rating import Analyst, Opinion, unrated
+from newshead.news.stream import Action, Article, NewsStream
+from newshead.scheduling import ask_for_short_slices
+from newshead.settings import Settings
+from newshead.text import without_markup
 
 logger = logging.getLogger(__name__)
 

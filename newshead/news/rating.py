@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from clickhouse_manager import one_line
-from news_text import folded, visible
-from runtime import attempt
-from settings import Settings
+from newshead.loop import attempt
+from newshead.settings import Settings
+from newshead.text import folded, visible
 
 if TYPE_CHECKING:
     from anthropic import APIStatusError, AsyncAnthropic

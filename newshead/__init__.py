@@ -1,0 +1,1 @@
+"""newshead: what its commands are made of."""

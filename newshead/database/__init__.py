@@ -1,0 +1,1 @@
+"""ClickHouse: connection, tables, statements; nothing of TWS."""

@@ -1,0 +1,87 @@
+"""Work beside the event loop: blocking calls, background tasks, steps of a cleanup."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+async def off_loop(function: Callable[..., T], *args: Any) -> T:
+    """Runs a blocking call in a daemon thread of its own and awaits what it returns or raises.
+
+    Unlike `asyncio.to_thread`, a call that hangs never delays the end of the
+    process. When the awaiting task is cancelled the call goes on unwatched.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if outcome.cancelled():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)  # type: ignore[arg-type]
+
+    def call() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = function(*args)
+        except BaseException as raised:
+            error = raised
+        # The loop may have ended meanwhile; then nobody waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, error)
+
+    name = getattr(function, "__name__", "call")
+    threading.Thread(target=call, name=f"off-loop {name}", daemon=True).start()
+    return await outcome
+
+
+async def attempt(what: str, work: Awaitable[object], within_s: float | None = None) -> None:
+    """Await a step of a cleanup, for at most `within_s`.
+
+    A step that fails or takes longer is one line in the log: it neither keeps the next step from
+    its turn nor replaces the cancellation that the cleanup is part of.
+    """
+    try:
+        async with asyncio.timeout(within_s) as limit:
+            await work
+    except Exception as problem:
+        if limit.expired():
+            logger.warning("Failed %s within %.0f s.", what, within_s)
+        else:
+            logger.error("Failed %s: %s", what, described(problem))
+
+
+def described(problem: BaseException) -> str:
+    """An exception in one line; of a group, its first one."""
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:300]
+
+
+def stop_asked() -> bool:
+    """Whether the running task was cancelled, even if something has swallowed that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+@asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Runs `work` while the context lasts; then it is cancelled and given the time it takes to
+    clean up. What it raised by itself is raised at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,1 @@
+"""What the price monitor is made of besides TWS and the database."""

@@ -1,0 +1,1 @@
+"""The news side: from an article to its trigger, rating and row."""

@@ -1,0 +1,214 @@
+"""What the commands share as processes: arguments, exit codes, locks, signals, children."""
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from newshead.logs import write_last_lines
+from newshead.loop import described
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_MISCONFIGURED: Final = 2
+
+# The folder that holds the commands.
+CODE: Final = Path(__file__).parents[1].resolve()
+# A process that has not ended this long after its parent ends at once.
+STOP_TIMEOUT_S: Final = 5.0
+# A process that has not ended this long after its first signal ends at once.
+END_TIMEOUT_S: Final = 8.0
+# Signals so close together are one: some wrappers pass on what the terminal has sent already.
+SAME_SIGNAL_S: Final = 0.2
+# The log's last lines delay a sudden end no longer than this.
+LAST_LINES_S: Final = 0.5
+
+STDOUT: Final = 1
+# Leaves the alternate screen and shows the cursor; changes nothing on a terminal without a table.
+PLAIN_TERMINAL: Final = b"\x1b[?1049l\x1b[?25h"
+
+logger = logging.getLogger(__name__)
+# The processes of `run_child`, which a sudden end ends too.
+_children: set[asyncio.subprocess.Process] = set()
+
+
+class CommandLine(argparse.ArgumentParser):
+    """Refuses wrong arguments in one sentence, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_MISCONFIGURED, f"{self.prog}: {message}; --help shows what there is.\n")
+
+
+def lock_file(path: Path) -> int:
+    """Takes a lock that lasts until the descriptor it returns is closed, or the process ends.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds it.
+    OSError
+        The file cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = False) -> None:
+    """Runs `work` until it ends, or until Ctrl-C or SIGTERM; then it is cancelled, once,
+    and given the time it takes to clean up, which no exception of the cleanup undoes.
+
+    A second signal ends this process and its children at once, with exit code 1, and so does
+    the first one after 8 s. This holds until the process ends, so this is for commands only.
+
+    Parameters
+    ----------
+    with_parent
+        End also when standard input closes: it is a pipe from the process that
+        started this one, and closes however that process ends. Further signals
+        are ignored: the parent passes on what a service manager may have sent
+        to both, and kills this process if need be.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            task.cancel()
+
+    def stop_soon() -> None:
+        # The loop may have ended.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop)
+
+    # The times of signals. A thread acts on them, since the loop may hang or have ended.
+    signals: queue.SimpleQueue[float] = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: signals.put(time.monotonic()))
+        # As asyncio has it: no blocking call of the engine's threads breaks.
+        signal.siginterrupt(number, False)
+    threading.Thread(
+        target=_follow_signals, args=(signals, stop_soon, not with_parent), daemon=True
+    ).start()
+    if with_parent:
+        threading.Thread(target=_follow_parent, args=(stop_soon,), daemon=True).start()
+    try:
+        await task
+    except asyncio.CancelledError:
+        pass
+    except Exception as problem:
+        if not stopping:
+            raise
+        logger.error("Stopped, but the cleanup failed: %s", described(problem))
+
+
+async def run_child(
+    name: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    descriptors: Sequence[int] = (),
+) -> int:
+    """Runs a part of newshead as a process until it ends; gives its exit code.
+
+    Its standard input is a pipe from here, so that it ends with this process
+    however that ends.
+
+    Parameters
+    ----------
+    environment
+        Variables it has besides or in place of this process's.
+    folder
+        Where it is started; by default here.
+    descriptors
+        Those of this process that it has too.
+    """
+    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        "--supervised",
+        stdin=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment or {}),
+        cwd=folder,
+        pass_fds=descriptors,
+        # Ctrl-C reaches this process alone, which then ends its children in order.
+        start_new_session=True,
+    )
+    logger.info("%s started, pid=%d", name, child.pid)
+    _children.add(child)
+    try:
+        return await child.wait()
+    finally:
+        if child.returncode is None:
+            child.terminate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await child.wait()
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+        _children.discard(child)
+
+
+def _follow_parent(stop: Callable[[], None]) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    stop()
+    time.sleep(STOP_TIMEOUT_S)
+    _end_at_once("Still running %.0f s after the parent's end: ending now.", STOP_TIMEOUT_S)
+
+
+def _follow_signals(
+    signals: "queue.SimpleQueue[float]", stop: Callable[[], None], second_counts: bool
+) -> None:
+    first = signals.get()
+    stop()
+    # The kernel's own timer, for what stops even this thread: a library that holds the
+    # interpreter, or hangs once the interpreter has ended.
+    signal.setitimer(signal.ITIMER_REAL, END_TIMEOUT_S + 1)
+    with suppress(queue.Empty):
+        while True:
+            left_s = first + END_TIMEOUT_S - time.monotonic()
+            another = signals.get(timeout=max(0.0, left_s))
+            if second_counts and another - first >= SAME_SIGNAL_S:
+                _end_at_once("Second signal: ending at once, rows not stored yet are lost.")
+    _end_at_once("Still running %.0f s after the signal: ending now.", END_TIMEOUT_S)
+
+
+def _end_at_once(told: str, *args: object) -> NoReturn:
+    """End this process and its children now, with the log's last lines if they can be written."""
+    for child in tuple(_children):
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+    # In a thread, since a terminal that stands still or a handler's lock may block it.
+    last = threading.Thread(target=_write_last_lines, args=(told, *args), daemon=True)
+    with suppress(RuntimeError):
+        last.start()
+        last.join(LAST_LINES_S)
+    os._exit(EXIT_FAILED)
+
+
+def _write_last_lines(told: str, *args: object) -> None:
+    logger.error(told, *args)
+    write_last_lines()
+    if os.isatty(STDOUT):
+        os.write(STDOUT, PLAIN_TERMINAL)

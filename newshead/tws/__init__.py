@@ -1,0 +1,1 @@
+"""TWS: its messages, codes and socket; nothing of the database."""
