@@ -37,7 +37,7 @@ from ibapi.wrapper import EWrapper
 from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tws.codes import CODES, NO_US_LISTING, Reaction, meaning
-from newshead.tws.last_trades import LastTrades, Trade
+from newshead.tws.last_trades import LastTrades
 from newshead.tws.ticks import (
     LIBRARY_KNOWS_PROTOBUF,
     PROTOBUF_ID,
@@ -88,6 +88,8 @@ LIVE_PORTS: Final = (7496, 4001)
 
 # Request id, tick type, price (USD) or Unix seconds, and volume (shares).
 TradeTick: TypeAlias = tuple[int, int, float | None, int]
+# A last_trades.Trade, as a plain tuple: they are made by the hundred thousand.
+Recorded: TypeAlias = tuple[str, float, int, datetime, str]
 
 
 class ConnectionState(Enum):
@@ -468,9 +470,14 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 ticks = []
                 self._decode(message)
                 continue
-            heard.add(tick[0])
-            if tick[1] in trade_ticks:
-                ticks.append(tick)
+            req_id, tick_type, value, volume = tick
+            heard.add(req_id)
+            if tick_type not in trade_ticks:
+                continue
+            # TWS tells a trade's size again right behind it.
+            if value is None and ticks and ticks[-1][0] == req_id and ticks[-1][3] == volume:
+                continue
+            ticks.append(tick)
         self._settle(ticks)
 
     def _settle(self, ticks: Sequence[TradeTick]) -> None:
@@ -752,7 +759,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """A text: of a trade (LAST_TIMESTAMP) its time, else a sign of life."""
         self._heard.add(reqId)
         if tickType in TRADE_TIMES and tickType in self._trade_ticks and value.isdecimal():
-            self._record([(reqId, tickType, float(value), 0)])
+            self._record([(reqId, tickType, int(value), 0)])
 
     @never_raises
     def contractDetails(self, reqId: int, contractDetails: Any) -> None:
@@ -792,65 +799,62 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _record(self, ticks: Sequence[TradeTick]) -> None:
         """Puts trades into the buffer and hands them on; leaves out those without a subscription
         or a price, and those that TWS only repeats."""
-        recorded: list[Trade] = []
+        recorded: list[Recorded] = []
+        last_trades, sources, tickers = self.last_trades, self._sources, self.reqid_to_ticker
         with self.price_buffer_lock:
             # Taken under the lock, so that whoever drains the buffer knows that
             # no tick from before can come after.
             now = datetime.now(UTC)
             for req_id, tick_type, value, volume in ticks:
-                ticker = self.reqid_to_ticker.get(req_id)
+                ticker = tickers.get(req_id)
                 if ticker is None:
                     continue
-                source = self._sources.get(tick_type)
-                trade: Trade | None = None
-                if source is not None:
-                    if value is not None and _is_price(value):
-                        trade = self.last_trades.add_trade(ticker, value, volume, now, source)
-                elif tick_type in TRADE_TIMES:
-                    if value is not None and _is_price(value):
-                        trade = self.last_trades.add_time(ticker, int(value))
-                elif value is None:
-                    self.last_trades.add_size(ticker, volume)
-                if trade is not None:
-                    self._buffer(trade)
-                    recorded.append(trade)
+                if value is None:
+                    last_trades.add_size(ticker, volume)
+                elif isinstance(value, int):
+                    last_trades.add_time(ticker, value)
+                # False for NaN and infinity too. UNSET_DOUBLE is the library's word for "missing".
+                elif (
+                    0 < value < UNSET_DOUBLE
+                    and (source := sources.get(tick_type)) is not None
+                    and last_trades.add_trade(ticker, value, volume, now, source)
+                ):
+                    recorded.append((ticker, value, volume, now, source))
+            recorded += last_trades.released(now)
+            self._buffer(recorded)
         self._hand_on(recorded)
 
     def _record_overdue(self) -> None:
         """Puts the held trades whose slot is over into the buffer and hands them on."""
-        with self.price_buffer_lock:
-            overdue = self.last_trades.overdue(datetime.now(UTC))
-            for trade in overdue:
-                self._buffer(trade)
-        self._hand_on(overdue)
+        self._record([])
 
-    def _buffer(self, trade: Trade) -> None:
-        self.last_volume[trade.ticker] = trade.volume
-        ticks = self.price_buffer.setdefault(trade.ticker, [])
-        if len(ticks) >= MAX_TICKS_PER_TICKER:
-            del ticks[0]
-            self.ticks_pushed_out += 1
-            self._pushed_out[trade.ticker] = self._pushed_out.get(trade.ticker, 0) + 1
-        tick = {
-            "price": trade.price,
-            "volume": trade.volume,
-            "timestamp": trade.at,
-            "source": trade.source,
-        }
-        if ticks and ticks[-1]["timestamp"] > trade.at:
-            # It was held while newer ones came.
-            bisect.insort(ticks, tick, key=itemgetter("timestamp"))
-        else:
-            ticks.append(tick)
+    def _buffer(self, trades: Sequence[Recorded]) -> None:
+        buffer, last_volume = self.price_buffer, self.last_volume
+        for ticker, price, volume, at, source in trades:
+            last_volume[ticker] = volume
+            tick = {"price": price, "volume": volume, "timestamp": at, "source": source}
+            ticks = buffer.get(ticker)
+            if ticks is None:
+                buffer[ticker] = [tick]
+                continue
+            if len(ticks) >= MAX_TICKS_PER_TICKER:
+                del ticks[0]
+                self.ticks_pushed_out += 1
+                self._pushed_out[ticker] = self._pushed_out.get(ticker, 0) + 1
+            if ticks[-1]["timestamp"] > at:
+                # It was held while newer ones came.
+                bisect.insort(ticks, tick, key=itemgetter("timestamp"))
+            else:
+                ticks.append(tick)
 
-    def _hand_on(self, trades: Sequence[Trade]) -> None:
+    def _hand_on(self, trades: Sequence[Recorded]) -> None:
         if self.price_callback is None:
             return
-        for trade in trades:
+        for ticker, price, volume, at, _ in trades:
             try:
-                self.price_callback(trade.ticker, trade.price, trade.volume, trade.at)
+                self.price_callback(ticker, price, volume, at)
             except Exception:
-                logger.exception("price_callback failed for %s", trade.ticker)
+                logger.exception("price_callback failed for %s", ticker)
 
     # --- Subscriptions ------------------------------------------------------
 
@@ -1017,11 +1021,6 @@ def _log_lost(lost: dict[str, int]) -> None:
             ticker,
             MAX_TICKS_PER_TICKER,
         )
-
-
-def _is_price(price: float) -> bool:
-    # UNSET_DOUBLE, the library's word for "missing", is finite.
-    return math.isfinite(price) and 0 < price < UNSET_DOUBLE
 
 
 def _shares(size: Decimal) -> int:

@@ -212,7 +212,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     imports = (
         "import sys\nfrom pathlib import Path\n"
         "from clickhouse_manager import ClickHouseManager, DatabaseError\n"
-        "from settings import Settings\n"
+        "from newshead.settings import Settings\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", imports + code, *map(str, arguments)],

@@ -62,7 +62,7 @@ def holds_a_trigger(content: bytes) -> bool:
 @given(hostile=st.lists(contents, max_size=6), good=st.integers(1, 3))
 def test_good_triggers_are_taken_and_bad_ones_lie_aside(hostile: list[bytes], good: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
-        patch.setattr("triggers.SETTLE_S", 0.0)
+        patch.setattr("newshead.monitor.triggers.SETTLE_S", 0.0)
         folder = TriggerFolder(Path(name) / "triggers")
         expected = sum(holds_a_trigger(content) for content in hostile)
         for number in range(good):
@@ -86,7 +86,7 @@ async def test_hundreds_of_hostile_files_neither_stop_the_monitor_nor_reach_sql(
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # noqa: T201
     chance = random.Random(seed)
-    monkeypatch.setattr("triggers.SETTLE_S", 0.2)
+    monkeypatch.setattr("newshead.monitor.triggers.SETTLE_S", 0.2)
     good = [f"G{chr(65 + n // 26)}{chr(65 + n % 26)}" for n in range(40)]
     outside = settings.log_folder.parent / "outside.json"
     outside.write_text('{"ticker": "LINK"}')

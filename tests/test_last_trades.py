@@ -31,7 +31,7 @@ def asked_again() -> LastTrades:
     """A trade of 5.00 at 0.5 s, its time known, and a repeated request."""
     trades = LastTrades()
     trades.requested("ABCD")
-    assert trades.add_trade("ABCD", 5.0, 100, at(0.5), SOURCE) is not None
+    assert trades.add_trade("ABCD", 5.0, 100, at(0.5), SOURCE)
     trades.add_time("ABCD", UNIX)
     trades.requested("ABCD")
     return trades
@@ -41,22 +41,21 @@ def test_the_first_trade_of_all_counts_at_once_however_often_it_was_asked_for() 
     trades = LastTrades()
     trades.requested("ABCD")
     trades.requested("ABCD")
-    first = Trade("ABCD", 5.0, 100, at(0), SOURCE)
-    assert trades.add_trade("ABCD", 5.0, 100, at(0), SOURCE) == first
+    assert trades.add_trade("ABCD", 5.0, 100, at(0), SOURCE)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["45 before", "45 after"])
 def test_a_trade_whose_time_is_not_later_is_old(before: bool) -> None:
     trades = asked_again()
     if before:
-        assert trades.add_time("ABCD", UNIX) is None
-        assert trades.add_trade("ABCD", 4.0, 50, at(9), SOURCE) is None
+        trades.add_time("ABCD", UNIX)
+        assert not trades.add_trade("ABCD", 4.0, 50, at(9), SOURCE)
     else:
-        assert trades.add_trade("ABCD", 4.0, 50, at(9), SOURCE) is None
+        assert not trades.add_trade("ABCD", 4.0, 50, at(9), SOURCE)
         trades.add_size("ABCD", 50)
-        assert trades.add_time("ABCD", UNIX) is None
-    assert trades.overdue(at(60)) == []
-    assert trades.add_trade("ABCD", 6.0, 1, at(10), SOURCE) is not None
+        trades.add_time("ABCD", UNIX)
+    assert trades.released(at(60)) == []
+    assert trades.add_trade("ABCD", 6.0, 1, at(10), SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -66,39 +65,41 @@ def test_a_trade_whose_time_is_not_later_is_old(before: bool) -> None:
 )
 def test_a_trade_of_the_gap_counts_at_its_own_time(told_s: int, counts_s: int) -> None:
     trades = asked_again()
-    assert trades.add_trade("ABCD", 5.5, 70, at(9), SOURCE) is None
-    assert trades.add_time("ABCD", UNIX + told_s) == Trade("ABCD", 5.5, 70, at(counts_s), SOURCE)
+    assert not trades.add_trade("ABCD", 5.5, 70, at(9), SOURCE)
+    trades.add_time("ABCD", UNIX + told_s)
+    assert trades.released(at(9)) == [Trade("ABCD", 5.5, 70, at(counts_s), SOURCE)]
 
 
 def test_price_and_size_of_the_last_trade_are_that_trade_whatever_the_time_says() -> None:
     trades = asked_again()
     trades.add_size("ABCD", 30)
-    assert trades.add_trade("ABCD", 5.0, 100, at(9), SOURCE) is None
-    assert trades.add_time("ABCD", UNIX + 5) is None
+    assert not trades.add_trade("ABCD", 5.0, 100, at(9), SOURCE)
+    trades.add_time("ABCD", UNIX + 5)
+    assert trades.released(at(60)) == []
 
 
 def test_without_a_time_a_trade_waits_until_its_slot_ends_and_no_longer() -> None:
     trades = asked_again()
-    assert trades.add_trade("ABCD", 5.5, 70, at(9), SOURCE) is None
-    assert trades.overdue(at(9.9)) == []
-    assert trades.overdue(at(10)) == [Trade("ABCD", 5.5, 70, at(9), SOURCE)]
-    assert trades.overdue(at(12)) == []
+    assert not trades.add_trade("ABCD", 5.5, 70, at(9), SOURCE)
+    assert trades.released(at(9.9)) == []
+    assert trades.released(at(10)) == [Trade("ABCD", 5.5, 70, at(9), SOURCE)]
+    assert trades.released(at(12)) == []
 
 
 def test_a_lone_size_is_a_trade_at_the_last_price() -> None:
     trades = LastTrades()
-    assert trades.add_trade("ABCD", 5.0, 100, at(0), SOURCE) is not None
+    assert trades.add_trade("ABCD", 5.0, 100, at(0), SOURCE)
     trades.add_size("ABCD", 30)
     trades.requested("ABCD")
-    assert trades.add_trade("ABCD", 5.0, 30, at(9), SOURCE) is None
-    assert trades.overdue(at(10)) == []
+    assert not trades.add_trade("ABCD", 5.0, 30, at(9), SOURCE)
+    assert trades.released(at(10)) == []
 
 
 def test_a_forgotten_ticker_begins_anew() -> None:
     trades = asked_again()
     trades.forget("ABCD")
     trades.requested("ABCD")
-    assert trades.add_trade("ABCD", 5.0, 100, at(9), SOURCE) is not None
+    assert trades.add_trade("ABCD", 5.0, 100, at(9), SOURCE)
 
 
 # Over a real socket, for each way to a second request.

@@ -63,6 +63,7 @@ class LastTrades:
         self._slot_s = slot_s
         self._known: dict[str, _Known] = {}
         self._holding: set[str] = set()
+        self._released: list[Trade] = []
 
     def forget(self, ticker: str) -> None:
         """Let the ticker's next request be its first."""
@@ -80,38 +81,42 @@ class LastTrades:
             known.questioned = True
             known.told_at = None
 
-    def add_trade(
-        self, ticker: str, price: float, volume: int, now: datetime, source: str
-    ) -> Trade | None:
-        """Take a trade in; return it if it counts now, None while it is held or if it is old."""
+    def add_trade(self, ticker: str, price: float, volume: int, now: datetime, source: str) -> bool:
+        """Take a trade in; return whether it counts now. If not it is old, held, or released."""
         known = self._known.get(ticker)
         if known is None:
             known = self._known[ticker] = _Known()
-        trade = Trade(ticker, price, volume, now, source)
-        if not known.questioned:
-            known.price, known.volume, known.recorded_at = price, volume, now
-            return trade
-        known.questioned = False
-        repeated = (price, volume) == (known.price, known.volume)
-        held = _Held(trade, repeated, self._earliest(known, now))
-        if known.told_at is not None:
-            return self._judge(known, held, known.told_at)
-        known.held = held
-        self._holding.add(ticker)
-        return None
+        if known.questioned:
+            self._question(known, Trade(ticker, price, volume, now, source))
+            return False
+        known.price = price
+        known.volume = volume
+        known.recorded_at = now
+        return True
 
-    def add_time(self, ticker: str, traded_at: int) -> Trade | None:
-        """Take a tick 45 (Unix seconds) in; return the held trade if that makes it count."""
-        known = self._known.setdefault(ticker, _Known())
+    def _question(self, known: _Known, trade: Trade) -> None:
+        known.questioned = False
+        repeated = (trade.price, trade.volume) == (known.price, known.volume)
+        held = _Held(trade, repeated, self._earliest(known, trade.at))
+        if known.told_at is not None:
+            self._judge(known, held, known.told_at)
+        else:
+            known.held = held
+            self._holding.add(trade.ticker)
+
+    def add_time(self, ticker: str, traded_at: int) -> None:
+        """Take a tick 45 (Unix seconds) in; it may release the held trade."""
+        known = self._known.get(ticker)
+        if known is None:
+            known = self._known[ticker] = _Known()
         if known.held is not None:
             held, known.held = known.held, None
             self._holding.discard(ticker)
-            return self._judge(known, held, traded_at)
-        if known.questioned:
+            self._judge(known, held, traded_at)
+        elif known.questioned:
             known.told_at = traded_at
-        else:
-            known.traded_at = max(known.traded_at, traded_at)
-        return None
+        elif traded_at > known.traded_at:
+            known.traded_at = traded_at
 
     def add_size(self, ticker: str, volume: int) -> None:
         """Take a lone size in: a trade at the last price."""
@@ -119,9 +124,11 @@ class LastTrades:
         if known is not None and known.held is None and not known.questioned:
             known.volume = volume
 
-    def overdue(self, now: datetime) -> list[Trade]:
-        """Return the held trades that count although no tick 45 came by the end of their slot."""
-        counting = []
+    def released(self, now: datetime) -> list[Trade]:
+        """Return the trades that turned out to count since the last call.
+
+        Among them are those whose tick 45 did not come by the end of their slot.
+        """
         for ticker in tuple(self._holding):
             known = self._known[ticker]
             if known.held is None or self._slot(known.held.trade.at) >= self._slot(now):
@@ -129,27 +136,28 @@ class LastTrades:
             held, known.held = known.held, None
             self._holding.discard(ticker)
             if not held.repeated:
-                counting.append(self._count(known, held.trade))
-        return counting
+                self._release(known, held.trade)
+        released, self._released = self._released, []
+        return released
 
-    def _judge(self, known: _Known, held: _Held, traded_at: int) -> Trade | None:
-        """Return the trade, at its own time, if it is a new one."""
+    def _judge(self, known: _Known, held: _Held, traded_at: int) -> None:
+        """Release the trade, at its own time, if it is a new one."""
         known_at, known.traded_at = known.traded_at, max(known.traded_at, traded_at)
         if held.repeated or traded_at <= known_at:
-            return None
+            return
         arrived = held.trade.at
         try:
             happened = datetime.fromtimestamp(traded_at, UTC)
         except (OverflowError, ValueError, OSError):
             happened = arrived
         at = min(arrived, max(happened, held.earliest))
-        return self._count(known, held.trade._replace(at=at))
+        self._release(known, held.trade._replace(at=at))
 
-    def _count(self, known: _Known, trade: Trade) -> Trade:
+    def _release(self, known: _Known, trade: Trade) -> None:
         # A trade that came while this one was held is the newer one.
         if known.recorded_at is None or known.recorded_at <= trade.at:
             known.price, known.volume, known.recorded_at = trade.price, trade.volume, trade.at
-        return trade
+        self._released.append(trade)
 
     def _earliest(self, known: _Known, now: datetime) -> datetime:
         """Return the begin of the first slot that has no row of the ticker yet."""

@@ -26,7 +26,7 @@ TRADE_TIMES: Final = (TickTypeEnum.LAST_TIMESTAMP, TickTypeEnum.DELAYED_LAST_TIM
 _MAX_SIZE_DIGITS: Final = 9
 
 # Request id, tick type and, of a TICK_PRICE, its price (USD) and size (shares); of a trade's
-# lone size its shares; of a trade's time its Unix seconds in the price's place.
+# lone size its shares; of a trade's time its Unix seconds (int) in the price's place.
 Tick: TypeAlias = tuple[int, int, float | None, int]
 # None leaves the message to IBKR's decoder.
 TickReader: TypeAlias = Callable[[bytes], Tick | None]
@@ -51,8 +51,12 @@ def _read_text(message: bytes) -> Tick | None:
             case [b"1", b"6", req_id, tick_type, price, size, attributes, b""]:  # TICK_PRICE
                 int(attributes)
                 return int(req_id), int(tick_type), float(price), _whole(size.decode())
-            case [b"2", b"6", req_id, tick_type, size, b""] if _is_number(size.decode()):
-                return _size(int(req_id), int(tick_type), size.decode())  # TICK_SIZE
+            case [b"2", b"6", req_id, tick_type, size, b""]:  # TICK_SIZE
+                number, shares = int(tick_type), size.decode()
+                if number in TRADE_SIZES:
+                    return int(req_id), number, None, _whole(shares)
+                if _is_number(shares):
+                    return _sign_of_life(int(req_id), number)
             case [b"45", b"6", req_id, tick_type, value, b""]:  # TICK_GENERIC
                 float(value)
                 return _sign_of_life(int(req_id), int(tick_type))
@@ -88,9 +92,11 @@ def _protobuf_reader() -> TickReader:
                 return tick.reqId, tick.tickType, tick.price, _whole(tick.size)
             if kind == size_id:
                 tick = parse_size(body)
+                if tick.tickType in TRADE_SIZES:
+                    return tick.reqId, tick.tickType, None, _whole(tick.size)
                 if not _is_number(tick.size):
                     return None
-                return _size(tick.reqId, tick.tickType, tick.size)
+                return _sign_of_life(tick.reqId, tick.tickType)
             if kind == string_id:
                 tick = parse_string(body)
                 return _string(tick.reqId, tick.tickType, tick.value)
@@ -109,15 +115,9 @@ def _sign_of_life(req_id: int, tick_type: int) -> Tick | None:
     return (req_id, tick_type, None, 0) if tick_type != TickTypeEnum.NOT_SET else None
 
 
-def _size(req_id: int, tick_type: int, size: str) -> Tick | None:
-    if tick_type in TRADE_SIZES:
-        return req_id, tick_type, None, _whole(size)
-    return _sign_of_life(req_id, tick_type)
-
-
 def _string(req_id: int, tick_type: int, value: bytes | str) -> Tick | None:
     if tick_type in TRADE_TIMES:
-        return req_id, tick_type, float(int(value)), 0
+        return req_id, tick_type, int(value), 0
     return _sign_of_life(req_id, tick_type)
 
 
