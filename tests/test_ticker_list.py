@@ -380,7 +380,7 @@ def test_a_list_whose_answer_was_lost_is_stored_once(
 
 def test_the_commands_load_no_library_of_the_news_before_they_need_it() -> None:
     code = (
-        "import run_system, price_checker, sentiment, sys; print({'anthropic', 'httpx2'} & "
+        "import run_system, price_checker, newshead.news.rating, sys; print({'anthropic', 'httpx2'} & "
         "{*sys.modules})"
     )
     found = subprocess.run(

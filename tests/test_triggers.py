@@ -692,7 +692,7 @@ async def test_where_inotify_is_used_up_the_folder_is_polled_until_it_is_not(
 ) -> None:
     caplog.set_level("INFO")
     with monkeypatch.context() as used_up:
-        used_up.setattr(f"triggers.{refusing}", refuse(code))
+        used_up.setattr(f"newshead.monitor.triggers.{refusing}", refuse(code))
         async with arriving(folder) as arrived:
             folder.write("POLLED")
             await until(lambda: arrived == ["POLLED"], "the trigger")
