@@ -380,8 +380,8 @@ def test_a_list_whose_answer_was_lost_is_stored_once(
 
 def test_the_commands_load_no_library_of_the_news_before_they_need_it() -> None:
     code = (
-        "import run_system, price_checker, newshead.news.rating, sys; print({'anthropic', 'httpx2'} & "
-        "{*sys.modules})"
+        "import run_system, price_checker, newshead.news.rating, sys; "
+        "print({'anthropic', 'httpx2'} & {*sys.modules})"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
