@@ -13,7 +13,7 @@ import tempfile
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.query import QueryResult
 
+from newshead.core import rule
+from newshead.core.rule import Judged, Outcome, PricePoint, Rise
 from newshead.database.queries import (
     ACTIVE_TICKERS,
     COLUMNS,
@@ -38,9 +40,8 @@ from newshead.database.queries import (
     MOVED,
     MOVING_TABLE,
     NEWEST_NEWS,
-    OUTCOMES,
     RECENT_HASHES,
-    RISING,
+    RULE_ROWS,
     SCHEMA,
     SESSION_TABLES,
     SESSION_WINDOWS,
@@ -63,10 +64,6 @@ QUERY_TIMEOUT_S: Final = 30
 RETRY_S: Final = 3.0
 # The 60-second window compares the database's clock with this machine's.
 MAX_CLOCK_DIFFERENCE_S: Final = 2.0
-WINDOW_S: Final = 60
-ALERT_CHANGE_PCT: Final = 5.0
-# Alerts are for prices from the first (included) to the second (excluded), USD.
-ALERT_PRICES: Final = (0.40, 11.0)
 # Rows kept while the database is away; some 100 MB at the most.
 MAX_KEPT_ROWS: Final = 200_000
 # On a full disk the embedded engine says that a table was created or altered, but leaves an
@@ -279,33 +276,6 @@ class Standing(NamedTuple):
 
     ended: dict[str, datetime]
     ratings: dict[str, Rating]
-
-
-class Rise(NamedTuple):
-    """A row at or above the alert threshold, not alerted yet.
-
-    `qualifies`: the alert rule holds. `held_back`: only the rating is in its way.
-    """
-
-    ticker: str
-    timestamp: datetime
-    price: float
-    change_pct: float
-    seconds_elapsed: int
-    qualifies: bool
-    held_back: bool
-    alert: int
-
-
-class Outcome(NamedTuple):
-    """What came of a ticker's window: counts of its rows, and its best change in percent."""
-
-    alerts: int
-    rows: int
-    judged: int
-    best_change_pct: float
-    rises: int
-    rises_in_range: int
 
 
 class News(NamedTuple):
@@ -595,7 +565,7 @@ class ClickHouseManager:
         """Which of `tickers` have their window behind them, by the database's clock, and the
         newest ratings of the last hour."""
         standing = Standing({}, {})
-        rows = self._rows(STANDING, tickers=list(tickers), window_s=WINDOW_S)
+        rows = self._rows(STANDING, tickers=list(tickers), window_s=rule.WINDOW_S)
         for ticker, first_row, rating in rows:
             if rating[0]:
                 standing.ratings[ticker] = Rating(*rating)
@@ -605,15 +575,30 @@ class ClickHouseManager:
 
     def rises(self, tickers: Collection[str]) -> list[Rise]:
         """The rows of `tickers` that reached the threshold and have no alert yet, in time order."""
-        moved = self._rows(MOVED, tickers=list(tickers), change_pct=ALERT_CHANGE_PCT)
+        moved = self._rows(MOVED, tickers=list(tickers), change_pct=rule.ALERT_CHANGE_PCT)
         if not moved:
             return []
-        return [Rise(*row) for row in self._rows(RISING, **rule(ticker for (ticker,) in moved))]
+        found = [
+            rise
+            for ticker, judged, alerted, score in self._judged([ticker for (ticker,) in moved])
+            for rise in rule.rises(ticker, judged, set(alerted), score)
+        ]
+        return sorted(found, key=lambda rise: (rise.timestamp, rise.ticker))
 
     def outcomes(self, tickers: Collection[str]) -> dict[str, Outcome]:
         """What came of the windows of those of `tickers` that have rows."""
-        rows = self._rows(OUTCOMES, **rule(tickers))
-        return {ticker: Outcome(*outcome) for ticker, *outcome in rows}
+        return {
+            ticker: rule.outcome(judged, len(alerted))
+            for ticker, judged, alerted, _ in self._judged(tickers)
+        }
+
+    def _judged(
+        self, tickers: Collection[str]
+    ) -> Iterator[tuple[str, list[Judged], Sequence[int], float | None]]:
+        """Those of `tickers` that have rows, judged; with the times of their alerts (Unix
+        seconds) and their score."""
+        for ticker, prices, alerted, score in self._rows(RULE_ROWS, tickers=list(tickers)):
+            yield ticker, rule.judge([PricePoint(*row) for row in prices]), alerted, score
 
     def newest_news(self, ticker: str) -> News | None:
         """The ticker's newest news of this session."""
@@ -759,35 +744,6 @@ class ClickHouseManager:
     def _rows(self, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
         """A query's rows, with times in UTC also where the embedded engine has another zone."""
         return self.client.query(statement, parameters=parameters, query_tz="UTC").result_rows
-
-
-def rule(tickers: Iterable[str] = ()) -> dict[str, Any]:
-    """The parameters of a query about `JUDGED`."""
-    lowest, highest = ALERT_PRICES
-    return {
-        "tickers": list(tickers),
-        "window_s": WINDOW_S,
-        "change_pct": ALERT_CHANGE_PCT,
-        "lowest": lowest,
-        "highest": highest,
-    }
-
-
-def describe(outcome: Outcome | None) -> str:
-    """What came of a window, in a trader's words; None stands for a ticker without rows."""
-    if outcome is None:
-        return "no ticks"
-    best = f"best change {outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
-    if outcome.alerts:
-        return f"{outcome.alerts} alert{'s' if outcome.alerts > 1 else ''}, {best}"
-    if not outcome.judged:
-        return f"no alert, only {outcome.rows} prices"
-    if not outcome.rises:
-        return f"no alert, {best}"
-    if not outcome.rises_in_range:
-        lowest, highest = ALERT_PRICES
-        return f"no alert, price outside {lowest:.2f} to {highest:.0f}, {best}"
-    return f"no alert, not rated BUY, {best}"
 
 
 def one_line(problem: Exception) -> str:

@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from clickhouse_manager import UNRATED, ClickHouseManager, Outcome, describe
+from clickhouse_manager import UNRATED, ClickHouseManager
 from dashboard.server import address_of, listen, serving
+from newshead.core.rule import Outcome, describe
 from newshead.logs import configure_logging
 from newshead.loop import off_loop
 from newshead.news.monitor import NewsMonitor

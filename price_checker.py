@@ -19,7 +19,6 @@ from clickhouse_manager import (
     DATABASE_ERRORS,
     MISSING_TABLE_CODES,
     UNRATED,
-    WINDOW_S,
     AlertRow,
     ClickHouseManager,
     DiskFullError,
@@ -27,12 +26,14 @@ from clickhouse_manager import (
     PriceMoveRow,
     PriceRow,
     Rating,
-    Rise,
-    describe,
     one_line,
     until_database_works,
 )
 from ibkr_client import HEARTBEAT_S, ConnectionState, GatewayError, IBKRClient
+from newshead.core import rule
+from newshead.core.rule import Rise
+from newshead.core.slots import Slot, SlotBook
+from newshead.core.tickers import Answer, TickerBook
 from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
@@ -59,7 +60,6 @@ RETRY_S: Final = 3.0
 MAX_RETRY_S: Final = 60.0
 CLEANUP_EVERY_S: Final = 300.0
 STATS_EVERY_S: Final = 300.0
-MAX_TRACKED_S: Final = 1800.0
 LATE_ALERT_S: Final = 10.0
 LAST_FLUSH_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -104,8 +104,6 @@ class ContinuousPriceMonitor:
         self.settings = settings or Settings.from_environment()
         self.wait = wait
         self.ch_manager = ClickHouseManager(self.settings)
-        self.active_tickers: set[str] = set()
-        self.ticker_timestamps: dict[str, datetime] = {}
         self.ready_event = asyncio.Event()
 
         self.ibkr_client: IBKRClient | None = None
@@ -127,19 +125,10 @@ class ContinuousPriceMonitor:
         self._triggers = TriggerFolder(self.settings.trigger_folder)
         # Handed to each new client: a new connection brings the old trades again.
         self._last_trades = LastTrades(CYCLE_S)
-        # (ticker, slot) → the newest tick of a slot that has no row yet.
-        self._slots: dict[tuple[str, int], dict[str, Any]] = {}
+        self._tickers = TickerBook()
+        self._slots = SlotBook(CYCLE_S)
         self._outbox = Outbox()
         self._ratings: dict[str, Rating] = {}
-        # Tickers that had their window in this session, with the time of their first row,
-        # and those unknown to IBKR.
-        self._ended: dict[str, datetime] = {}
-        self._unknown: set[str] = set()
-        # Tickers with rows that the alert rule has not seen, with a window whose
-        # outcome has not been told, and with a rise held back that has been told.
-        self._unjudged: set[str] = set()
-        self._untold: set[str] = set()
-        self._told_held_back: set[str] = set()
         # Alerts on their way into news_alert, and those there but not in price_move.
         self._new_alerts: deque[Rise] = deque()
         self._written_alerts: deque[Rise] = deque()
@@ -158,6 +147,24 @@ class ContinuousPriceMonitor:
         self.last_cycle_at = -math.inf
 
     # What these tell, any thread may ask.
+
+    @property
+    def active_tickers(self) -> set[str]:
+        """The tickers that are tracked; may be changed and assigned."""
+        return self._tickers.active
+
+    @active_tickers.setter
+    def active_tickers(self, tickers: set[str]) -> None:
+        self._tickers.active = tickers
+
+    @property
+    def ticker_timestamps(self) -> dict[str, datetime]:
+        """When each ticker was tracked last (aware UTC); may be changed and assigned."""
+        return self._tickers.since
+
+    @ticker_timestamps.setter
+    def ticker_timestamps(self, since: dict[str, datetime]) -> None:
+        self._tickers.since = since
 
     @property
     def ibkr_connected(self) -> bool:
@@ -237,7 +244,9 @@ class ContinuousPriceMonitor:
         await until_database_works(self.ch_manager.connect, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
-        for ticker in await self.get_active_tickers_from_breaking_news() - self._ended.keys():
+        for ticker in (
+            await self.get_active_tickers_from_breaking_news() - self._tickers.ended.keys()
+        ):
             self._track(ticker)
         if not self.wait:
             await self.setup_ibkr_connection()
@@ -259,15 +268,15 @@ class ContinuousPriceMonitor:
     async def _restore_windows(self) -> None:
         """Goes on where a monitor of this session was killed."""
         for ticker, window in (await off_loop(self.ch_manager.windows)).items():
-            if window.age_s > WINDOW_S:
-                self._ended[ticker] = window.first_row
+            if window.age_s > rule.WINDOW_S:
+                self._tickers.ended[ticker] = window.first_row
             else:
                 self._track(ticker)
                 # This process's first request is not the window's first.
                 self._last_trades.restore(ticker, window.price, window.volume, window.newest_row)
             # A kill may have come between the rows and their alerts.
             if window.age_s <= RESTART_JUDGES_S:
-                self._unjudged.add(ticker)
+                self._tickers.unjudged.add(ticker)
 
     async def cleanup(self) -> None:
         """Ends the connection to IBKR, stores what waits (for at most 3 s), closes the database.
@@ -298,9 +307,9 @@ class ContinuousPriceMonitor:
         )
 
     async def _store_last_rows(self) -> None:
-        if self._slots:
+        if len(self._slots):
             await attempt("to read the windows", self.get_tickers_within_60_second_window())
-            await self._make_rows(list(self._slots))
+            await self._make_rows(self._slots.all)
         await self._store()
         await self.check_price_alerts_optimized()
 
@@ -436,9 +445,7 @@ class ContinuousPriceMonitor:
         """Subscribes just the active tickers; those unknown to IBKR are active no more."""
         if self.ibkr_client is None or not self.ibkr_connected:
             return
-        for ticker in self.active_tickers & self.ibkr_client.get_rejected_tickers():
-            self._unknown.add(ticker)
-            self._untrack(ticker)
+        self._tickers.reject(self.ibkr_client.get_rejected_tickers())
         self.ibkr_client.update_subscriptions(set(self.active_tickers))
 
     # --- Tickers ------------------------------------------------------------
@@ -471,35 +478,24 @@ class ContinuousPriceMonitor:
                 self._answer_trigger(ticker)
 
     def _answer_trigger(self, ticker: str) -> None:
-        if ticker in self._unknown:
-            logger.info("Trigger for %s: IBKR knows no such stock, it stays left out.", ticker)
-        elif ticker in self._ended:
-            logger.info("Trigger for %s: it had its window in this session already.", ticker)
-        else:
-            logger.info("Trigger for %s: tracking it.", ticker)
-            self._track(ticker)
-            # At once; the next cycle subscribes what this does not reach.
-            if self.ibkr_client is not None and self.ibkr_connected:
-                self.ibkr_client.subscribe_ticker(ticker)
+        answer = self._tickers.answer(ticker)
+        logger.info("Trigger for %s: %s.", ticker, answer.value)
+        if answer is not Answer.TRACK:
+            return
+        self._track(ticker)
+        # At once; the next cycle subscribes what this does not reach.
+        if self.ibkr_client is not None and self.ibkr_connected:
+            self.ibkr_client.subscribe_ticker(ticker)
 
     def _track(self, ticker: str) -> None:
         if ticker not in self.active_tickers:
             self.stats["tickers_monitored"] += 1
             self._last_trades.forget(ticker)
-        self.active_tickers.add(ticker)
-        self.ticker_timestamps[ticker] = datetime.now(UTC)
-
-    def _untrack(self, ticker: str) -> None:
-        self.active_tickers.discard(ticker)
-        self.ticker_timestamps.pop(ticker, None)
+        self._tickers.track(ticker, datetime.now(UTC))
 
     async def cleanup_old_tickers(self) -> None:
         """Drops the tickers that have been tracked for over 30 minutes."""
-        now = datetime.now(UTC)
-        for ticker, since in list(self.ticker_timestamps.items()):
-            if (now - since).total_seconds() > MAX_TRACKED_S:
-                self._untrack(ticker)
-                self._untold.add(ticker)
+        self._tickers.drop_old(datetime.now(UTC))
 
     async def get_tickers_within_60_second_window(self) -> set[str]:
         """The active tickers inside their window; those outside are active no more.
@@ -508,7 +504,7 @@ class ContinuousPriceMonitor:
         say, all stay: better a row too many than a blind spot.
         """
         active = set(self.active_tickers)
-        asked = active | self._with_ticks()
+        asked = active | self._slots.tickers
         try:
             standing = await off_loop(self.ch_manager.standing, asked)
         except DATABASE_ERRORS as problem:
@@ -516,15 +512,8 @@ class ContinuousPriceMonitor:
             return active
         for ticker in asked:
             self._ratings[ticker] = standing.ratings.get(ticker, UNRATED)
-        for ticker in standing.ended.keys() - self._ended.keys():
-            self._untrack(ticker)
-            self._untold.add(ticker)
-        self._ended |= standing.ended
-        return active - self._ended.keys()
-
-    def _with_ticks(self) -> set[str]:
-        """The tickers with a slot that has no row yet."""
-        return {ticker for ticker, _ in self._slots}
+        self._tickers.end_windows(standing.ended)
+        return active - self._tickers.ended.keys()
 
     # --- The cycle ----------------------------------------------------------
 
@@ -582,13 +571,8 @@ class ContinuousPriceMonitor:
 
     def _idle(self) -> bool:
         """Whether nothing is tracked and nothing waits."""
-        return not (
-            self.active_tickers
-            or self._slots
-            or self._unjudged
-            or self._untold
-            or self._written_alerts
-            or len(self._outbox)
+        return self._tickers.idle and not (
+            len(self._slots) or self._written_alerts or len(self._outbox)
         )
 
     async def _roll_session(self) -> bool:
@@ -601,9 +585,8 @@ class ContinuousPriceMonitor:
             if not self._idle():
                 return False
             # Before the move, so that a trigger in the middle of it is not refused.
-            self._ended.clear()
+            self._tickers.roll()
             self._ratings.clear()
-            self._told_held_back.clear()
             kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
             await off_loop(self.ch_manager.move_session, kept_since)
         except DiskFullError as problem:
@@ -622,17 +605,12 @@ class ContinuousPriceMonitor:
                 self._tables_missing = False
         await self._store()
         # A ticker that comes up while these are checked has its first row in the next cycle.
-        checked = self.active_tickers | self._with_ticks()
+        checked = self.active_tickers | self._slots.tickers
         if checked:
             await self.get_tickers_within_60_second_window()
-        now = _slot(datetime.now(UTC))
+        now = datetime.now(UTC)
         self._take_ticks()
-        # A slot far ahead comes from a clock that was set back; it waits for nothing.
-        finished = [
-            (ticker, slot)
-            for ticker, slot in self._slots
-            if ticker in checked and (slot < now or slot > now + 1)
-        ]
+        finished = self._slots.finished(now, checked)
         if not finished:
             return
         await self._make_rows(finished)
@@ -643,42 +621,32 @@ class ContinuousPriceMonitor:
             return
         for ticker, ticks in self.ibkr_client.get_and_clear_buffer().items():
             self.stats["ibkr_ticks_received"] += len(ticks)
-            for tick in ticks:
-                key = ticker, _slot(tick["timestamp"])
-                newest = self._slots.get(key)
-                # A trade that was held may come after newer ones.
-                if newest is None or newest["timestamp"] <= tick["timestamp"]:
-                    self._slots[key] = tick
+            self._slots.add(ticker, ticks)
 
-    async def _make_rows(self, keys: Sequence[tuple[str, int]]) -> None:
+    async def _make_rows(self, slots: Sequence[Slot]) -> None:
         """Puts the rows of these slots, oldest first, on their way; leaves out those past
         their ticker's window."""
-        inside = [key for key in keys if self._in_window(*key)]
-        known = await self._get_sentiment_data({ticker for ticker, _ in inside})
+        inside = [
+            slot for slot in slots if self._tickers.in_window(slot.ticker, self._slots.end_s(slot))
+        ]
+        known = await self._get_sentiment_data({slot.ticker for slot in inside})
         unrated = UNRATED._asdict()
         rows = [
             PriceRow(
                 tick["timestamp"],
-                ticker,
+                slot.ticker,
                 tick["price"],
                 tick["volume"],
                 tick["source"],
-                **known.get(ticker, unrated),
+                **known.get(slot.ticker, unrated),
             )
-            for (ticker, _), tick in ((key, self._slots[key]) for key in inside)
+            for slot, tick in ((slot, self._slots[slot]) for slot in inside)
         ]
         # From here on without a pause: a cancelled task must not lose what it took.
-        for key in keys:
-            del self._slots[key]
+        self._slots.remove(slots)
         self._outbox.add(sorted(rows))
-        self._unjudged.update(row.ticker for row in rows)
+        self._tickers.unjudged.update(row.ticker for row in rows)
         self.stats["price_checks"] += len(rows)
-
-    def _in_window(self, ticker: str, slot: int) -> bool:
-        """Whether a cycle on time, at the slot's end, would have found the window open."""
-        if ticker not in self._ended:
-            return True
-        return (slot + 1) * CYCLE_S - self._ended[ticker].timestamp() <= WINDOW_S
 
     async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:
         """The newest ratings of the last hour, as the window check before these rows found
@@ -689,7 +657,7 @@ class ContinuousPriceMonitor:
 
     async def check_price_alerts_optimized(self) -> None:
         """Applies the alert rule to the active tickers and to those that got rows."""
-        tickers = self.active_tickers | self._unjudged
+        tickers = self.active_tickers | self._tickers.unjudged
         # Rows or alerts that are still on their way would be judged wrongly or twice.
         if not tickers or len(self._outbox):
             return
@@ -698,7 +666,7 @@ class ContinuousPriceMonitor:
         except DATABASE_ERRORS as problem:
             self._database_failed(problem)
             return
-        self._unjudged -= tickers
+        self._tickers.unjudged -= tickers
         alerts: dict[tuple[str, datetime], Rise] = {}
         for rise in rises:
             if rise.qualifies:
@@ -714,8 +682,7 @@ class ContinuousPriceMonitor:
 
     def _tell_held_back(self, rises: list[Rise]) -> None:
         held = {rise.ticker: rise for rise in rises if rise.held_back}
-        for ticker in sorted(held.keys() - self._told_held_back):
-            self._told_held_back.add(ticker)
+        for ticker in self._tickers.first_held_back(held):
             logger.info(
                 "%s rose %+.1f %% and is held back: it is not rated BUY.",
                 ticker,
@@ -782,17 +749,17 @@ class ContinuousPriceMonitor:
 
     async def _tell_outcomes(self) -> None:
         """Says what came of the windows that ended."""
-        if not self._untold or len(self._outbox):
+        if not self._tickers.untold or len(self._outbox):
             return
-        ended = set(self._untold)
+        ended = set(self._tickers.untold)
         try:
             outcomes = await off_loop(self.ch_manager.outcomes, ended)
         except DATABASE_ERRORS as problem:
             self._database_failed(problem)
             return
-        self._untold -= ended
+        self._tickers.untold -= ended
         for ticker in sorted(ended):
-            logger.info("Window of %s ended: %s.", ticker, describe(outcomes.get(ticker)))
+            logger.info("Window of %s ended: %s.", ticker, rule.describe(outcomes.get(ticker)))
 
     # --- Database and statistics --------------------------------------------
 
@@ -853,10 +820,6 @@ def _retry_pause_s(failures: int) -> float:
 def _milliseconds(begin: datetime, end: datetime) -> int:
     # The column is a UInt32.
     return min(max(0, round((end - begin).total_seconds() * 1000)), 2**32 - 1)
-
-
-def _slot(at: datetime) -> int:
-    return int(at.timestamp() // CYCLE_S)
 
 
 async def _next_slot() -> None:

@@ -18,9 +18,10 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from clickhouse_manager import DATABASE_ERRORS, WINDOW_S, ClickHouseManager, StatusRow, one_line
+from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, one_line
 from dashboard.feed import Reader
 from dashboard.queries import STALE_S, Card, cards, clock, marks, status, until_next_reading_s
+from newshead.core.rule import WINDOW_S
 from newshead.settings import ConfigurationError, Settings
 
 # The descriptor that every process knows standard error by.

@@ -16,19 +16,15 @@ from zoneinfo import ZoneInfo
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from clickhouse_manager import (
-    ALERT_CHANGE_PCT,
-    ALERT_PRICES,
     MISSING_TABLE_CODES,
     UNRATED,
-    WINDOW_S,
     ClickHouseManager,
-    Outcome,
     Rating,
     StatusRow,
-    describe,
-    rule,
 )
-from newshead.database.queries import JUDGED, OUTCOME_COLUMNS, SESSION_ROWS
+from newshead.core import rule
+from newshead.core.rule import WINDOW_S, Outcome, PricePoint
+from newshead.database.queries import PRICE_POINTS
 
 # No more than so many are read: the newest.
 MAX_TICKERS: Final = 1000
@@ -83,18 +79,15 @@ MARKS: Final = """
 
 def _windows(rows: str) -> str:
     return f"""
-    WITH {JUDGED % {"rows": rows}}
-    SELECT ticker, min(timestamp) AS opened, max(timestamp), any(baseline),
-        countIf(rises AND in_range AND rated_buy), {OUTCOME_COLUMNS},
-        arraySort(groupArray({{points:UInt32}})((
-            row_number, toUnixTimestamp(timestamp), price, volume, change_pct, seconds_elapsed)))
-    FROM judged
+    SELECT ticker, min(timestamp) AS opened, max(timestamp),
+        arraySlice({PRICE_POINTS}, 1, {{points:UInt32}})
+    FROM {rows}
     GROUP BY ticker
     ORDER BY opened DESC
     LIMIT {{limit:UInt32}}"""  # noqa: S608
 
 
-WINDOWS: Final = _windows(SESSION_ROWS)
+WINDOWS: Final = _windows("News.price_tracking WHERE ticker IN {tickers:Array(String)}")
 
 # A ticker may have had a window in each of several sessions, even of one day. Rows of one
 # session lie within a window's length; a longer pause parts two. The rule is then applied
@@ -240,26 +233,12 @@ class Card(NamedTuple):
 
     def reason(self, now: datetime) -> str:
         """Why it has or has not alerted, in a trader's words."""
-        outcome = self.outcome
         if self.closes is None:
             waits = self.news_at is not None and (now - self.news_at).total_seconds() <= WINDOW_S
             return "waiting for the first price" if waits else "no price since the news"
         if now >= self.closes:
-            return f"window over: {describe(outcome)}"
-        if outcome.alerts:
-            return "alerted once" if outcome.alerts == 1 else f"alerted {outcome.alerts} times"
-        if not outcome.judged:
-            return "waiting for the third price"
-        if not outcome.rises:
-            return f"{outcome.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
-        if not outcome.rises_in_range:
-            lowest, highest = ALERT_PRICES
-            return f"price outside {lowest:.2f} to {highest:.0f}"
-        if self.due:
-            return "the alert is on its way"
-        if self.rating.recommendation == "BUY":
-            return "held back: it rose before it was rated BUY"
-        return f"held back: {self.rating.recommendation}"
+            return f"window over: {rule.describe(self.outcome)}"
+        return rule.describe_open(self.outcome, self.due, self.rating.recommendation)
 
 
 class Day(NamedTuple):
@@ -385,8 +364,9 @@ def _read_if_there(
 def _read_windows(
     manager: ClickHouseManager, statement: str, **asked: Any
 ) -> Sequence[Sequence[Any]]:
-    bounds = {"points": MAX_POINTS, "limit": MAX_TICKERS}
-    return _read_if_there(manager, statement, **{**rule(), **bounds, **asked})
+    return _read_if_there(
+        manager, statement, points=MAX_POINTS, limit=MAX_TICKERS, window_s=WINDOW_S, **asked
+    )
 
 
 def _by_ticker(rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Sequence[Any]]]:
@@ -408,15 +388,20 @@ def _card(
     card = Card(ticker, news_at, headline, url, rating, Outcome(len(alerted), 0, 0, 0.0, 0, 0))
     if window is None:
         return card
-    _, opened, last_row, baseline, due, *figures, numbered = window
-    points = tuple(Point(*point[1:]) for point in numbered)
+    _, opened, last_row, rows = window
+    prices = [PricePoint(*row) for row in rows]
+    judged = rule.judge(prices)
+    points = tuple(
+        Point(row.time, row.price, row.volume, row.change_pct, row.seconds_elapsed)
+        for row in judged
+    )
     by_time = {point.time: point for point in points}
     return card._replace(
-        outcome=Outcome(len(alerted), *figures),
+        outcome=rule.outcome(judged, len(alerted)),
         opened=opened,
         last_row=last_row,
-        baseline=baseline,
-        due=due,
+        baseline=rule.baseline(prices),
+        due=sum(row.qualifies for row in judged),
         points=points,
         # They come newest first.
         alerts=tuple(_alert(row, by_time) for row in reversed(alerted)),

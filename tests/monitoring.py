@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from clickhouse_server import ClickHouseServer
 
-import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager
+from newshead.core import rule
 from newshead.loop import in_background
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
@@ -90,8 +90,7 @@ def short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shorten_windows(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     """Lets windows end after so many seconds."""
-    for module in (clickhouse_manager, price_checker):
-        monkeypatch.setattr(module, "WINDOW_S", seconds)
+    monkeypatch.setattr(rule, "WINDOW_S", seconds)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,5 @@
-"""The alert rule: named examples, and random histories against a plain statement of the rule.
+"""The alert rule over the database: random histories are judged as the rows in memory are, and
+what the database has to see to. The rule by itself is tested in unit/core/test_rule.py.
 
 `ALERT_RULE_SEED=123 pytest tests/test_alert_rule.py` repeats the histories of a run: the seed is
 part of each test's name.
@@ -16,7 +17,8 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import connected
 
-from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, Outcome, PriceRow, Rise
+from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, PriceRow
+from newshead.core.rule import Judged, Outcome, PricePoint, Rise, judge, outcome
 from newshead.settings import Settings
 
 SEED = int(os.environ.get("ALERT_RULE_SEED") or random.SystemRandom().randrange(10**6))
@@ -105,46 +107,6 @@ def rise_seconds(manager: ClickHouseManager, ticker: str = "AAPL") -> list[int]:
     ]
 
 
-# The rule in plain Python, from the behaviour document
-
-
-class Judged(NamedTuple):
-    """One row of a ticker as the rule sees it."""
-
-    timestamp: datetime
-    price: float
-    change_pct: float
-    seconds_elapsed: int
-    counts: bool
-    rises: bool
-    in_range: bool
-    buy: bool
-
-
-def judge(rows: list[PriceRow]) -> list[Judged]:
-    """Judges one ticker's rows, which are given in the order they were inserted in."""
-    ordered = sorted(rows, key=lambda row: row.timestamp)  # keeps the order within a second
-    baseline = min(row.price for row in ordered[1:3]) if len(ordered) >= 3 else math.nan
-    judged = []
-    for number, row in enumerate(ordered, 1):
-        change = (row.price - baseline) / baseline * 100
-        elapsed = int((row.timestamp - ordered[0].timestamp).total_seconds())
-        counts = number >= 3 and elapsed <= 60
-        judged.append(
-            Judged(
-                row.timestamp,
-                row.price,
-                change,
-                elapsed,
-                counts,
-                counts and change >= 5.0,
-                0.40 <= row.price < 11.0,
-                row.recommendation == "BUY",
-            )
-        )
-    return judged
-
-
 def priorities(scores: list[tuple[datetime, float | None]]) -> set[int]:
     """The priorities that a ticker's scores allow: several only if the newest are a tie."""
     if not scores:
@@ -164,19 +126,24 @@ class History(NamedTuple):
     alerted: list[datetime]
     scores: list[tuple[datetime, float | None]]
 
+    def judged(self) -> list[Judged]:
+        # The sort keeps the order within a second.
+        ordered = sorted(self.rows, key=lambda row: row.timestamp)
+        return judge(
+            [
+                PricePoint(int(r.timestamp.timestamp()), r.price, r.volume, r.recommendation)
+                for r in ordered
+            ]
+        )
+
+    def has_alert(self, row: Judged) -> bool:
+        return datetime.fromtimestamp(row.time, UTC) in self.alerted
+
     def not_alerted(self) -> list[Judged]:
-        return [j for j in judge(self.rows) if j.rises and j.timestamp not in self.alerted]
+        return [row for row in self.judged() if row.rises and not self.has_alert(row)]
 
     def outcome(self) -> Outcome:
-        judged = judge(self.rows)
-        return Outcome(
-            alerts=len(self.alerted),
-            rows=len(judged),
-            judged=sum(j.counts for j in judged),
-            best_change_pct=max((j.change_pct for j in judged if j.counts), default=0.0),
-            rises=sum(j.rises for j in judged),
-            rises_in_range=sum(j.rises and j.in_range for j in judged),
-        )
+        return outcome(self.judged(), len(self.alerted))
 
 
 # Random histories
@@ -274,12 +241,12 @@ def compare(manager: ClickHouseManager, histories: dict[str, History], asked: li
             for r in found[ticker]
         ] == [
             (
-                j.timestamp,
+                datetime.fromtimestamp(j.time, UTC),
                 j.price,
                 j.change_pct,
                 j.seconds_elapsed,
-                j.in_range and j.buy,
-                j.in_range and not j.buy,
+                j.qualifies,
+                j.held_back,
             )
             for j in expected
         ], f"{ticker}: {histories[ticker]}"
@@ -299,13 +266,13 @@ def check_random_histories(manager: ClickHouseManager, seed: str) -> None:
     merge(manager)
     compare(manager, histories, list(histories))
     # The histories are worth something only if they reach all of the rule.
-    judged = [(h, j) for h in histories.values() for j in judge(h.rows)]
+    judged = [(h, j) for h in histories.values() for j in h.judged()]
     rising = [(h, j) for h, j in judged if j.rises]
     reached = {
-        "qualify": sum(j.in_range and j.buy for _, j in rising),
-        "held back": sum(j.in_range and not j.buy for _, j in rising),
+        "qualify": sum(j.qualifies for _, j in rising),
+        "held back": sum(j.held_back for _, j in rising),
         "out of the range": sum(not j.in_range for _, j in rising),
-        "had their alert": sum(j.timestamp in h.alerted for h, j in rising),
+        "had their alert": sum(h.has_alert(j) for h, j in rising),
         "too late": sum(j.seconds_elapsed > 60 and j.change_pct >= 5 for _, j in judged),
         "near the edge": sum(j.counts and abs(j.change_pct - 5) < 1e-9 for _, j in judged),
         "on the last second": sum(j.seconds_elapsed == 60 for _, j in rising),
@@ -314,14 +281,14 @@ def check_random_histories(manager: ClickHouseManager, seed: str) -> None:
 
 
 @pytest.mark.parametrize("seed", [f"{SEED}-{batch}" for batch in range(3)])
-def test_random_histories_are_judged_as_the_plain_rule_does(
+def test_random_histories_are_judged_as_their_rows_in_memory(
     embedded: ClickHouseManager, seed: str
 ) -> None:
     check_random_histories(embedded, seed)
 
 
 @pytest.mark.parametrize("seed", [f"{SEED}-http"])
-def test_a_server_judges_random_histories_as_the_plain_rule_does(
+def test_random_histories_on_a_server_are_judged_as_their_rows_in_memory(
     over_http: ClickHouseManager, seed: str
 ) -> None:
     check_random_histories(over_http, seed)
@@ -353,77 +320,6 @@ def test_no_price_however_odd_is_spared_the_rule_by_mistake(
 
 
 # Named examples
-
-
-@pytest.mark.parametrize("second_and_third", [(2.0, 2.09), (2.09, 2.0)])
-def test_the_baseline_is_the_lower_of_the_second_and_the_third_price(
-    manager: ClickHouseManager, second_and_third: tuple[float, float]
-) -> None:
-    # From 2.0 it is 6 %, from 2.09 1.4 %; the first price, 1.0, is not looked at.
-    prices = [1.0, *second_and_third, 2.12]
-    insert(manager, [price_row(2 * n, price) for n, price in enumerate(prices)])
-    [rise] = manager.rises(["AAPL"])
-    assert rise == Rise("AAPL", at(6), 2.12, (2.12 - 2.0) / 2.0 * 100, 6, True, False, 3)
-
-
-def test_the_third_row_can_be_an_alert_the_second_cannot(manager: ClickHouseManager) -> None:
-    insert(manager, [price_row(0, 1.0), price_row(2, 2.0)])
-    assert rise_seconds(manager) == []
-    insert(manager, [price_row(4, 2.2)])
-    assert rise_seconds(manager) == [4]
-
-
-@pytest.mark.parametrize(
-    ("baseline", "price", "qualifies"),
-    [
-        # Each of these would be judged the other way round by another order of operations:
-        (1.57, 1.6485, True),  # price * 100 / baseline - 100
-        (3.11, 3.2655, True),  # (price - baseline) * 100 / baseline
-        (0.40, 0.42, False),  # price * 100 / baseline - 100
-        (0.51, 0.5355, False),  # (price / baseline - 1) * 100
-        (4.0, math.nextafter(4.2, 0), False),
-        (4.0, math.nextafter(4.2, 5), True),
-    ],
-)
-def test_five_percent_is_reckoned_in_the_documented_order(
-    manager: ClickHouseManager, baseline: float, price: float, qualifies: bool
-) -> None:
-    insert(manager, [price_row(n, p) for n, p in enumerate([baseline] * 3 + [price])])
-    assert rise_seconds(manager) == ([3] if qualifies else [])
-
-
-@pytest.mark.parametrize(
-    ("price", "qualifies"),
-    [
-        (math.nextafter(0.40, 0), False),
-        (0.40, True),
-        (math.nextafter(11.0, 0), True),
-        (11.0, False),
-    ],
-)
-def test_prices_count_from_040_on_and_below_11(
-    manager: ClickHouseManager, price: float, qualifies: bool
-) -> None:
-    baseline = price / 1.2
-    insert(manager, [price_row(n, p) for n, p in enumerate([baseline] * 3 + [price])])
-    [rise] = manager.rises(["AAPL"])
-    assert (rise.qualifies, rise.held_back) == (qualifies, False)
-    outcome = manager.outcomes(["AAPL"])["AAPL"]
-    assert (outcome.rises, outcome.rises_in_range) == (1, int(qualifies))
-
-
-def test_the_sixtieth_second_counts_and_the_next_does_not(manager: ClickHouseManager) -> None:
-    insert(manager, [price_row(s, p) for s, p in [(0, 1), (2, 1), (4, 1), (60, 2), (61, 2)]])
-    assert rise_seconds(manager) == [60]
-    assert manager.outcomes(["AAPL"])["AAPL"].judged == 2
-
-
-def test_hold_is_held_back_row_by_row(manager: ClickHouseManager) -> None:
-    ratings = ["BUY", "BUY", "BUY", "HOLD", "BUY", "SELL", "HOLD"]
-    rows = [price_row(n, 1.0 if n < 3 else 2.0, r) for n, r in enumerate(ratings)]
-    insert(manager, rows)
-    judged = [(r.seconds_elapsed, r.qualifies, r.held_back) for r in manager.rises(["AAPL"])]
-    assert judged == [(3, False, True), (4, True, False), (5, False, True), (6, False, True)]
 
 
 @pytest.mark.parametrize("merged", [False, True], ids=["as inserted", "merged"])
@@ -492,8 +388,3 @@ def test_only_the_tickers_asked_for_are_judged(manager: ClickHouseManager) -> No
     assert set(manager.outcomes(["MSFT", "NONE"])) == {"MSFT"}
     assert manager.rises([]) == []
     assert manager.outcomes([]) == {}
-
-
-def test_a_window_without_a_judged_row_has_no_best_change(manager: ClickHouseManager) -> None:
-    insert(manager, [price_row(0, 1.0), price_row(2, 2.0), price_row(61, 9.0)])
-    assert manager.outcomes(["AAPL"]) == {"AAPL": Outcome(0, 3, 0, 0.0, 0, 0)}

@@ -22,13 +22,8 @@ from clickhouse_server import ClickHouseServer
 from monitoring import emptied
 
 import demo
-from clickhouse_manager import (
-    INSERTS_FOLDER,
-    ClickHouseManager,
-    Outbox,
-    Outcome,
-    PriceRow,
-)
+from clickhouse_manager import INSERTS_FOLDER, ClickHouseManager, Outbox, PriceRow
+from newshead.core.rule import Outcome
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
 from newshead.settings import Settings

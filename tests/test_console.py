@@ -21,9 +21,10 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from rich.console import Console
 
-from clickhouse_manager import Outcome, Rating, StatusRow
+from clickhouse_manager import Rating, StatusRow
 from dashboard.console import LogLines, View, screen
 from dashboard.queries import Card, Point
+from newshead.core.rule import Outcome
 from newshead.monitor.triggers import TriggerFolder
 from simulator import Gateway, GatewayThread, Market, Trade
 

@@ -23,9 +23,8 @@ from monitoring import (
 
 import clickhouse_manager
 import price_checker
-from clickhouse_manager import ClickHouseManager, Outcome, describe
+from clickhouse_manager import ClickHouseManager
 from ibkr_client import GatewayError
-from newshead.core.times import retry_pause_s
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
@@ -427,39 +426,3 @@ async def test_a_gateway_that_is_not_there_ends_the_start_with_its_reason(
     await gateway.stop()
     with pytest.raises(GatewayError, match="start TWS or IB Gateway"):
         await ContinuousPriceMonitor(settings).start()
-
-
-@pytest.mark.parametrize(
-    ("failures", "chance", "pause"),
-    [
-        (1, 0.5, 3.0),
-        (2, 0.5, 6.0),
-        (3, 0.5, 12.0),
-        (6, 0.5, 60.0),
-        (10_000, 0.5, 60.0),
-        (1, 0.0, 2.4),
-        (1, 1.0, 3.6),
-    ],
-)
-def test_pauses_between_attempts_double_up_to_a_minute(
-    failures: int, chance: float, pause: float
-) -> None:
-    assert retry_pause_s(failures, chance, first_s=3.0, max_s=60.0) == pytest.approx(pause)
-
-
-@pytest.mark.parametrize(
-    ("outcome", "text"),
-    [
-        (None, "no ticks"),
-        (Outcome(0, 2, 0, 0.0, 0, 0), "no alert, only 2 prices"),
-        (Outcome(0, 9, 7, 3.21, 0, 0), "no alert, best change +3.2 % of 5 %"),
-        (
-            Outcome(0, 9, 7, 8.0, 2, 0),
-            "no alert, price outside 0.40 to 11, best change +8.0 % of 5 %",
-        ),
-        (Outcome(0, 9, 7, 8.0, 2, 1), "no alert, not rated BUY, best change +8.0 % of 5 %"),
-        (Outcome(3, 9, 7, 8.0, 3, 3), "3 alerts, best change +8.0 % of 5 %"),
-    ],
-)
-def test_the_outcome_of_a_window_says_why(outcome: Outcome | None, text: str) -> None:
-    assert describe(outcome) == text

@@ -180,43 +180,6 @@ STANDING: Final = """
         AND sentiment != '' AND recommendation != ''
     GROUP BY ticker"""
 
-# Texts below that are put together from parts hold constants of this module and
-# names of columns and tables only (S608); values are always bound.
-
-# The rows the alert rule is about: those of the session's tickers in question.
-SESSION_ROWS: Final = "News.price_tracking WHERE ticker IN {tickers:Array(String)}"
-
-# The alert rule, row by row, over the rows that %(rows)s stands for. _block_number and
-# _part_offset put rows of one second into the order they were inserted in.
-JUDGED: Final = """
-    numbered AS (
-        SELECT ticker, timestamp, price, volume, recommendation,
-            row_number() OVER in_order AS row_number,
-            least(nth_value(price, 2) OVER whole, nth_value(price, 3) OVER whole) AS baseline,
-            dateDiff('second', first_value(timestamp) OVER whole, timestamp) AS seconds_elapsed
-        FROM %(rows)s
-        WINDOW
-            in_order AS (PARTITION BY ticker ORDER BY timestamp, _block_number, _part_offset),
-            whole AS (
-                PARTITION BY ticker ORDER BY timestamp, _block_number, _part_offset
-                ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
-    ),
-    judged AS (
-        SELECT ticker, timestamp, price, volume, baseline, row_number, seconds_elapsed,
-            row_number >= 3 AND seconds_elapsed <= {window_s:UInt32} AS counts,
-            if(row_number >= 3, (price - baseline) / baseline * 100, 0.0) AS change_pct,
-            counts AND change_pct >= {change_pct:Float64} AS rises,
-            price >= {lowest:Float64} AND price < {highest:Float64} AS in_range,
-            recommendation = 'BUY' AS rated_buy
-        FROM numbered
-    )"""
-_JUDGED: Final = JUDGED % {"rows": SESSION_ROWS}
-
-# What came of the judged rows of a ticker, as in `Outcome` behind its alerts.
-OUTCOME_COLUMNS: Final = """
-        count(), countIf(counts), maxIf(change_pct, counts),
-        countIf(rises), countIf(rises AND in_range)"""
-
 # The tickers that the alert rule can hold for at all: all others are spared its cost,
 # which is three times this one's. It asks for one percent less, lest a rounding decide.
 MOVED: Final = """
@@ -228,32 +191,31 @@ MOVED: Final = """
         arraySlice(
             arraySort(groupArray((timestamp, _block_number, _part_offset, price))).4, 2, 2))"""
 
-RISING: Final = f"""
-    WITH {_JUDGED}
-    SELECT ticker, timestamp, price, change_pct, seconds_elapsed,
-        in_range AND rated_buy, in_range AND NOT rated_buy,
-        multiIf(isNull(score), 3, score >= 4, 1, 2)
-    FROM judged
+# A ticker's rows as core.rule.PricePoint has them, in time order. _block_number and _part_offset
+# put rows of one second into the order they were inserted in.
+PRICE_POINTS: Final = """
+        arrayMap(row -> (row.1, row.4, row.5, row.6), arraySort(groupArray((
+            toUnixTimestamp(timestamp), _block_number, _part_offset,
+            price, volume, recommendation))))"""
+
+# Of some tickers all that the alert rule looks at: their rows, the times of their alerts, and
+# their newest score.
+RULE_ROWS: Final = f"""
+    SELECT ticker, {PRICE_POINTS}, any(times), any(score)
+    FROM News.price_tracking
+    LEFT JOIN (
+        SELECT ticker, groupArray(toUnixTimestamp(timestamp)) AS times
+        FROM News.news_alert
+        WHERE ticker IN {{tickers:Array(String)}}
+        GROUP BY ticker
+    ) AS alerts USING ticker
     LEFT JOIN (
         SELECT ticker, argMax(tuple(strength_score), scraped_at).1 AS score
         FROM News.float_list_detailed_dedup
         WHERE ticker IN {{tickers:Array(String)}}
         GROUP BY ticker
     ) AS scores USING ticker
-    WHERE rises AND (ticker, timestamp) NOT IN (
-        SELECT ticker, timestamp FROM News.news_alert WHERE ticker IN {{tickers:Array(String)}})
-    ORDER BY timestamp, ticker, row_number"""  # noqa: S608
-
-OUTCOMES: Final = f"""
-    WITH {_JUDGED},
-    alerts AS (
-        SELECT ticker, count() AS alerts
-        FROM News.news_alert
-        WHERE ticker IN {{tickers:Array(String)}}
-        GROUP BY ticker
-    )
-    SELECT ticker, any(alerts), {OUTCOME_COLUMNS}
-    FROM judged LEFT JOIN alerts USING ticker
+    WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker"""  # noqa: S608
 
 NEWEST_NEWS: Final = """
@@ -262,6 +224,9 @@ NEWEST_NEWS: Final = """
     WHERE ticker = {ticker:String}
     ORDER BY detected_at DESC
     LIMIT 1"""
+
+# Texts below that are put together from parts hold constants of this module and
+# names of columns and tables only (S608); values are always bound.
 
 # Of this session, of those before it and of a move between them that goes on.
 _ALL_NEWS: Final = "merge('News', '^breaking_news(_history|_moving)?$')"

@@ -1,0 +1,164 @@
+"""The book of tickers: one window each in a session, and nothing of it is forgotten."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from newshead.core.tickers import MAX_TRACKED_S, Answer, TickerBook
+
+START = datetime(2026, 11, 25, 15, 0, 0, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def tracking(*tickers: str) -> TickerBook:
+    book = TickerBook()
+    for ticker in tickers:
+        book.track(ticker, START)
+    return book
+
+
+def test_a_ticker_in_the_news_is_tracked_with_the_time_of_its_last_trigger() -> None:
+    book = TickerBook()
+    assert book.idle
+    assert book.answer("ABCD") is Answer.TRACK
+    book.track("ABCD", at(0))
+    book.track("ABCD", at(5))
+    assert (book.active, book.since) == ({"ABCD"}, {"ABCD": at(5)})
+    assert not book.idle
+
+
+def test_a_window_that_is_over_leaves_its_outcome_to_tell_and_takes_no_trigger() -> None:
+    book = tracking("ABCD", "EFGH")
+    book.end_windows({"ABCD": at(0)})
+    assert (book.active, set(book.since)) == ({"EFGH"}, {"EFGH"})
+    assert book.untold == {"ABCD"}
+    assert book.answer("ABCD") is Answer.ENDED
+
+
+def test_a_window_is_told_once_however_often_the_database_names_it() -> None:
+    book = tracking("ABCD")
+    book.end_windows({"ABCD": at(0)})
+    book.untold.clear()
+    book.end_windows({"ABCD": at(0)})
+    assert book.untold == set()
+    assert book.idle
+
+
+def test_a_stock_unknown_to_ibkr_stays_left_out_over_the_roll() -> None:
+    book = tracking("ABCD")
+    book.reject({"ABCD", "WXYZ"})
+    book.roll()
+    assert book.active == set()
+    assert book.answer("ABCD") is Answer.UNKNOWN
+    # Only what was tracked: another part may have asked for the rest.
+    assert book.answer("WXYZ") is Answer.TRACK
+
+
+def test_after_half_an_hour_a_ticker_is_dropped_and_told() -> None:
+    book = tracking("ABCD")
+    book.track("EFGH", at(1))
+    book.drop_old(at(MAX_TRACKED_S + 1))
+    assert (book.active, book.untold) == ({"EFGH"}, {"ABCD"})
+
+
+def test_a_row_is_inside_up_to_the_sixtieth_second_from_the_first() -> None:
+    book = tracking("ABCD")
+    assert book.in_window("ABCD", at(10_000).timestamp())
+    book.end_windows({"ABCD": at(0)})
+    assert book.in_window("ABCD", at(60).timestamp())
+    assert not book.in_window("ABCD", at(60.001).timestamp())
+
+
+def test_what_is_held_back_is_named_once_in_a_session() -> None:
+    book = TickerBook()
+    assert book.first_held_back({"B", "A"}) == ["A", "B"]
+    assert book.first_held_back({"A", "C"}) == ["C"]
+    book.roll()
+    assert book.first_held_back({"A"}) == ["A"]
+
+
+def test_after_the_roll_a_ticker_may_have_its_window_again() -> None:
+    book = tracking("ABCD")
+    book.end_windows({"ABCD": at(0)})
+    book.roll()
+    assert book.answer("ABCD") is Answer.TRACK
+
+
+def test_the_sets_may_be_replaced_from_outside() -> None:
+    book = tracking("ABCD")
+    book.active = {"EFGH"}
+    book.since = {"EFGH": at(3)}
+    book.end_windows({"EFGH": at(3)})
+    assert (book.active, book.since) == (set(), {})
+
+
+tickers = st.sampled_from(["A", "B", "C"])
+
+
+class Histories(RuleBasedStateMachine):
+    """Whatever happens: no ticker has two windows in a session, none ends untold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = TickerBook()
+        self.now = START
+        self.windows: set[str] = set()
+        self.unknown: set[str] = set()
+        self.to_tell: set[str] = set()
+
+    @rule(seconds=st.integers(0, 2000))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule(ticker=tickers)
+    def trigger(self, ticker: str) -> None:
+        answer = self.book.answer(ticker)
+        refused = ticker in self.windows or ticker in self.unknown
+        assert (answer is not Answer.TRACK) == refused
+        if answer is Answer.TRACK:
+            self.book.track(ticker, self.now)
+
+    @rule(ticker=tickers)
+    def window_over(self, ticker: str) -> None:
+        if ticker in self.book.active:
+            self.book.end_windows({ticker: self.now - timedelta(seconds=61)})
+            self.windows.add(ticker)
+            self.to_tell.add(ticker)
+
+    @rule(ticker=tickers)
+    def rejected(self, ticker: str) -> None:
+        if ticker in self.book.active:
+            self.unknown.add(ticker)
+        self.book.reject({ticker})
+
+    @rule()
+    def cleanup(self) -> None:
+        limit = self.now - timedelta(seconds=MAX_TRACKED_S)
+        self.to_tell |= {ticker for ticker, since in self.book.since.items() if since < limit}
+        self.book.drop_old(self.now)
+
+    @rule()
+    def told(self) -> None:
+        assert self.book.untold == self.to_tell
+        self.book.untold.clear()
+        self.to_tell.clear()
+
+    @rule()
+    def roll(self) -> None:
+        if self.book.idle:
+            self.book.roll()
+            self.windows.clear()
+
+    @invariant()
+    def what_is_active_has_its_time_and_no_window_behind_it(self) -> None:
+        assert self.book.active == self.book.since.keys()
+        assert not self.book.active & (self.windows | self.unknown)
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
