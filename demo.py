@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from clickhouse_manager import UNRATED, ClickHouseManager, Outcome, describe
+from clickhouse_manager import ClickHouseManager, Outcome, describe
 from dashboard.server import address_of, listen, serving
+from newshead.database.queries import UNRATED
 from newshead.logs import configure_logging
 from newshead.loop import off_loop
 from newshead.news.monitor import NewsMonitor

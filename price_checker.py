@@ -15,25 +15,19 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from clickhouse_manager import (
+from clickhouse_manager import WINDOW_S, ClickHouseManager, Rise, describe
+from ibkr_client import HEARTBEAT_S, ConnectionState, GatewayError, IBKRClient
+from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
+from newshead.database.connection import (
     DATABASE_ERRORS,
     MISSING_TABLE_CODES,
-    UNRATED,
-    WINDOW_S,
-    AlertRow,
-    ClickHouseManager,
     DiskFullError,
-    Outbox,
-    PriceMoveRow,
-    PriceRow,
-    Rating,
-    Rise,
-    describe,
     one_line,
     until_database_works,
 )
-from ibkr_client import HEARTBEAT_S, ConnectionState, GatewayError, IBKRClient
-from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
+from newshead.database.queries import UNRATED, Rating
+from newshead.database.store import Outbox
+from newshead.database.tables import AlertRow, PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
 from newshead.monitor.status import StatusWriter

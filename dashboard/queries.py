@@ -18,17 +18,15 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_manager import (
     ALERT_CHANGE_PCT,
     ALERT_PRICES,
-    MISSING_TABLE_CODES,
-    UNRATED,
     WINDOW_S,
-    ClickHouseManager,
     Outcome,
-    Rating,
-    StatusRow,
     describe,
     rule,
 )
-from newshead.database.queries import JUDGED, OUTCOME_COLUMNS, SESSION_ROWS
+from newshead.database.connection import MISSING_TABLE_CODES
+from newshead.database.connection import Database as ClickHouseManager
+from newshead.database.queries import JUDGED, OUTCOME_COLUMNS, SESSION_ROWS, UNRATED, Rating
+from newshead.database.tables import StatusRow
 
 # No more than so many are read: the newest.
 MAX_TICKERS: Final = 1000

@@ -21,9 +21,11 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from rich.console import Console
 
-from clickhouse_manager import Outcome, Rating, StatusRow
+from clickhouse_manager import Outcome
 from dashboard.console import LogLines, View, screen
 from dashboard.queries import Card, Point
+from newshead.database.queries import Rating
+from newshead.database.tables import StatusRow
 from newshead.monitor.triggers import TriggerFolder
 from simulator import Gateway, GatewayThread, Market, Trade
 

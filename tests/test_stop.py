@@ -12,8 +12,9 @@ from monitoring import tracked, trade_each_slot, until
 
 import price_checker
 import run_system
-from clickhouse_manager import ClickHouseManager, Outbox
+from clickhouse_manager import ClickHouseManager
 from ibkr_client import IBKRClient
+from newshead.database.store import Outbox
 from newshead.news import monitor as news_monitor
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from clickhouse_manager import (
+from newshead.database.connection import (
     DATABASE_ERRORS,
     MISSING_TABLE_CODES,
-    ClickHouseManager,
-    NewsRow,
-    Outbox,
+    Database,
     one_line,
     until_database_works,
 )
+from newshead.database.queries import listed_tickers, recent_hashes, stored_hashes
+from newshead.database.store import Outbox
+from newshead.database.tables import NewsRow, create_tables
 from newshead.loop import attempt, off_loop
+from newshead.monitor.triggers import TriggerFolder
 from newshead.news.rating import Analyst, Opinion, unrated
 from newshead.news.stream import Action, Article, NewsStream
 from newshead.scheduling import ask_for_short_slices
@@ -113,8 +115,8 @@ class Story:
 class TriggerWriter:
     """Writes the trigger files, off the loop, in one thread at a time. One event loop."""
 
-    def __init__(self, manager: ClickHouseManager) -> None:
-        self._manager = manager
+    def __init__(self, folder: TriggerFolder) -> None:
+        self._folder = folder
         self._waiting: list[Story] = []
         self._work: asyncio.Task[None] | None = None
 
@@ -144,7 +146,7 @@ class TriggerWriter:
     def _write(self, stories: Sequence[Story]) -> None:
         for story in stories:
             try:
-                self._manager.create_immediate_trigger(story.ticker, story.detected)
+                self._folder.write(story.ticker, story.detected)
             except OSError as problem:
                 _tell_no_trigger(story.ticker, problem.strerror or str(problem))
             else:
@@ -182,7 +184,7 @@ class NewsMonitor:
             Take articles older than 2 minutes too.
         """
         self.settings = settings
-        self.ch_manager = ClickHouseManager(settings)
+        self._database = Database(settings)
         self.stats = dict.fromkeys(
             ("articles", "old", "deleted", "known", "not_listed", "rows_stored"), 0
         )
@@ -190,10 +192,10 @@ class NewsMonitor:
         self._any_ticker = any_ticker
         self._take_old = take_old
         self._stream = NewsStream(settings, self.take)
-        self._triggers = TriggerWriter(self.ch_manager)
+        self._triggers = TriggerWriter(TriggerFolder(settings.trigger_folder))
         self._readers = asyncio.Semaphore(READ_AT_ONCE)
         # Its connection serves one caller at a time.
-        self._database = threading.Lock()
+        self._turn = threading.Lock()
         self._memory = Memory()
         # Ticker, as `_listed_as` spells it → the company's country.
         self._countries: dict[str, str] = {}
@@ -224,7 +226,7 @@ class NewsMonitor:
         parts: list[asyncio.Task[Any]] = []
         try:
             patient = not self.settings.embedded
-            await until_database_works(self.ch_manager.connect, wait=patient)
+            await until_database_works(self._database.connect, wait=patient)
             await until_database_works(self._load, wait=patient)
             self._tell_list()
             for part in (
@@ -241,8 +243,8 @@ class NewsMonitor:
             await self._end(parts)
 
     def _load(self) -> None:
-        self.ch_manager.create_tables()
-        self._memory.load(self.ch_manager.recent_hashes())
+        create_tables(self._database)
+        self._memory.load(recent_hashes(self._database))
         self._load_list()
 
     async def _end(self, parts: Sequence[asyncio.Task[Any]]) -> None:
@@ -261,7 +263,7 @@ class NewsMonitor:
                 logger.error("%d rows of news could not be stored and are lost.", lost)
         if self.stats["articles"]:
             self.report_stats()
-        closing = off_loop(self.ch_manager.close)
+        closing = off_loop(self._database.close)
         await attempt("to close the database of the news side", closing, CLOSE_TIMEOUT_S)
 
     # --- Articles -----------------------------------------------------------
@@ -320,7 +322,7 @@ class NewsMonitor:
         """For articles older than the memory reaches."""
         hashes = [story.hash for story in stories]
         try:
-            stored = await self._ask(self.ch_manager.stored_hashes, hashes)
+            stored = await self._ask(stored_hashes, self._database, hashes)
         except DATABASE_ERRORS as problem:
             # One old article twice does less harm than one that is lost.
             logger.warning("An old article may be taken twice: %s", one_line(problem))
@@ -419,10 +421,10 @@ class NewsMonitor:
         waiting = len(self._outbox)
         try:
             if self._tables_missing:
-                await self._ask(self.ch_manager.create_tables)
+                await self._ask(create_tables, self._database)
                 self._tables_missing = False
             if waiting:
-                await self._ask(lambda: self._outbox.flush(self.ch_manager.client))
+                await self._ask(lambda: self._outbox.flush(self._database.client))
         except DATABASE_ERRORS as problem:
             self._database_failed(problem)
         if self._database_down and not self._outbox:
@@ -468,7 +470,7 @@ class NewsMonitor:
         """Does blocking work on the database's connection, one at a time."""
 
         def work() -> T:
-            with self._database:
+            with self._turn:
                 return function(*args)
 
         return await off_loop(work)
@@ -486,7 +488,7 @@ class NewsMonitor:
             self._tell_list()
 
     def _load_list(self) -> None:
-        listed = self.ch_manager.listed_tickers()
+        listed = listed_tickers(self._database)
         self._countries = {_listed_as(ticker): country for ticker, country in listed.items()}
 
     def _tell_list(self) -> None:
