@@ -20,13 +20,12 @@ from ibkr_client import HEARTBEAT_S, ConnectionState, GatewayError, IBKRClient
 from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
 from newshead.database.connection import (
     DATABASE_ERRORS,
-    MISSING_TABLE_CODES,
     DiskFullError,
     one_line,
     until_database_works,
 )
 from newshead.database.queries import UNRATED, Rating
-from newshead.database.store import Outbox
+from newshead.database.store import RowWriter
 from newshead.database.tables import AlertRow, PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
@@ -123,7 +122,8 @@ class ContinuousPriceMonitor:
         self._last_trades = LastTrades(CYCLE_S)
         # (ticker, slot) → the newest tick of a slot that has no row yet.
         self._slots: dict[tuple[str, int], dict[str, Any]] = {}
-        self._outbox = Outbox()
+        self._writer = RowWriter(self.ch_manager, "rows", logger)
+        self._outbox = self._writer.outbox
         self._ratings: dict[str, Rating] = {}
         # Tickers that had their window in this session, with the time of their first row,
         # and those unknown to IBKR.
@@ -137,8 +137,6 @@ class ContinuousPriceMonitor:
         # Alerts on their way into news_alert, and those there but not in price_move.
         self._new_alerts: deque[Rise] = deque()
         self._written_alerts: deque[Rise] = deque()
-        self._database_down = False
-        self._tables_missing = False
         self._roll_waits = False
         # time.monotonic() of the last data, of since when some is awaited, and
         # whether its absence was told; the begin of the present gap.
@@ -168,7 +166,7 @@ class ContinuousPriceMonitor:
     def kept_rows(self) -> int:
         """The number of rows that wait because ClickHouse fails or does not answer."""
         stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
-        return len(self._outbox) if self._database_down or stuck else 0
+        return len(self._outbox) if self._writer.failing or stuck else 0
 
     @property
     def tick_age_s(self) -> float | None:
@@ -278,7 +276,7 @@ class ContinuousPriceMonitor:
             lost = len(self._outbox) + len(self._slots)
             if lost:
                 logger.error("%d rows could not be stored and are lost.", lost)
-            self._tell_given_up()
+            self._writer.report_given_up()
         if self.ready_event.is_set():
             await self.report_stats()
         closing = {
@@ -506,7 +504,7 @@ class ContinuousPriceMonitor:
         try:
             standing = await off_loop(self.ch_manager.standing, asked)
         except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
+            self._writer.failed(problem)
             return active
         for ticker in asked:
             self._ratings[ticker] = standing.ratings.get(ticker, UNRATED)
@@ -545,7 +543,7 @@ class ContinuousPriceMonitor:
                 if due and self._idle() and await self._roll_session():
                     next_roll = next_roll_after(datetime.now(UTC), self.settings.session_roll)
             except DATABASE_ERRORS as problem:
-                self._database_failed(problem)
+                self._writer.failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
 
@@ -610,10 +608,8 @@ class ContinuousPriceMonitor:
 
     async def process_ibkr_prices(self) -> None:
         """Writes one row per ticker and finished slot: its newest tick, with the rating."""
-        if self._tables_missing:
-            with suppress(*DATABASE_ERRORS):
-                await self.create_essential_tables()
-                self._tables_missing = False
+        with suppress(*DATABASE_ERRORS):
+            await self._writer.restore_tables()
         await self._store()
         # A ticker that comes up while these are checked has its first row in the next cycle.
         checked = self.active_tickers | self._with_ticks()
@@ -690,7 +686,7 @@ class ContinuousPriceMonitor:
         try:
             rises = await off_loop(self.ch_manager.rises, tickers)
         except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
+            self._writer.failed(problem)
             return
         self._unjudged -= tickers
         alerts: dict[tuple[str, datetime], Rise] = {}
@@ -718,7 +714,7 @@ class ContinuousPriceMonitor:
 
     async def _store(self) -> None:
         """Stores what waits; alerts that came through are told and go on into price_move."""
-        if not await self._flush():
+        if not await self._writer.flush():
             return
         while self._new_alerts:
             alert = self._new_alerts.popleft()
@@ -728,10 +724,10 @@ class ContinuousPriceMonitor:
             try:
                 await self.log_price_alert(self._written_alerts[0])
             except DATABASE_ERRORS as problem:
-                self._database_failed(problem)
+                self._writer.failed(problem)
                 return
             self._written_alerts.popleft()
-        await self._flush()
+        await self._writer.flush()
 
     def _tell_alert(self, alert: Rise) -> None:
         self.stats["alerts_triggered"] += 1
@@ -782,41 +778,13 @@ class ContinuousPriceMonitor:
         try:
             outcomes = await off_loop(self.ch_manager.outcomes, ended)
         except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
+            self._writer.failed(problem)
             return
         self._untold -= ended
         for ticker in sorted(ended):
             logger.info("Window of %s ended: %s.", ticker, describe(outcomes.get(ticker)))
 
-    # --- Database and statistics --------------------------------------------
-
-    async def _flush(self) -> bool:
-        """Stores what waits; False if the database did not take it all."""
-        waiting = len(self._outbox)
-        if waiting:
-            try:
-                await off_loop(self._outbox.flush, self.ch_manager.client)
-            except DATABASE_ERRORS as problem:
-                self._database_failed(problem)
-                return False
-            if self._database_down:
-                logger.info("ClickHouse works again; %d rows that waited were stored.", waiting)
-                self._database_down = False
-                self._tell_given_up()
-        return True
-
-    def _database_failed(self, problem: Exception) -> None:
-        """Says once, until it works again, that the database does not."""
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
-            self._tables_missing = True
-        level = logging.DEBUG if self._database_down else logging.ERROR
-        self._database_down = True
-        logger.log(level, "ClickHouse failed, rows are kept until it works: %s", one_line(problem))
-
-    def _tell_given_up(self) -> None:
-        if self._outbox.given_up:
-            logger.error("%d rows were given up for want of memory.", self._outbox.given_up)
-            self._outbox.given_up = 0
+    # --- Statistics ---------------------------------------------------------
 
     async def report_stats(self) -> None:
         """Logs the monitor's figures."""

@@ -4,21 +4,28 @@ import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from clickhouse_connect.driver.client import Client
 
-from newshead.database.connection import Database
+from newshead.database.connection import (
+    DATABASE_ERRORS,
+    MISSING_TABLE_CODES,
+    Database,
+    one_line,
+)
 from newshead.database.tables import (
     FRESH_TICKER_LIST,
     INSERTS,
     ListedStock,
     Row,
+    create_tables,
     deduplicate,
     drop,
     existing_tables,
 )
+from newshead.loop import off_loop
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +83,104 @@ class Outbox:
             while self._batches:
                 insert(client, self._batches[0])
                 self._batches.popleft()
+
+
+class RowWriter:
+    """Stores what waits in its outbox, and says once per outage that the database fails.
+
+    For an event loop, which it never blocks.
+
+    Attributes
+    ----------
+    outbox
+        The rows that wait.
+    failing
+        Whether the database failed and nothing has been stored since.
+    tables_missing
+        Whether it failed for want of a table.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        rows: str,
+        log: logging.Logger,
+        *,
+        max_rows: int | None = None,
+        run: Callable[..., Awaitable[object]] = off_loop,
+    ) -> None:
+        """
+        Parameters
+        ----------
+        rows
+            What the log calls the rows.
+        log
+            Their owner's.
+        max_rows
+            See `Outbox`.
+        run
+            Does blocking work with the database.
+        """
+        self.outbox = Outbox(max_rows)
+        self.failing = False
+        self.tables_missing = False
+        self._database = database
+        self._rows = rows
+        self._log = log
+        self._run = run
+
+    async def flush(self) -> bool:
+        """Store what waits; return False if the database did not take it all."""
+        waiting = len(self.outbox)
+        if not waiting:
+            return True
+        try:
+            await self._run(self._flush)
+        except DATABASE_ERRORS as problem:
+            self.failed(problem)
+            return False
+        if self.failing:
+            self._log.info(
+                "ClickHouse works again; %d %s that waited were stored.", waiting, self._rows
+            )
+            self.failing = False
+            self.report_given_up()
+        return True
+
+    def _flush(self) -> None:
+        self.outbox.flush(self._database.client)
+
+    async def restore_tables(self) -> None:
+        """Create the tables again where the database failed for want of one.
+
+        Raises
+        ------
+        ClickHouseError, DatabaseError
+            It failed; the next call tries it again.
+        """
+        if self.tables_missing:
+            await self._run(create_tables, self._database)
+            self.tables_missing = False
+
+    def failed(self, problem: Exception) -> None:
+        """Say once, until the database works again, that it does not."""
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            self.tables_missing = True
+        level = logging.DEBUG if self.failing else logging.ERROR
+        self.failing = True
+        self._log.log(
+            level,
+            "ClickHouse failed, %s are kept until it works: %s",
+            self._rows,
+            one_line(problem),
+        )
+
+    def report_given_up(self) -> int:
+        """Log how many rows were given up since the last call, if any, and return it."""
+        count, self.outbox.given_up = self.outbox.given_up, 0
+        if count:
+            self._log.error("%d %s were given up for want of memory.", count, self._rows)
+        return count
 
 
 def insert(client: Client, batch: Batch) -> None:

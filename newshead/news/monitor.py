@@ -14,13 +14,12 @@ from typing import Any, Final, TypeVar
 
 from newshead.database.connection import (
     DATABASE_ERRORS,
-    MISSING_TABLE_CODES,
     Database,
     one_line,
     until_database_works,
 )
 from newshead.database.queries import listed_tickers, recent_hashes, stored_hashes
-from newshead.database.store import Outbox
+from newshead.database.store import RowWriter
 from newshead.database.tables import NewsRow, create_tables
 from newshead.loop import attempt, off_loop
 from newshead.monitor.triggers import TriggerFolder
@@ -206,9 +205,9 @@ class NewsMonitor:
         self._rows: list[NewsRow] = []
         self._untold: deque[tuple[Story, Opinion]] = deque()
         self._row_waits = asyncio.Event()
-        self._outbox = Outbox(MAX_KEPT_NEWS)
-        self._database_down = False
-        self._tables_missing = False
+        self._writer = RowWriter(
+            self._database, "rows of news", logger, max_rows=MAX_KEPT_NEWS, run=self._ask
+        )
 
     # --- Life ---------------------------------------------------------------
 
@@ -258,7 +257,7 @@ class NewsMonitor:
                 await asyncio.wait(ending, timeout=TASKS_END_S)
             await attempt("to store the last rows of news", self._store(), LAST_FLUSH_S)
         finally:
-            lost = len(self._outbox) + len(self._rows) + self._on_their_way
+            lost = len(self._writer.outbox) + len(self._rows) + self._on_their_way
             if lost:
                 logger.error("%d rows of news could not be stored and are lost.", lost)
         if self.stats["articles"]:
@@ -415,24 +414,19 @@ class NewsMonitor:
         """Stores what waits; False if the database did not take it all."""
         self._row_waits.clear()
         # No pause between these: a cancelled task must not lose what it took.
-        self._outbox.add(self._rows)
+        self._writer.outbox.add(self._rows)
         self._rows = []
-        self._tell_given_up()
-        waiting = len(self._outbox)
+        for _ in range(self._writer.report_given_up()):
+            self._untold.popleft()
         try:
-            if self._tables_missing:
-                await self._ask(create_tables, self._database)
-                self._tables_missing = False
-            if waiting:
-                await self._ask(lambda: self._outbox.flush(self._database.client))
+            await self._writer.restore_tables()
         except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
-        if self._database_down and not self._outbox:
-            logger.info("ClickHouse works again; %d rows of news that waited were stored.", waiting)
-            self._database_down = False
-        while len(self._untold) > len(self._outbox) + len(self._rows):
+            self._writer.failed(problem)
+        else:
+            await self._writer.flush()
+        while len(self._untold) > len(self._writer.outbox) + len(self._rows):
             self._tell_stored(*self._untold.popleft())
-        return not self._outbox
+        return not self._writer.outbox
 
     def _tell_stored(self, story: Story, opinion: Opinion) -> None:
         self.stats["rows_stored"] += 1
@@ -447,23 +441,6 @@ class NewsMonitor:
             if story.trigger_ms is None
             else f"trigger after {story.trigger_ms:.1f} ms",
             story.age_ms,
-        )
-
-    def _tell_given_up(self) -> None:
-        if self._outbox.given_up:
-            logger.error("%d rows of news were given up for want of memory.", self._outbox.given_up)
-            for _ in range(self._outbox.given_up):
-                self._untold.popleft()
-            self._outbox.given_up = 0
-
-    def _database_failed(self, problem: Exception) -> None:
-        """Says once, until it works again, that the database does not."""
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
-            self._tables_missing = True
-        level = logging.DEBUG if self._database_down else logging.ERROR
-        self._database_down = True
-        logger.log(
-            level, "ClickHouse failed, rows of news are kept until it works: %s", one_line(problem)
         )
 
     async def _ask(self, function: Callable[..., T], *args: Any) -> T:
@@ -513,7 +490,7 @@ class NewsMonitor:
             self._stream.messages,
             self._stream.no_articles,
             figures,
-            len(self._outbox) + len(self._rows) + self._on_their_way,
+            len(self._writer.outbox) + len(self._rows) + self._on_their_way,
         )
 
 
