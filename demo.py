@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from clickhouse_manager import UNRATED, ClickHouseManager
+from clickhouse_manager import ClickHouseManager
 from dashboard.server import address_of, listen, serving
 from newshead.core.rule import Outcome, describe
+from newshead.database.queries import UNRATED
 from newshead.logs import configure_logging
 from newshead.loop import off_loop
 from newshead.news.monitor import NewsMonitor

@@ -15,26 +15,22 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from clickhouse_manager import (
-    DATABASE_ERRORS,
-    MISSING_TABLE_CODES,
-    UNRATED,
-    AlertRow,
-    ClickHouseManager,
-    DiskFullError,
-    Outbox,
-    PriceMoveRow,
-    PriceRow,
-    Rating,
-    one_line,
-    until_database_works,
-)
+from clickhouse_manager import ClickHouseManager
 from ibkr_client import HEARTBEAT_S, ConnectionState, GatewayError, IBKRClient
 from newshead.core import rule
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
 from newshead.core.tickers import Answer, TickerBook
 from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
+from newshead.database.connection import (
+    DATABASE_ERRORS,
+    DiskFullError,
+    one_line,
+    until_database_works,
+)
+from newshead.database.queries import UNRATED, Rating
+from newshead.database.store import RowWriter
+from newshead.database.tables import AlertRow, PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
 from newshead.monitor.status import StatusWriter
@@ -127,13 +123,12 @@ class ContinuousPriceMonitor:
         self._last_trades = LastTrades(CYCLE_S)
         self._tickers = TickerBook()
         self._slots = SlotBook(CYCLE_S)
-        self._outbox = Outbox()
+        self._writer = RowWriter(self.ch_manager, "rows", logger)
+        self._outbox = self._writer.outbox
         self._ratings: dict[str, Rating] = {}
         # Alerts on their way into news_alert, and those there but not in price_move.
         self._new_alerts: deque[Rise] = deque()
         self._written_alerts: deque[Rise] = deque()
-        self._database_down = False
-        self._tables_missing = False
         self._roll_waits = False
         # time.monotonic() of the last data, of since when some is awaited, and
         # whether its absence was told; the begin of the present gap.
@@ -181,7 +176,7 @@ class ContinuousPriceMonitor:
     def kept_rows(self) -> int:
         """The number of rows that wait because ClickHouse fails or does not answer."""
         stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
-        return len(self._outbox) if self._database_down or stuck else 0
+        return len(self._outbox) if self._writer.failing or stuck else 0
 
     @property
     def tick_age_s(self) -> float | None:
@@ -293,7 +288,7 @@ class ContinuousPriceMonitor:
             lost = len(self._outbox) + len(self._slots)
             if lost:
                 logger.error("%d rows could not be stored and are lost.", lost)
-            self._tell_given_up()
+            self._writer.report_given_up()
         if self.ready_event.is_set():
             await self.report_stats()
         closing = {
@@ -508,7 +503,7 @@ class ContinuousPriceMonitor:
         try:
             standing = await off_loop(self.ch_manager.standing, asked)
         except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
+            self._writer.failed(problem)
             return active
         for ticker in asked:
             self._ratings[ticker] = standing.ratings.get(ticker, UNRATED)
@@ -540,7 +535,7 @@ class ContinuousPriceMonitor:
                 if due and self._idle() and await self._roll_session():
                     next_roll = next_roll_after(datetime.now(UTC), self.settings.session_roll)
             except DATABASE_ERRORS as problem:
-                self._database_failed(problem)
+                self._writer.failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
 
@@ -599,10 +594,8 @@ class ContinuousPriceMonitor:
 
     async def process_ibkr_prices(self) -> None:
         """Writes one row per ticker and finished slot: its newest tick, with the rating."""
-        if self._tables_missing:
-            with suppress(*DATABASE_ERRORS):
-                await self.create_essential_tables()
-                self._tables_missing = False
+        with suppress(*DATABASE_ERRORS):
+            await self._writer.restore_tables()
         await self._store()
         # A ticker that comes up while these are checked has its first row in the next cycle.
         checked = self.active_tickers | self._slots.tickers
@@ -664,7 +657,7 @@ class ContinuousPriceMonitor:
         try:
             rises = await off_loop(self.ch_manager.rises, tickers)
         except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
+            self._writer.failed(problem)
             return
         self._tickers.unjudged -= tickers
         alerts: dict[tuple[str, datetime], Rise] = {}
@@ -691,7 +684,7 @@ class ContinuousPriceMonitor:
 
     async def _store(self) -> None:
         """Stores what waits; alerts that came through are told and go on into price_move."""
-        if not await self._flush():
+        if not await self._writer.flush():
             return
         while self._new_alerts:
             alert = self._new_alerts.popleft()
@@ -701,10 +694,10 @@ class ContinuousPriceMonitor:
             try:
                 await self.log_price_alert(self._written_alerts[0])
             except DATABASE_ERRORS as problem:
-                self._database_failed(problem)
+                self._writer.failed(problem)
                 return
             self._written_alerts.popleft()
-        await self._flush()
+        await self._writer.flush()
 
     def _tell_alert(self, alert: Rise) -> None:
         self.stats["alerts_triggered"] += 1
@@ -755,41 +748,13 @@ class ContinuousPriceMonitor:
         try:
             outcomes = await off_loop(self.ch_manager.outcomes, ended)
         except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
+            self._writer.failed(problem)
             return
         self._tickers.untold -= ended
         for ticker in sorted(ended):
             logger.info("Window of %s ended: %s.", ticker, rule.describe(outcomes.get(ticker)))
 
-    # --- Database and statistics --------------------------------------------
-
-    async def _flush(self) -> bool:
-        """Stores what waits; False if the database did not take it all."""
-        waiting = len(self._outbox)
-        if waiting:
-            try:
-                await off_loop(self._outbox.flush, self.ch_manager.client)
-            except DATABASE_ERRORS as problem:
-                self._database_failed(problem)
-                return False
-            if self._database_down:
-                logger.info("ClickHouse works again; %d rows that waited were stored.", waiting)
-                self._database_down = False
-                self._tell_given_up()
-        return True
-
-    def _database_failed(self, problem: Exception) -> None:
-        """Says once, until it works again, that the database does not."""
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
-            self._tables_missing = True
-        level = logging.DEBUG if self._database_down else logging.ERROR
-        self._database_down = True
-        logger.log(level, "ClickHouse failed, rows are kept until it works: %s", one_line(problem))
-
-    def _tell_given_up(self) -> None:
-        if self._outbox.given_up:
-            logger.error("%d rows were given up for want of memory.", self._outbox.given_up)
-            self._outbox.given_up = 0
+    # --- Statistics ---------------------------------------------------------
 
     async def report_stats(self) -> None:
         """Logs the monitor's figures."""

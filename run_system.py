@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Final
 
 import demo
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line, until_database_works
+from clickhouse_manager import ClickHouseManager
 from dashboard.console import LiveTable
 from ibkr_client import GatewayError
+from newshead.database.connection import DATABASE_ERRORS, one_line, until_database_works
 from newshead.database.http import engine_served
 from newshead.logs import configure_logging
 from newshead.loop import described, off_loop, stop_asked

@@ -16,8 +16,10 @@ from statistics import median
 from typing import Final
 
 from benchmarks.figures import Figure, Target
-from clickhouse_manager import ClickHouseManager, Outbox, PriceRow
+from clickhouse_manager import ClickHouseManager
 from ibkr_client import IBKRClient
+from newshead.database.store import Outbox
+from newshead.database.tables import PriceRow
 from newshead.settings import Settings
 from price_checker import CYCLE_S, ContinuousPriceMonitor
 

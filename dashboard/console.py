@@ -18,10 +18,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, one_line
 from dashboard.feed import Reader
 from dashboard.queries import STALE_S, Card, cards, clock, marks, status, until_next_reading_s
 from newshead.core.rule import WINDOW_S
+from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.tables import StatusRow
 from newshead.settings import ConfigurationError, Settings
 
 # The descriptor that every process knows standard error by.
@@ -135,14 +136,14 @@ class LiveTable:
             self._live.update(screen(self._view, self._log, height), refresh=True)
 
 
-def read_view(manager: ClickHouseManager, most: int) -> View:
+def read_view(database: Database, most: int) -> View:
     """Reads the state and no more than the newest `most` cards. Blocks."""
-    tickers = list(marks(manager))
+    tickers = list(marks(database))
     return View(
-        clock(manager),
+        clock(database),
         time.monotonic(),
-        status(manager),
-        cards(manager, tickers[:most]),
+        status(database),
+        cards(database, tickers[:most]),
         len(tickers),
     )
 

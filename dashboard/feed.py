@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, one_line
 from dashboard import queries
 from dashboard.queries import Card
 from dashboard.wire import RULE, card_json, compact, status_json
+from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.tables import StatusRow
 from newshead.loop import off_loop
 from newshead.settings import ConfigurationError, Settings
 
@@ -30,13 +31,13 @@ class Reader:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._manager = ClickHouseManager(settings)
+        self._database = Database(settings)
         self._turn = threading.Lock()
         self._connected = False
 
     def read(
         self,
-        query: Callable[Concatenate[ClickHouseManager, P], T],
+        query: Callable[Concatenate[Database, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -49,15 +50,15 @@ class Reader:
         """
         with self._turn:
             if not self._connected:
-                self._manager.connect()
+                self._database.connect()
                 self._connected = True
-            return query(self._manager, *args, **kwargs)
+            return query(self._database, *args, **kwargs)
 
     def close(self) -> None:
         """Closes the connection once the present reader is done."""
         with self._turn:
             self._connected = False
-            self._manager.close()
+            self._database.close()
 
 
 class Round(NamedTuple):
@@ -69,12 +70,12 @@ class Round(NamedTuple):
     cards: list[Card]
 
 
-def read_round(manager: ClickHouseManager, known: Mapping[str, tuple[Any, ...]]) -> Round:
+def read_round(database: Database, known: Mapping[str, tuple[Any, ...]]) -> Round:
     """Reads what changed since the marks were `known`. Blocks."""
-    now = queries.clock(manager)
-    marks = queries.marks(manager)
+    now = queries.clock(database)
+    marks = queries.marks(database)
     changed = [ticker for ticker, mark in marks.items() if known.get(ticker) != mark]
-    return Round(now, queries.status(manager), marks, queries.cards(manager, changed))
+    return Round(now, queries.status(database), marks, queries.cards(database, changed))
 
 
 class _Shown(NamedTuple):

@@ -22,10 +22,11 @@ from typing import Final, NamedTuple
 
 from apprise import Apprise, NotifyFormat, NotifyType
 
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, StatusRow, one_line
 from dashboard import queries
 from dashboard.feed import Reader
 from ibkr_client import ConnectionState
+from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.tables import StatusRow
 from newshead.logs import configure_logging
 from newshead.loop import off_loop
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
@@ -214,9 +215,9 @@ class AlertWatch:
     def __init__(self) -> None:
         self._told: Collection[str] | None = None
 
-    def see(self, manager: ClickHouseManager) -> list[Message]:
+    def see(self, database: Database) -> list[Message]:
         """What is to be told now. Blocks; raises as `queries` does."""
-        found = queries.first_alerts(manager)
+        found = queries.first_alerts(database)
         new = [
             alert
             for alert in found
@@ -226,7 +227,7 @@ class AlertWatch:
                 else alert.ticker not in self._told
             )
         ]
-        cards = queries.cards(manager, [alert.ticker for alert in new])
+        cards = queries.cards(database, [alert.ticker for alert in new])
         # A ticker of an earlier session may come again in this one.
         self._told = {alert.ticker for alert in found}
         by_ticker = {card.ticker: card for card in cards}

@@ -15,16 +15,12 @@ from zoneinfo import ZoneInfo
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from clickhouse_manager import (
-    MISSING_TABLE_CODES,
-    UNRATED,
-    ClickHouseManager,
-    Rating,
-    StatusRow,
-)
 from newshead.core import rule
 from newshead.core.rule import WINDOW_S, Outcome, PricePoint
-from newshead.database.queries import PRICE_POINTS
+from newshead.database.connection import MISSING_TABLE_CODES
+from newshead.database.connection import Database as ClickHouseManager
+from newshead.database.queries import PRICE_POINTS, UNRATED, Rating
+from newshead.database.tables import StatusRow
 
 # No more than so many are read: the newest.
 MAX_TICKERS: Final = 1000

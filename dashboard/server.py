@@ -23,11 +23,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, one_line
 from dashboard import queries, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
 from dashboard.feed import Feed, Reader
 from dashboard.queries import Card
+from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.http import engine_served
 from newshead.loop import in_background, off_loop
 from newshead.process import run_child
@@ -173,7 +173,7 @@ class Asked:
         self._reader = reader
         self._turn = asyncio.Lock()
 
-    async def _read(self, query: Callable[[ClickHouseManager], T]) -> T:
+    async def _read(self, query: Callable[[Database], T]) -> T:
         try:
             async with self._turn:
                 return await off_loop(self._reader.read, query)
@@ -219,13 +219,11 @@ class Asked:
         )
 
 
-def _at(
-    query: Callable[[ClickHouseManager], list[Card]], manager: ClickHouseManager
-) -> tuple[datetime, list[Card]]:
-    return queries.clock(manager), query(manager)
+def _at(query: Callable[[Database], list[Card]], database: Database) -> tuple[datetime, list[Card]]:
+    return queries.clock(database), query(database)
 
 
-def _earlier(request: Request) -> Callable[[ClickHouseManager], list[Card]] | None:
+def _earlier(request: Request) -> Callable[[Database], list[Card]] | None:
     """The reading of earlier sessions that a request asks for with `day` or `ticker`."""
     day, ticker = request.query_params.get("day", ""), _ticker(request, "ticker")
     if not day and not ticker:

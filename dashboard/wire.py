@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from clickhouse_manager import MAX_CLOCK_DIFFERENCE_S, StatusRow
 from dashboard.queries import STALE_S, Alert, Card
 from newshead.core.rule import ALERT_CHANGE_PCT, WINDOW_S
+from newshead.database.connection import MAX_CLOCK_DIFFERENCE_S
+from newshead.database.tables import StatusRow
 
 # What the page draws by.
 RULE: Final = {

@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from clickhouse_server import ClickHouseServer
 
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager
+from clickhouse_manager import ClickHouseManager
+from newshead.database.connection import DATABASE_ERRORS
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Market

@@ -17,8 +17,10 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import connected
 
-from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, PriceRow
+from clickhouse_manager import ClickHouseManager
 from newshead.core.rule import Judged, Outcome, PricePoint, Rise, judge, outcome
+from newshead.database.store import Outbox
+from newshead.database.tables import AlertRow, PriceRow
 from newshead.settings import Settings
 
 SEED = int(os.environ.get("ALERT_RULE_SEED") or random.SystemRandom().randrange(10**6))

@@ -12,9 +12,9 @@ from clickhouse_connect.driver.exceptions import DatabaseError as EngineError
 from monitoring import connected
 from watching import write_news, write_prices
 
-import clickhouse_manager
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
+from newshead.database import connection
 from newshead.database.http import LOOPBACK, engine_served
 from newshead.loop import off_loop
 from newshead.settings import Settings
@@ -83,7 +83,7 @@ async def test_a_setting_holds_for_its_own_query_only(reading: Settings) -> None
 
 async def test_who_does_not_know_the_password_is_told_nothing(reading: Settings) -> None:
     def ask() -> None:
-        with pytest.raises(clickhouse_manager.DatabaseError, match="516"):
+        with pytest.raises(connection.DatabaseError, match="516"):
             ClickHouseManager(replace(reading, clickhouse_password="guessed")).connect()
         url = f"http://{LOOPBACK}:{reading.clickhouse_port}/?query=SELECT+1"
         with pytest.raises(urllib.error.HTTPError) as refused:

@@ -24,21 +24,12 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_server import ClickHouseServer
 from monitoring import connected
 
-import clickhouse_manager
-from clickhouse_manager import (
-    AlertRow,
-    Batch,
-    ClickHouseManager,
-    DatabaseError,
-    News,
-    Outbox,
-    PriceMoveRow,
-    PriceRow,
-    Rating,
-    Standing,
-    StatusRow,
-)
-from newshead.database.queries import SESSION_TABLES
+from clickhouse_manager import ClickHouseManager
+from newshead.database import connection, queries, store
+from newshead.database.connection import DatabaseError
+from newshead.database.queries import News, Rating, Standing
+from newshead.database.store import Batch, Outbox
+from newshead.database.tables import SESSION_TABLES, AlertRow, PriceMoveRow, PriceRow, StatusRow
 from newshead.settings import ConfigurationError, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -211,7 +202,8 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Another newshead process."""
     imports = (
         "import sys\nfrom pathlib import Path\n"
-        "from clickhouse_manager import ClickHouseManager, DatabaseError\n"
+        "from clickhouse_manager import ClickHouseManager\n"
+        "from newshead.database.connection import DatabaseError\n"
         "from newshead.settings import Settings\n"
     )
     return subprocess.Popen(
@@ -444,8 +436,8 @@ def test_older_tables_stay_as_they_are_and_take_each_batch_once(
         "monitor_status": Batch([STATUS_ROW], "one token"),
     }
     for table, batch in batches.items():
-        clickhouse_manager.insert(manager.client, batch)
-        clickhouse_manager.insert(manager.client, batch)
+        store.insert(manager.client, batch)
+        store.insert(manager.client, batch)
         new = "ticker = 'NEW'" if table != "monitor_status" else "true"
         [(count,)] = rows_of(manager, f"{table} WHERE {new}", "count()")
         assert count == 1, f"{table} stored a batch that was sent again once more"
@@ -580,7 +572,7 @@ LOCAL_OFFSET = datetime.now(UTC).astimezone().utcoffset()
 
 def test_times_come_back_in_utc(embedded: ClickHouseManager) -> None:
     rows = [price_row(n)._replace(price=price) for n, price in enumerate([1.0, 1.0, 2.0])]
-    clickhouse_manager.insert(embedded.client, Batch(rows, "t"))
+    store.insert(embedded.client, Batch(rows, "t"))
     window = embedded.windows()["AAPL"].first_row
     [rise] = embedded.rises(["AAPL"])
     assert (window, rise.timestamp) == (NOON, NOON + timedelta(seconds=2))
@@ -838,7 +830,7 @@ def test_an_error_of_many_lines_is_told_in_one(server: ClickHouseServer) -> None
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "clickhouse_manager"]
+    return [r.getMessage() for r in caplog.records if r.name.startswith("newshead.database")]
 
 
 @pytest.mark.parametrize(
@@ -854,7 +846,7 @@ def test_a_clock_that_is_off_by_over_two_seconds_is_warned_about(
 ) -> None:
     # This machine's clock alone is moved; the engine reads the real one.
     moved = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(seconds=ahead_s))
-    monkeypatch.setattr(clickhouse_manager, "datetime", moved)
+    monkeypatch.setattr(connection, "datetime", moved)
     difference_s = manager.warn_of_clock_difference()
     assert difference_s == pytest.approx(-ahead_s, abs=1.0)
     if words is None:
@@ -872,7 +864,7 @@ def test_a_slow_answer_is_no_clock_difference(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(clickhouse_manager, "MAX_CLOCK_DIFFERENCE_S", 0.2)
+    monkeypatch.setattr(connection, "MAX_CLOCK_DIFFERENCE_S", 0.2)
     server.fault("slow", match="now64", seconds=1.0)
     over_http.warn_of_clock_difference()
     assert warnings(caplog) == []
@@ -925,11 +917,11 @@ def hashes_of(manager: ClickHouseManager, table: str = "breaking_news") -> set[s
 def test_known_hashes_are_those_of_this_session_of_all_before_it_and_of_a_move_between(
     manager: ClickHouseManager,
 ) -> None:
-    assert manager.recent_hashes() == {}
-    assert manager.stored_hashes(["it's"]) == set()
+    assert queries.recent_hashes(manager) == {}
+    assert queries.stored_hashes(manager, ["it's"]) == set()
     add_news(manager, "OLD", detected_s_ago=90_000)
     add_news(manager, "AAPL", detected_s_ago=60)
-    [old, *_] = hashes_of(manager) - manager.recent_hashes().keys()
+    [old, *_] = hashes_of(manager) - queries.recent_hashes(manager).keys()
     # The history has other columns than a session of another version.
     manager.client.command("ALTER TABLE News.breaking_news ADD COLUMN more Array(String)")
     manager.move_session()
@@ -940,11 +932,11 @@ def test_known_hashes_are_those_of_this_session_of_all_before_it_and_of_a_move_b
     add_news(manager, "TSLA")
     tables_in_order = ("breaking_news_moving", "breaking_news_history", "breaking_news")
     everything = [hashes_of(manager, table) for table in tables_in_order]
-    assert list(manager.recent_hashes()) == [
+    assert list(queries.recent_hashes(manager)) == [
         found for hashes in everything for found in hashes if found != old
     ]
-    assert max(manager.recent_hashes().values()) == pytest.approx(time.time(), abs=60)
-    assert manager.stored_hashes([old, "it's", ""]) == {old}
+    assert max(queries.recent_hashes(manager).values()) == pytest.approx(time.time(), abs=60)
+    assert queries.stored_hashes(manager, [old, "it's", ""]) == {old}
 
 
 def test_listed_tickers_come_with_the_country_of_their_newest_row(
@@ -956,7 +948,7 @@ def test_listed_tickers_come_with_the_country_of_their_newest_row(
             [["AAPL", country, NOON + timedelta(days=len(country) == 3)]],
             column_names=["ticker", "country", "last_updated"],
         )
-    assert manager.listed_tickers() == {"AAPL": "USA"}
+    assert queries.listed_tickers(manager) == {"AAPL": "USA"}
 
 
 def test_an_empty_session_moves_nothing(manager: ClickHouseManager) -> None:
@@ -979,8 +971,8 @@ def test_the_new_session_takes_batches_once_too(manager: ClickHouseManager) -> N
     fill_session(manager)
     manager.move_session()
     batch = Batch([price_row(9)], "of the new session")
-    clickhouse_manager.insert(manager.client, batch)
-    clickhouse_manager.insert(manager.client, batch)
+    store.insert(manager.client, batch)
+    store.insert(manager.client, batch)
     assert volumes(manager) == [9]
 
 
@@ -1007,7 +999,7 @@ def test_a_history_with_other_columns_takes_the_session(manager: ClickHouseManag
     manager.create_tables()
     outbox_of([1, 2]).flush(manager.client)
     manager.client.command("ALTER TABLE News.news_alert ADD COLUMN more UInt8 DEFAULT 7")
-    clickhouse_manager.insert(manager.client, Batch([AlertRow("MSFT", NOON, 1, 2.0)], "t"))
+    store.insert(manager.client, Batch([AlertRow("MSFT", NOON, 1, 2.0)], "t"))
     assert manager.move_session() == {"price_tracking": 2, "news_alert": 1, "breaking_news": 0}
     columns = "venue, volume, recommendation"
     assert rows_of(manager, "price_tracking_history", columns) == [

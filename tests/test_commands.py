@@ -22,8 +22,11 @@ from clickhouse_server import ClickHouseServer
 from monitoring import emptied
 
 import demo
-from clickhouse_manager import INSERTS_FOLDER, ClickHouseManager, Outbox, PriceRow
+from clickhouse_manager import ClickHouseManager
 from newshead.core.rule import Outcome
+from newshead.database.connection import INSERTS_FOLDER
+from newshead.database.store import Outbox
+from newshead.database.tables import PriceRow
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
 from newshead.settings import Settings

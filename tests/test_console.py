@@ -21,10 +21,11 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from rich.console import Console
 
-from clickhouse_manager import Rating, StatusRow
 from dashboard.console import LogLines, View, screen
 from dashboard.queries import Card, Point
 from newshead.core.rule import Outcome
+from newshead.database.queries import Rating
+from newshead.database.tables import StatusRow
 from newshead.monitor.triggers import TriggerFolder
 from simulator import Gateway, GatewayThread, Market, Trade
 

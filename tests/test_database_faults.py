@@ -21,10 +21,12 @@ from monitoring import (
     until,
 )
 
-import clickhouse_manager
 import price_checker
-from clickhouse_manager import ClickHouseManager, Outbox, PriceRow
+from clickhouse_manager import ClickHouseManager
 from newshead.core.times import next_roll_after
+from newshead.database import connection, store
+from newshead.database.store import Outbox
+from newshead.database.tables import PriceRow
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
@@ -141,7 +143,7 @@ async def test_beyond_its_limit_the_oldest_kept_rows_are_given_up_and_counted(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(clickhouse_manager, "MAX_KEPT_ROWS", 3)
+    monkeypatch.setattr(store, "MAX_KEPT_ROWS", 3)
     prices = [3.0 + step / 100 for step in range(8)]
     async with running(settings) as monitor:
         await tracked(gateway, settings)
@@ -235,7 +237,7 @@ async def test_a_monitor_that_waits_starts_once_the_server_is_there(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(clickhouse_manager, "RETRY_S", 0.3)
+    monkeypatch.setattr(connection, "RETRY_S", 0.3)
     await asyncio.to_thread(server.stop)
     monitor = ContinuousPriceMonitor(settings, wait=True)
     work = asyncio.create_task(monitor.start())
@@ -253,7 +255,7 @@ async def test_a_monitor_that_waits_starts_once_the_server_is_there(
 def test_an_outbox_full_of_rows_never_gives_up_the_batch_being_stored(
     database: ClickHouseManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clickhouse_manager, "MAX_KEPT_ROWS", 2)
+    monkeypatch.setattr(store, "MAX_KEPT_ROWS", 2)
     outbox = Outbox()
     for step in range(5):
         at = datetime.now(UTC)

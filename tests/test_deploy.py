@@ -15,7 +15,9 @@ import pytest
 import yaml
 from clickhouse_server import ClickHouseServer
 
-from clickhouse_manager import AlertRow, Batch, ClickHouseManager, PriceRow, StatusRow, insert
+from clickhouse_manager import ClickHouseManager
+from newshead.database.store import Batch, insert
+from newshead.database.tables import AlertRow, PriceRow, StatusRow
 from newshead.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent

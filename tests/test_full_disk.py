@@ -34,18 +34,16 @@ from monitoring import (
 
 import clickhouse_manager
 import price_checker
-from clickhouse_manager import (
+from clickhouse_manager import ClickHouseManager
+from newshead.database import queries, store
+from newshead.database.connection import (
     DATABASE_ERRORS,
     INSERTS_FOLDER,
-    AlertRow,
-    Batch,
-    ClickHouseManager,
     DatabaseError,
     DiskFullError,
-    ListedStock,
-    Outbox,
 )
-from newshead.database.queries import SESSION_TABLES
+from newshead.database.store import Batch, Outbox
+from newshead.database.tables import SESSION_TABLES, AlertRow, ListedStock
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED
 from newshead.settings import Settings
@@ -184,15 +182,15 @@ def test_a_second_ticker_list_sets_what_the_first_one_set_no_more(
     server: ClickHouseServer, database: ClickHouseManager
 ) -> None:
     stocks = [ListedStock("ABCD", "", "", "", "USA", 0.0, 0.0, 0.0, 0)]
-    database.replace_ticker_list(stocks)
+    store.replace_ticker_list(database, stocks)
     begin = len(server.statements())
-    database.replace_ticker_list(stocks)
+    store.replace_ticker_list(database, stocks)
     assert changes(server, begin) == [
         "CREATE TABLE News.float_list_fresh AS News.float_list",
         "EXCHANGE TABLES News.float_list_fresh AND News.float_list",
         "DROP TABLE News.float_list_fresh SYNC",
     ]
-    assert database.listed_tickers() == {"ABCD": "USA"}
+    assert queries.listed_tickers(database) == {"ABCD": "USA"}
 
 
 # Full disks
@@ -203,7 +201,7 @@ def test_a_start_on_a_full_disk_leaves_a_whole_database_as_it_is(
 ) -> None:
     with connected(on_disk) as manager:
         manager.create_tables()
-        clickhouse_manager.insert(manager.client, alert("ABCD"))
+        store.insert(manager.client, alert("ABCD"))
         disk.fill()
         manager.create_tables()
         disk.free()
@@ -228,7 +226,7 @@ def test_without_room_no_table_is_created_altered_or_moved_and_the_folder_opens_
                 manager.create_tables,
                 manager.move_session,
                 lambda: manager.move_session(datetime.now(UTC)),
-                lambda: manager.replace_ticker_list([]),
+                lambda: store.replace_ticker_list(manager, []),
             ):
                 with pytest.raises(DiskFullError, match="16 MiB") as caught:
                     work()
@@ -317,7 +315,7 @@ def ruined(settings: Settings, table: str = "price_move") -> Path:
     with connected(settings) as manager:
         manager.create_tables()
         manager.client.command("INSERT INTO News.price_move (ticker) VALUES ('ABCD')")
-        clickhouse_manager.insert(manager.client, alert("ABCD"))
+        store.insert(manager.client, alert("ABCD"))
     [file] = settings.clickhouse_path.rglob(f"{table}.sql")
     os.truncate(file, 0)
     return file
@@ -396,7 +394,7 @@ def test_a_full_or_missing_tmpdir_hinders_no_insert(
     disk.fill()
     for folder in (disk.folder, disk.folder / "missing"):
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
-        clickhouse_manager.insert(kept.client, alert("ABCD"))
+        store.insert(kept.client, alert("ABCD"))
     assert count(kept, "news_alert") == 2
     inserts = kept.settings.clickhouse_path / INSERTS_FOLDER
     assert list(inserts.iterdir()) == []
@@ -437,7 +435,7 @@ def test_a_text_that_the_driver_cannot_encode_is_a_failure_of_the_database(
     kept: ClickHouseManager,
 ) -> None:
     with pytest.raises(DATABASE_ERRORS, match="surrogates not allowed"):
-        clickhouse_manager.insert(kept.client, alert("\ud800"))
+        store.insert(kept.client, alert("\ud800"))
 
 
 def test_an_opening_without_a_file_descriptor_left_is_a_failure_of_the_database(

@@ -21,8 +21,10 @@ from clickhouse_server import ClickHouseServer
 from monitoring import DEADLINE_S, rate
 from test_commands import PROJECT, Command, alive
 
-from clickhouse_manager import AlertRow, Batch, ClickHouseManager, PriceRow, StatusRow, insert
+from clickhouse_manager import ClickHouseManager
 from dashboard import notify
+from newshead.database.store import Batch, insert
+from newshead.database.tables import AlertRow, PriceRow, StatusRow
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
 from newshead.settings import ConfigurationError, Settings
 from simulator import Gateway, GatewayThread, Market, Trade

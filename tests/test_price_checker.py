@@ -21,10 +21,10 @@ from monitoring import (
     until,
 )
 
-import clickhouse_manager
 import price_checker
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import GatewayError
+from newshead.database import queries, store, tables
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
@@ -275,10 +275,10 @@ async def test_a_restarted_monitor_goes_on_inside_the_windows_it_left(
 ) -> None:
     caplog.set_level(logging.INFO)
     now = datetime.now(UTC)
-    begun = clickhouse_manager.Outbox()
+    begun = store.Outbox()
     for age_s, ticker in ((30, "ABCD"), (61, "EFGH")):
         at = now - timedelta(seconds=age_s)
-        begun.add([clickhouse_manager.PriceRow(at, ticker, 2.0, 1, "x", "neutral", "HOLD", "low")])
+        begun.add([tables.PriceRow(at, ticker, 2.0, 1, "x", "neutral", "HOLD", "low")])
     begun.flush(database.client)
     async with running(settings) as monitor:
         assert monitor.active_tickers == {"ABCD"}
@@ -361,13 +361,13 @@ async def test_a_rise_that_is_not_rated_buy_is_told_once_and_gives_no_alert(
 async def test_an_alert_without_news_says_so_in_price_move(
     settings: Settings, gateway: Gateway, database: ClickHouseManager
 ) -> None:
-    monitor_rating = clickhouse_manager.Rating("positive", "BUY", "low")
+    monitor_rating = queries.Rating("positive", "BUY", "low")
     async with running(settings) as monitor:
         at = datetime.now(UTC)
-        history = clickhouse_manager.Outbox()
+        history = store.Outbox()
         for step, price in enumerate((2.0, 2.0, 2.0, 2.2)):
             row = (at + timedelta(seconds=step), "ABCD", price, 1, "x", *monitor_rating)
-            history.add([clickhouse_manager.PriceRow(*row)])
+            history.add([tables.PriceRow(*row)])
         history.flush(database.client)
         await tracked(gateway, settings)
         await until(lambda: rows(database, "price_move"), "an alert")

@@ -9,8 +9,8 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import CYCLE_S, rate, rows, running, tracked, trade_each_slot, until
 
-import clickhouse_manager
 from clickhouse_manager import ClickHouseManager
+from newshead.database import connection
 from newshead.monitor import status
 from newshead.monitor.status import StatusWriter
 from newshead.settings import Settings
@@ -149,7 +149,7 @@ async def test_the_clocks_are_compared_again_and_again(
 ) -> None:
     monkeypatch.setattr(status, "STATUS_EVERY_S", 0.2)
     monkeypatch.setattr(status, "CLOCK_EVERY_S", 0.5)
-    monkeypatch.setattr(clickhouse_manager, "MAX_CLOCK_DIFFERENCE_S", 60.0)
+    monkeypatch.setattr(connection, "MAX_CLOCK_DIFFERENCE_S", 60.0)
 
     def comparisons() -> int:
         return sum(statement.startswith("SELECT now64(3)") for statement in server.statements())

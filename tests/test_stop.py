@@ -12,8 +12,9 @@ from monitoring import tracked, trade_each_slot, until
 
 import price_checker
 import run_system
-from clickhouse_manager import ClickHouseManager, Outbox
 from ibkr_client import IBKRClient
+from newshead.database.connection import Database
+from newshead.database.store import Outbox
 from newshead.news import monitor as news_monitor
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
@@ -93,7 +94,7 @@ async def test_a_monitor_whose_every_step_of_the_cleanup_fails_ends_and_counts_w
         disconnect(client)
         fail()
 
-    def close_and_fail(_: ClickHouseManager) -> None:
+    def close_and_fail(_: Database) -> None:
         closed.set()
         fail()
 
@@ -106,7 +107,7 @@ async def test_a_monitor_whose_every_step_of_the_cleanup_fails_ends_and_counts_w
     caplog.clear()
     with monkeypatch.context() as patch:
         patch.setattr(IBKRClient, "disconnect_safely", disconnect_and_fail)
-        patch.setattr(ClickHouseManager, "close", close_and_fail)
+        patch.setattr(Database, "close", close_and_fail)
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
@@ -171,7 +172,7 @@ async def test_a_news_side_whose_every_step_of_the_cleanup_fails_ends_and_counts
     await until(lambda: "Rows of news could not be stored" in caplog.text, "a row that waits")
     caplog.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(ClickHouseManager, "close", fail)
+        patch.setattr(Database, "close", fail)
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from clickhouse_server import ClickHouseServer
 
-from clickhouse_manager import ClickHouseManager, ListedStock
+from clickhouse_manager import ClickHouseManager
+from newshead.database.store import replace_ticker_list
+from newshead.database.tables import ListedStock
 from newshead.news import ticker_list
 from newshead.settings import Settings
 
@@ -125,7 +127,7 @@ async def test_a_file_replaces_the_list(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    database.replace_ticker_list(OLD)
+    replace_ticker_list(database, OLD)
     await refreshed(settings, ticker_list_csv=write(tmp_path, EXPORT))
     assert stored(database) == STORED
     assert "has 2 stocks now" in only_line(caplog)
@@ -235,7 +237,7 @@ async def test_what_is_no_list_is_refused_and_the_old_one_stays(
     web: WebServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    database.replace_ticker_list(OLD)
+    replace_ticker_list(database, OLD)
     content, reason = NO_LISTS[case]
     web.pages["/export"] = Page(content.encode())
     await refreshed(settings, finviz_export_url=web.address())
@@ -321,7 +323,7 @@ async def test_a_file_that_cannot_be_read_names_its_variable(
 async def test_without_a_source_the_list_stays(
     settings: Settings, database: ClickHouseManager, caplog: pytest.LogCaptureFixture
 ) -> None:
-    database.replace_ticker_list(OLD)
+    replace_ticker_list(database, OLD)
     await refreshed(settings)
     line = only_line(caplog)
     assert line == "No source for the ticker list is configured; News.float_list stays."
@@ -338,7 +340,7 @@ async def test_a_database_that_fails_halfway_keeps_the_old_list(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    database.replace_ticker_list(OLD)
+    replace_ticker_list(database, OLD)
     path = write(tmp_path, EXPORT)
     server.fault("error", match="EXCHANGE", code=243, text="(NOT_ENOUGH_SPACE)")
     await refreshed(settings, ticker_list_csv=path)
@@ -365,7 +367,7 @@ def test_an_older_table_keeps_its_further_columns_and_its_types(
         "ALTER TABLE News.float_list ADD COLUMN exchange LowCardinality(String) DEFAULT 'NASD', "
         "MODIFY COLUMN market_cap Nullable(String)"
     )
-    database.replace_ticker_list(OLD)
+    replace_ticker_list(database, OLD)
     found = database.client.query("SELECT ticker, exchange, market_cap FROM News.float_list")
     assert found.result_rows == [("OLD", "NASD", "1")]
 
@@ -374,7 +376,7 @@ def test_a_list_whose_answer_was_lost_is_stored_once(
     database: ClickHouseManager, server: ClickHouseServer
 ) -> None:
     server.fault("drop_answer", match="INSERT", times=1)  # clickhouse-connect resends by itself
-    database.replace_ticker_list(OLD)
+    replace_ticker_list(database, OLD)
     assert stored(database) == OLD
 
 

@@ -9,8 +9,10 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import emptied
 
-from clickhouse_manager import AlertRow, ClickHouseManager, Outbox, PriceRow
+from clickhouse_manager import ClickHouseManager
 from dashboard.server import address_of, listen, serve
+from newshead.database.store import Outbox
+from newshead.database.tables import AlertRow, PriceRow
 from newshead.loop import in_background
 from newshead.settings import Settings
 

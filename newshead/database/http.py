@@ -26,7 +26,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from clickhouse_connect.driver.binding import quote_identifier
 
-from clickhouse_manager import ClickHouseManager
+from newshead.database.connection import Database
 from newshead.loop import attempt, off_loop
 from newshead.settings import Settings
 
@@ -118,8 +118,8 @@ class _EngineServer(socketserver.ThreadingTCPServer):
 
     def __init__(self, settings: Settings) -> None:
         # It keeps the engine open, and other processes out.
-        self._manager = ClickHouseManager(settings)
-        self._manager.connect()
+        self._database = Database(settings)
+        self._database.connect()
         # Not above: with a server the engine's library is not needed.
         import chdb
 
@@ -142,7 +142,7 @@ class _EngineServer(socketserver.ThreadingTCPServer):
         until = time.monotonic() + CLOSE_TIMEOUT_S
         while self.connections and time.monotonic() < until:
             time.sleep(0.01)
-        self._manager.close()
+        self._database.close()
 
     def handle_error(self, *_: object) -> None:
         """Notes that a request broke, most likely since its reader has gone."""

@@ -1,154 +1,15 @@
-"""The tables in ClickHouse and the text of every statement that newshead makes.
+"""The text of every statement but the tables' own, and the functions that make the plain ones.
 
-Values are bound, `{name:Type}`; `clickhouse_manager.py` binds them and says what comes back.
+Values are bound, `{name:Type}`. Times are aware UTC. Functions block.
 """
 
-from typing import Final
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
 
-# What a table of ours keeps of one session, in `<table>_history` afterwards.
-SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
-# What a new ticker list is written to before it takes the place of `float_list`.
-FRESH_TICKER_LIST: Final = "float_list_fresh"
-
-DEDUPLICATION_WINDOW: Final = 1000
-# Without this setting a plain MergeTree ignores insert_deduplication_token, and
-# a batch that clickhouse-connect resends by itself would be stored twice.
-DEDUPLICATION: Final = f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
-
-SCHEMA: Final = {
-    "price_tracking": f"""
-        CREATE TABLE IF NOT EXISTS News.price_tracking (
-            timestamp DateTime DEFAULT now(),
-            ticker String,
-            price Float64,
-            volume UInt64,
-            source String DEFAULT 'ibkr',
-            sentiment String DEFAULT 'neutral',
-            recommendation String DEFAULT 'HOLD',
-            confidence String DEFAULT 'low'
-        ) ENGINE = MergeTree
-        ORDER BY (ticker, timestamp)
-        PARTITION BY toYYYYMM(timestamp)
-        TTL timestamp + INTERVAL 7 DAY
-        SETTINGS {DEDUPLICATION}""",
-    "news_alert": f"""
-        CREATE TABLE IF NOT EXISTS News.news_alert (
-            ticker String,
-            timestamp DateTime DEFAULT now(),
-            alert UInt8 DEFAULT 1,
-            price Float64
-        ) ENGINE = MergeTree
-        ORDER BY (ticker, timestamp)
-        PARTITION BY toYYYYMM(timestamp)
-        TTL timestamp + INTERVAL 30 DAY
-        SETTINGS {DEDUPLICATION}""",
-    "breaking_news": f"""
-        CREATE TABLE IF NOT EXISTS News.breaking_news (
-            id UUID DEFAULT generateUUIDv4(),
-            timestamp DateTime64(3) DEFAULT now64(),
-            source String,
-            ticker String,
-            headline String,
-            published_utc String,
-            article_url String,
-            summary String,
-            full_content String,
-            detected_at DateTime64(3) DEFAULT now64(),
-            processing_latency_ms UInt32,
-            market_relevant UInt8 DEFAULT 0,
-            source_check_time DateTime64(3),
-            content_hash String,
-            news_type String DEFAULT 'other',
-            urgency_score UInt8 DEFAULT 0,
-            sentiment String DEFAULT 'neutral',
-            recommendation String DEFAULT 'HOLD',
-            confidence String DEFAULT 'low',
-            explanation String DEFAULT '',
-            analysis_time_ms UInt32 DEFAULT 0,
-            analyzed_at DateTime64(3) DEFAULT now64(),
-            INDEX ticker_index ticker TYPE bloom_filter GRANULARITY 1,
-            INDEX content_hash_index content_hash TYPE bloom_filter GRANULARITY 1,
-            INDEX timestamp_index timestamp TYPE minmax GRANULARITY 1
-        ) ENGINE = ReplacingMergeTree(detected_at)
-        PARTITION BY toYYYYMM(timestamp)
-        ORDER BY (content_hash, article_url)
-        SETTINGS {DEDUPLICATION}""",
-    "price_move": f"""
-        CREATE TABLE IF NOT EXISTS News.price_move (
-            id UUID DEFAULT generateUUIDv4(),
-            timestamp DateTime64(3) DEFAULT now64(),
-            ticker String,
-            news_headline String,
-            news_published_utc DateTime64(3),
-            news_article_url String,
-            current_price Float64,
-            current_price_timestamp DateTime64(3),
-            minute_30_high Float64,
-            minute_30_low Float64,
-            minute_30_open Float64,
-            minute_30_close Float64,
-            minute_30_volume UInt64,
-            minute_30_timestamp DateTime64(3),
-            price_move_percentage Float64,
-            price_above_30min_high UInt8 DEFAULT 1,
-            price_check_latency_ms UInt32,
-            news_to_price_check_delay_ms UInt32
-        ) ENGINE = MergeTree
-        PARTITION BY toYYYYMM(timestamp)
-        ORDER BY (timestamp, ticker)
-        SETTINGS {DEDUPLICATION}""",
-    "monitor_status": f"""
-        CREATE TABLE IF NOT EXISTS News.monitor_status (
-            timestamp DateTime64(3),
-            state String,
-            state_since DateTime64(3),
-            mode String,
-            delayed UInt8,
-            account String,
-            active_tickers UInt32,
-            cycles UInt64,
-            ticks UInt64,
-            rows UInt64,
-            last_cycle_ms Float64,
-            kept_rows UInt32,
-            reconnects UInt32,
-            clock_difference_s Float64,
-            last_error String
-        ) ENGINE = MergeTree
-        ORDER BY timestamp
-        TTL toDateTime(timestamp) + INTERVAL 7 DAY
-        SETTINGS {DEDUPLICATION}""",
-    "float_list": """
-        CREATE TABLE IF NOT EXISTS News.float_list (
-            ticker String,
-            company_name String,
-            sector String,
-            industry String,
-            country String,
-            market_cap Float64,
-            float_shares Float64,
-            price Float64,
-            volume UInt64,
-            last_updated DateTime64(3) DEFAULT now64()
-        ) ENGINE = ReplacingMergeTree(last_updated)
-        ORDER BY ticker""",
-    "float_list_detailed_dedup": """
-        CREATE TABLE IF NOT EXISTS News.float_list_detailed_dedup (
-            ticker String,
-            scraped_at DateTime64(3) DEFAULT now64(),
-            strength_score Nullable(Float64)
-        ) ENGINE = MergeTree
-        ORDER BY ticker""",
-}
-# The tables that newshead's own batches go into, which need the setting also
-# where an earlier installation created them.
-DEDUPLICATED_TABLES: Final = (
-    "price_tracking",
-    "news_alert",
-    "breaking_news",
-    "price_move",
-    "monitor_status",
-)
+from newshead.core import rule
+from newshead.core.rule import Judged, Outcome, PricePoint, Rise
+from newshead.database.connection import Database
 
 ACTIVE_TICKERS: Final = """
     SELECT ticker
@@ -248,11 +109,6 @@ LISTED_TICKERS: Final = """
     FROM News.float_list
     GROUP BY ticker"""
 
-TABLES: Final = """
-    SELECT name, engine_full, comment
-    FROM system.tables
-    WHERE database = 'News'"""
-
 MOVING_TABLE: Final = """
     SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
     FROM system.tables
@@ -289,3 +145,117 @@ LACKING_ROWS: Final = f"""
         INNER JOIN ({LACKING}) AS short USING row_hash
     )
     WHERE row_copy <= lacking"""  # noqa: S608
+
+
+class Rating(NamedTuple):
+    """What the sentiment analysis said of a ticker's newest news."""
+
+    sentiment: str
+    recommendation: str
+    confidence: str
+
+
+UNRATED: Final = Rating("neutral", "HOLD", "low")
+
+
+class Window(NamedTuple):
+    """When a ticker's first row was written, how many seconds ago by the database's clock, and its
+    newest row's time, price (USD) and volume (shares)."""
+
+    first_row: datetime
+    age_s: int
+    newest_row: datetime
+    price: float
+    volume: int
+
+
+class Standing(NamedTuple):
+    """Of some tickers, those whose window is over, with the time of their first row, and those
+    that are rated, with their rating."""
+
+    ended: dict[str, datetime]
+    ratings: dict[str, Rating]
+
+
+class News(NamedTuple):
+    """A ticker's newest news; `published_utc` is free text."""
+
+    headline: str
+    article_url: str
+    published_utc: str
+
+
+def active_tickers(database: Database) -> list[str]:
+    """Return the tickers of the news of the last 5 minutes, newest first, at most 100."""
+    return [ticker for (ticker,) in database.rows(ACTIVE_TICKERS)]
+
+
+def windows(database: Database) -> dict[str, Window]:
+    """Return the windows of all tickers that have rows in this session."""
+    return {ticker: Window(*window) for ticker, *window in database.rows(SESSION_WINDOWS)}
+
+
+def standing(database: Database, tickers: Collection[str], window_s: int) -> Standing:
+    """Return which of `tickers` have their window of `window_s` behind them, by the database's
+    clock, and the newest ratings of the last hour."""
+    found = Standing({}, {})
+    rows = database.rows(STANDING, tickers=list(tickers), window_s=window_s)
+    for ticker, first_row, rating in rows:
+        if rating[0]:
+            found.ratings[ticker] = Rating(*rating)
+        else:
+            found.ended[ticker] = first_row
+    return found
+
+
+def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
+    """Return the rows of `tickers` that reached the alert rule's threshold and have no alert yet,
+    in time order."""
+    moved = database.rows(MOVED, tickers=list(tickers), change_pct=rule.ALERT_CHANGE_PCT)
+    if not moved:
+        return []
+    found = [
+        rise
+        for ticker, judged, alerted, score in _judged(database, [ticker for (ticker,) in moved])
+        for rise in rule.rises(ticker, judged, set(alerted), score)
+    ]
+    return sorted(found, key=lambda rise: (rise.timestamp, rise.ticker))
+
+
+def outcomes(database: Database, tickers: Collection[str]) -> dict[str, Outcome]:
+    """Return what came of the windows of those of `tickers` that have rows."""
+    return {
+        ticker: rule.outcome(judged, len(alerted))
+        for ticker, judged, alerted, _ in _judged(database, tickers)
+    }
+
+
+def _judged(
+    database: Database, tickers: Collection[str]
+) -> Iterator[tuple[str, list[Judged], Sequence[int], float | None]]:
+    """Yield those of `tickers` that have rows, with these judged, the times of the alerts (Unix
+    seconds) and the score."""
+    for ticker, prices, alerted, score in database.rows(RULE_ROWS, tickers=list(tickers)):
+        yield ticker, rule.judge([PricePoint(*row) for row in prices]), alerted, score
+
+
+def newest_news(database: Database, ticker: str) -> News | None:
+    """Return the ticker's newest news of this session."""
+    rows = database.rows(NEWEST_NEWS, ticker=ticker)
+    return News(*rows[0]) if rows else None
+
+
+def recent_hashes(database: Database) -> dict[str, int]:
+    """Return the content hashes of the last day's news, of all sessions, oldest first; with the
+    Unix time each was detected at."""
+    return {found: int(at) for found, at in database.rows(RECENT_HASHES)}
+
+
+def stored_hashes(database: Database, hashes: Collection[str]) -> set[str]:
+    """Return those of `hashes` that news of any session has."""
+    return {found for (found,) in database.rows(STORED_HASHES, hashes=list(hashes))}
+
+
+def listed_tickers(database: Database) -> dict[str, str]:
+    """Return the tickers of `float_list`, each with its company's country."""
+    return {ticker: str(country) for ticker, country in database.rows(LISTED_TICKERS)}

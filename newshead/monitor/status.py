@@ -14,16 +14,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from clickhouse_manager import (
-    DATABASE_ERRORS,
-    MISSING_TABLE_CODES,
-    Batch,
-    ClickHouseManager,
-    StatusRow,
-    insert,
-    one_line,
-)
 from ibkr_client import LIVE, ConnectionState
+from newshead.database.connection import DATABASE_ERRORS, MISSING_TABLE_CODES, Database, one_line
+from newshead.database.store import Batch, insert
+from newshead.database.tables import StatusRow, create_tables
 from newshead.loop import off_loop
 from newshead.settings import ConfigurationError
 
@@ -54,7 +48,7 @@ class StatusWriter:
 
     def __init__(self, monitor: "ContinuousPriceMonitor") -> None:
         self._monitor = monitor
-        self._manager = ClickHouseManager(monitor.settings)
+        self._database = Database(monitor.settings)
         # A connection serves one caller at a time, and one who was cancelled may go on.
         self._writing = threading.Lock()
         self._connected = False
@@ -96,7 +90,7 @@ class StatusWriter:
         if self._loop is not None:
             self._see_state()
             await self._write()
-        await off_loop(self._manager.close)
+        await off_loop(self._database.close)
 
     async def _await_attempt(self) -> None:
         """Gives an attempt to connect the time to end."""
@@ -158,19 +152,19 @@ class StatusWriter:
         """Blocks."""
         with self._writing:
             if not self._connected:
-                self._manager.connect()
+                self._database.connect()
                 self._connected = True
             if time.monotonic() - self._clock_read_at >= CLOCK_EVERY_S:
-                self._clock_difference_s = self._manager.warn_of_clock_difference()
+                self._clock_difference_s = self._database.warn_of_clock_difference()
                 self._clock_read_at = time.monotonic()
                 row = row._replace(clock_difference_s=self._clock_difference_s)
             try:
-                insert(self._manager.client, Batch([row], str(uuid.uuid4())))
+                insert(self._database.client, Batch([row], str(uuid.uuid4())))
             except DATABASE_ERRORS as problem:
                 if getattr(problem, "code", None) not in MISSING_TABLE_CODES:
                     raise
-                self._manager.create_tables()
-                insert(self._manager.client, Batch([row], str(uuid.uuid4())))
+                create_tables(self._database)
+                insert(self._database.client, Batch([row], str(uuid.uuid4())))
 
 
 class _LastError(logging.Handler):

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from clickhouse_manager import (
+from newshead.database.connection import (
     DATABASE_ERRORS,
-    MISSING_TABLE_CODES,
-    ClickHouseManager,
-    NewsRow,
-    Outbox,
+    Database,
     one_line,
     until_database_works,
 )
+from newshead.database.queries import listed_tickers, recent_hashes, stored_hashes
+from newshead.database.store import RowWriter
+from newshead.database.tables import NewsRow, create_tables
 from newshead.loop import attempt, off_loop
+from newshead.monitor.triggers import TriggerFolder
 from newshead.news.rating import Analyst, Opinion, unrated
 from newshead.news.stream import Action, Article, NewsStream
 from newshead.scheduling import ask_for_short_slices
@@ -113,8 +114,8 @@ class Story:
 class TriggerWriter:
     """Writes the trigger files, off the loop, in one thread at a time. One event loop."""
 
-    def __init__(self, manager: ClickHouseManager) -> None:
-        self._manager = manager
+    def __init__(self, folder: TriggerFolder) -> None:
+        self._folder = folder
         self._waiting: list[Story] = []
         self._work: asyncio.Task[None] | None = None
 
@@ -144,7 +145,7 @@ class TriggerWriter:
     def _write(self, stories: Sequence[Story]) -> None:
         for story in stories:
             try:
-                self._manager.create_immediate_trigger(story.ticker, story.detected)
+                self._folder.write(story.ticker, story.detected)
             except OSError as problem:
                 _tell_no_trigger(story.ticker, problem.strerror or str(problem))
             else:
@@ -182,7 +183,7 @@ class NewsMonitor:
             Take articles older than 2 minutes too.
         """
         self.settings = settings
-        self.ch_manager = ClickHouseManager(settings)
+        self._database = Database(settings)
         self.stats = dict.fromkeys(
             ("articles", "old", "deleted", "known", "not_listed", "rows_stored"), 0
         )
@@ -190,10 +191,10 @@ class NewsMonitor:
         self._any_ticker = any_ticker
         self._take_old = take_old
         self._stream = NewsStream(settings, self.take)
-        self._triggers = TriggerWriter(self.ch_manager)
+        self._triggers = TriggerWriter(TriggerFolder(settings.trigger_folder))
         self._readers = asyncio.Semaphore(READ_AT_ONCE)
         # Its connection serves one caller at a time.
-        self._database = threading.Lock()
+        self._turn = threading.Lock()
         self._memory = Memory()
         # Ticker, as `_listed_as` spells it → the company's country.
         self._countries: dict[str, str] = {}
@@ -204,9 +205,9 @@ class NewsMonitor:
         self._rows: list[NewsRow] = []
         self._untold: deque[tuple[Story, Opinion]] = deque()
         self._row_waits = asyncio.Event()
-        self._outbox = Outbox(MAX_KEPT_NEWS)
-        self._database_down = False
-        self._tables_missing = False
+        self._writer = RowWriter(
+            self._database, "rows of news", logger, max_rows=MAX_KEPT_NEWS, run=self._ask
+        )
 
     # --- Life ---------------------------------------------------------------
 
@@ -224,7 +225,7 @@ class NewsMonitor:
         parts: list[asyncio.Task[Any]] = []
         try:
             patient = not self.settings.embedded
-            await until_database_works(self.ch_manager.connect, wait=patient)
+            await until_database_works(self._database.connect, wait=patient)
             await until_database_works(self._load, wait=patient)
             self._tell_list()
             for part in (
@@ -241,8 +242,8 @@ class NewsMonitor:
             await self._end(parts)
 
     def _load(self) -> None:
-        self.ch_manager.create_tables()
-        self._memory.load(self.ch_manager.recent_hashes())
+        create_tables(self._database)
+        self._memory.load(recent_hashes(self._database))
         self._load_list()
 
     async def _end(self, parts: Sequence[asyncio.Task[Any]]) -> None:
@@ -256,12 +257,12 @@ class NewsMonitor:
                 await asyncio.wait(ending, timeout=TASKS_END_S)
             await attempt("to store the last rows of news", self._store(), LAST_FLUSH_S)
         finally:
-            lost = len(self._outbox) + len(self._rows) + self._on_their_way
+            lost = len(self._writer.outbox) + len(self._rows) + self._on_their_way
             if lost:
                 logger.error("%d rows of news could not be stored and are lost.", lost)
         if self.stats["articles"]:
             self.report_stats()
-        closing = off_loop(self.ch_manager.close)
+        closing = off_loop(self._database.close)
         await attempt("to close the database of the news side", closing, CLOSE_TIMEOUT_S)
 
     # --- Articles -----------------------------------------------------------
@@ -320,7 +321,7 @@ class NewsMonitor:
         """For articles older than the memory reaches."""
         hashes = [story.hash for story in stories]
         try:
-            stored = await self._ask(self.ch_manager.stored_hashes, hashes)
+            stored = await self._ask(stored_hashes, self._database, hashes)
         except DATABASE_ERRORS as problem:
             # One old article twice does less harm than one that is lost.
             logger.warning("An old article may be taken twice: %s", one_line(problem))
@@ -413,24 +414,19 @@ class NewsMonitor:
         """Stores what waits; False if the database did not take it all."""
         self._row_waits.clear()
         # No pause between these: a cancelled task must not lose what it took.
-        self._outbox.add(self._rows)
+        self._writer.outbox.add(self._rows)
         self._rows = []
-        self._tell_given_up()
-        waiting = len(self._outbox)
+        for _ in range(self._writer.report_given_up()):
+            self._untold.popleft()
         try:
-            if self._tables_missing:
-                await self._ask(self.ch_manager.create_tables)
-                self._tables_missing = False
-            if waiting:
-                await self._ask(lambda: self._outbox.flush(self.ch_manager.client))
+            await self._writer.restore_tables()
         except DATABASE_ERRORS as problem:
-            self._database_failed(problem)
-        if self._database_down and not self._outbox:
-            logger.info("ClickHouse works again; %d rows of news that waited were stored.", waiting)
-            self._database_down = False
-        while len(self._untold) > len(self._outbox) + len(self._rows):
+            self._writer.failed(problem)
+        else:
+            await self._writer.flush()
+        while len(self._untold) > len(self._writer.outbox) + len(self._rows):
             self._tell_stored(*self._untold.popleft())
-        return not self._outbox
+        return not self._writer.outbox
 
     def _tell_stored(self, story: Story, opinion: Opinion) -> None:
         self.stats["rows_stored"] += 1
@@ -447,28 +443,11 @@ class NewsMonitor:
             story.age_ms,
         )
 
-    def _tell_given_up(self) -> None:
-        if self._outbox.given_up:
-            logger.error("%d rows of news were given up for want of memory.", self._outbox.given_up)
-            for _ in range(self._outbox.given_up):
-                self._untold.popleft()
-            self._outbox.given_up = 0
-
-    def _database_failed(self, problem: Exception) -> None:
-        """Says once, until it works again, that the database does not."""
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
-            self._tables_missing = True
-        level = logging.DEBUG if self._database_down else logging.ERROR
-        self._database_down = True
-        logger.log(
-            level, "ClickHouse failed, rows of news are kept until it works: %s", one_line(problem)
-        )
-
     async def _ask(self, function: Callable[..., T], *args: Any) -> T:
         """Does blocking work on the database's connection, one at a time."""
 
         def work() -> T:
-            with self._database:
+            with self._turn:
                 return function(*args)
 
         return await off_loop(work)
@@ -486,7 +465,7 @@ class NewsMonitor:
             self._tell_list()
 
     def _load_list(self) -> None:
-        listed = self.ch_manager.listed_tickers()
+        listed = listed_tickers(self._database)
         self._countries = {_listed_as(ticker): country for ticker, country in listed.items()}
 
     def _tell_list(self) -> None:
@@ -511,7 +490,7 @@ class NewsMonitor:
             self._stream.messages,
             self._stream.no_articles,
             figures,
-            len(self._outbox) + len(self._rows) + self._on_their_way,
+            len(self._writer.outbox) + len(self._rows) + self._on_their_way,
         )
 
 

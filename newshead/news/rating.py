@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from clickhouse_manager import one_line
+from newshead.database.connection import one_line
 from newshead.loop import attempt
 from newshead.settings import Settings
 from newshead.text import folded, visible

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clickhouse_manager import DATABASE_ERRORS, ClickHouseManager, ListedStock, one_line
+from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.store import replace_ticker_list
+from newshead.database.tables import ListedStock
 from newshead.loop import off_loop
 from newshead.monitor.triggers import parse_ticker
 from newshead.settings import ConfigurationError, Settings
@@ -45,7 +47,7 @@ class TickerList(NamedTuple):
     left_out: int
 
 
-async def refresh(settings: Settings, manager: ClickHouseManager) -> None:
+async def refresh(settings: Settings, database: Database) -> None:
     """Puts the configured list into the database; the log says what was done, or why not.
 
     Raises nothing: where something fails the old list stays.
@@ -54,7 +56,7 @@ async def refresh(settings: Settings, manager: ClickHouseManager) -> None:
     ----------
     settings
         `ticker_list_csv` is the source, or else `finviz_export_url`.
-    manager
+    database
         Nobody else's: it is connected for this and closed again.
     """
     if settings.ticker_list_csv is not None:
@@ -71,7 +73,7 @@ async def refresh(settings: Settings, manager: ClickHouseManager) -> None:
             else await _fetch(settings.finviz_export_url)
         )
         found = await off_loop(parse, content)
-        await off_loop(_store, manager, found.stocks)
+        await off_loop(_store, database, found.stocks)
     except ListError as problem:
         logger.error("No ticker list from %s: %s News.float_list stays.", source, problem)
     except (*DATABASE_ERRORS, ConfigurationError) as problem:
@@ -144,12 +146,12 @@ def _stock(ticker: str, row: dict[str, str | None]) -> ListedStock:
     )
 
 
-def _store(manager: ClickHouseManager, stocks: Sequence[ListedStock]) -> None:
-    manager.connect()
+def _store(database: Database, stocks: Sequence[ListedStock]) -> None:
+    database.connect()
     try:
-        manager.replace_ticker_list(stocks)
+        replace_ticker_list(database, stocks)
     finally:
-        manager.close()
+        database.close()
 
 
 def _read(path: Path) -> bytes:

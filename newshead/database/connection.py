@@ -1,0 +1,354 @@
+"""The connection to ClickHouse, embedded or a server, and what can go wrong with it.
+
+All but `until_database_works` blocks and belongs off the event loop.
+"""
+
+import asyncio
+import errno
+import functools
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, Final
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.query import QueryResult
+
+from newshead.loop import off_loop
+from newshead.process import lock_file
+from newshead.settings import ConfigurationError, Settings
+
+logger = logging.getLogger(__name__)
+# They report what they raise as well.
+for _name in ("clickhouse_connect", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+CONNECT_TIMEOUT_S: Final = 5
+QUERY_TIMEOUT_S: Final = 30
+RETRY_S: Final = 3.0
+# The 60-second window compares the database's clock with this machine's.
+MAX_CLOCK_DIFFERENCE_S: Final = 2.0
+# On a full disk the embedded engine says that a table was created or altered, but leaves an
+# empty file of it, and its folder never opens again.
+MIN_FREE_BYTES: Final = 16 * 2**20
+# Where inserts into the embedded engine pass through files, in its folder.
+INSERTS_FOLDER: Final = "newshead-inserts"
+# A folder that cannot be written for these may be written later.
+PASSING_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+# The engine's codes for a table or a database that does not exist.
+MISSING_TABLE_CODES: Final = (60, 81)
+
+
+class DatabaseError(Exception):
+    """ClickHouse cannot be used now; the text says why and what to do."""
+
+
+class DiskFullError(DatabaseError):
+    """Too little space is free for the embedded engine to change its tables unharmed."""
+
+
+# Whatever goes wrong with the database.
+DATABASE_ERRORS: Final = (ClickHouseError, DatabaseError)
+
+
+class Database:
+    """One connection to ClickHouse, embedded or a server.
+
+    Methods block. A connection serves one caller at a time: whoever works in
+    parallel has a connection of its own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._client: Client | None = None
+        self._lock: _PathLock | None = None
+
+    @property
+    def client(self) -> Client:
+        """clickhouse-connect's client.
+
+        Raises
+        ------
+        DatabaseError
+            Not connected.
+        """
+        if self._client is None:
+            raise DatabaseError("Not connected to ClickHouse.")
+        return self._client
+
+    def connect(self) -> None:
+        """Open the connection.
+
+        Raises
+        ------
+        DatabaseError
+            The server does not answer or refuses, or another process has the embedded engine.
+        ConfigurationError
+            The embedded engine's folder cannot be written.
+        """
+        self.close()
+        if self.settings.embedded:
+            client = self._open_embedded(self.settings.clickhouse_path)
+        else:
+            client = self._open_server()
+        for name in ("query", "insert", "command"):
+            setattr(client, name, _database_call(getattr(client, name)))
+        self._client = client
+
+    def close(self) -> None:
+        """Close the connection; without one it does nothing."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def rows(self, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
+        """Return a query's rows, with times in UTC also where the embedded engine has another
+        zone."""
+        return self.client.query(statement, parameters=parameters, query_tz="UTC").result_rows
+
+    def define(self, statement: str) -> None:
+        """Run a statement that creates, alters, exchanges or drops tables (DDL).
+
+        Raises
+        ------
+        DatabaseError, ClickHouseError
+            It failed, or there is no room for it.
+        """
+        self.require_room()
+        self.client.command(statement)
+
+    def require_room(self) -> None:
+        """Make sure that the embedded engine can change its tables unharmed.
+
+        Raises
+        ------
+        DiskFullError
+            Too little space is free on its disk.
+        DatabaseError
+            Its folder cannot be read.
+        """
+        if not self.settings.embedded:
+            return
+        path = self.settings.clickhouse_path
+        try:
+            free = shutil.disk_usage(path).free
+        except OSError as problem:
+            raise DatabaseError(
+                f"The embedded database {path} cannot be used: {one_line(problem)}"
+            ) from problem
+        if free < MIN_FREE_BYTES:
+            raise DiskFullError(
+                f"The disk of the embedded database {path} is full: {free / 2**20:.1f} MiB are "
+                f"free, and creating or altering tables takes {MIN_FREE_BYTES // 2**20} MiB. "
+                "Free some space there."
+            )
+
+    def warn_of_clock_difference(self) -> float:
+        """Return by how many seconds the database's clock is ahead of ours; warn over 2 s."""
+        before = datetime.now(UTC)
+        [(there,)] = self.rows("SELECT now64(3)")
+        here = before + (datetime.now(UTC) - before) / 2
+        ahead_s: float = (there - here).total_seconds()
+        # The answer may have been given at any moment between question and arrival.
+        if abs(ahead_s) - (here - before).total_seconds() > MAX_CLOCK_DIFFERENCE_S:
+            logger.warning(
+                "The database's clock is %.1f s %s this machine's: windows and alerts are off by "
+                "as much. Synchronise both clocks (NTP).",
+                abs(ahead_s),
+                "ahead of" if ahead_s > 0 else "behind",
+            )
+        return ahead_s
+
+    def _open_embedded(self, path: Path) -> Client:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _PathLock(path)
+        except BlockingIOError as problem:
+            raise DatabaseError(
+                f"The embedded database {path} is in use by another newshead: "
+                "stop that one, or set CLICKHOUSE_PATH to another folder."
+            ) from problem
+        except OSError as problem:
+            if problem.errno in PASSING_ERRORS:
+                raise DatabaseError(
+                    f"The embedded database {path} cannot be opened: {one_line(problem)}"
+                ) from problem
+            raise ConfigurationError(
+                f"The embedded database {path} cannot be written ({problem.strerror}): "
+                "set CLICKHOUSE_PATH to a folder that you may write to."
+            ) from problem
+        try:
+            _keep_inserts_in(path.resolve() / INSERTS_FOLDER)
+            return clickhouse_connect.get_client(
+                interface="chdb", path=str(path), tz_mode="aware", settings={"async_insert": 0}
+            )
+        except Exception as problem:
+            self.close()
+            raise DatabaseError(
+                f"The embedded database {path} cannot be opened: "
+                f"{_emptied_files(path) or one_line(problem)}"
+            ) from problem
+
+    def _open_server(self) -> Client:
+        settings = self.settings
+        where = f"{settings.clickhouse_host}:{settings.clickhouse_port}"
+        try:
+            return clickhouse_connect.get_client(
+                host=settings.clickhouse_host,
+                port=settings.clickhouse_port,
+                username=settings.clickhouse_user,
+                password=settings.clickhouse_password,
+                secure=settings.clickhouse_secure,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                send_receive_timeout=QUERY_TIMEOUT_S,
+                autogenerate_session_id=False,
+                tz_mode="aware",
+                settings={"async_insert": 0},
+            )
+        except Exception as problem:
+            raise DatabaseError(
+                f"ClickHouse at {where} cannot be used: {one_line(problem)} "
+                "Start it, or check CLICKHOUSE_HOST, _PORT, _USER, _PASSWORD and _SECURE."
+            ) from problem
+
+
+def one_line(problem: Exception) -> str:
+    """Return an exception's cause in one line, in the system's own words where it has some."""
+    cause: BaseException | None = None if isinstance(problem, DatabaseError) else problem
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return f"{cause.strerror or cause}."
+        cause = cause.__cause__ or cause.__context__
+    text = str(problem).strip() or type(problem).__name__
+    return text.splitlines()[0][:300]
+
+
+async def until_database_works(work: Callable[[], object], *, wait: bool) -> None:
+    """Do blocking work with the database; with `wait`, until it succeeds.
+
+    Raises
+    ------
+    DatabaseError, ClickHouseError
+        It failed; not with `wait`.
+    ConfigurationError
+        It can never succeed.
+    """
+    told = ""
+    while True:
+        try:
+            await off_loop(work)
+        except DATABASE_ERRORS as problem:
+            if not wait:
+                raise
+            if one_line(problem) != told:
+                told = one_line(problem)
+                logger.error("%s It is tried again every %.0f s.", told, RETRY_S)
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
+def _database_call(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let whatever a call of clickhouse-connect's raises be one of DATABASE_ERRORS.
+
+    Besides its own errors it raises those of files, sockets and answers cut short.
+    """
+
+    @functools.wraps(call)
+    def checked(*arguments: Any, **named: Any) -> Any:
+        try:
+            result = call(*arguments, **named)
+            if isinstance(result, QueryResult):
+                # Otherwise rows are decoded, and may fail, where they are first used.
+                result.result_rows  # noqa: B018
+        except DATABASE_ERRORS:
+            raise
+        except Exception as problem:
+            raise DatabaseError(f"{type(problem).__name__}: {one_line(problem)}") from problem
+        return result
+
+    return checked
+
+
+def _keep_inserts_in(folder: Path) -> None:
+    """Let the driver of the embedded engine pass inserts through files in `folder`.
+
+    By itself it does so in TMPDIR, which may be full or gone, and has no option for it. Here its
+    module alone gets another `tempfile`; the process keeps its own.
+    """
+    try:
+        # Not above: with a server the engine's library is not needed.
+        from clickhouse_connect.driver._backend import chdb_backend
+    except ImportError:
+        # Another release of the driver; it goes on with TMPDIR.
+        return
+    in_folder = functools.partial(tempfile.NamedTemporaryFile, dir=folder)
+    vars(chdb_backend)["tempfile"] = SimpleNamespace(NamedTemporaryFile=in_folder)
+
+
+def _emptied_files(path: Path) -> str:
+    """Return what to do about an embedded database that a full disk ruined, or an empty text."""
+    found: list[str] = []
+    with suppress(OSError):
+        found = sorted(
+            str(file.relative_to(path)) for file in path.rglob("*.sql") if not file.stat().st_size
+        )
+    if not found:
+        return ""
+    return (
+        f"a full disk left these files empty: {', '.join(found)}. Copy the folder, then move them "
+        'out of it: their tables start anew. README.md, "An embedded database that does not open", '
+        "says how to keep their rows."
+    )
+
+
+class _PathLock:
+    """This process's hold on an embedded database's folder, shared by its connections.
+
+    chDB's own refusal of a second process says nothing that a user could act on.
+    """
+
+    _guard: ClassVar = threading.Lock()
+    # folder → its lock's file descriptor and the number of connections that hold it
+    _held: ClassVar[dict[Path, tuple[int, int]]] = {}
+
+    def __init__(self, folder: Path) -> None:
+        """Take the hold; raise BlockingIOError when another process has it."""
+        self._folder = folder.resolve()
+        with self._guard:
+            descriptor, holders = self._held.get(self._folder, (-1, 0))
+            if holders == 0:
+                descriptor = lock_file(self._folder / "newshead.lock")
+                try:
+                    self._empty_inserts()
+                except OSError:
+                    os.close(descriptor)
+                    raise
+            self._held[self._folder] = (descriptor, holders + 1)
+
+    def _empty_inserts(self) -> None:
+        """Remove what inserts of a killed process left."""
+        inserts = self._folder / INSERTS_FOLDER
+        inserts.mkdir(exist_ok=True)
+        for left in inserts.iterdir():
+            left.unlink()
+
+    def release(self) -> None:
+        with self._guard:
+            descriptor, holders = self._held.pop(self._folder)
+            if holders > 1:
+                self._held[self._folder] = (descriptor, holders - 1)
+            else:
+                os.close(descriptor)

@@ -1,0 +1,213 @@
+"""Rows on their way into ClickHouse: batches that are stored once, whatever fails meanwhile."""
+
+import logging
+import threading
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
+
+from clickhouse_connect.driver.client import Client
+
+from newshead.database.connection import (
+    DATABASE_ERRORS,
+    MISSING_TABLE_CODES,
+    Database,
+    one_line,
+)
+from newshead.database.tables import (
+    FRESH_TICKER_LIST,
+    INSERTS,
+    ListedStock,
+    Row,
+    create_tables,
+    deduplicate,
+    drop,
+    existing_tables,
+)
+from newshead.loop import off_loop
+
+logger = logging.getLogger(__name__)
+
+# Rows kept while the database is away; some 100 MB at the most.
+MAX_KEPT_ROWS: Final = 200_000
+
+
+class Batch(NamedTuple):
+    """Rows of one kind for one insert, with the token that makes them be stored once."""
+
+    rows: Sequence[Row]
+    token: str
+
+
+class Outbox:
+    """Batches on their way into ClickHouse, kept in order until each was stored, once.
+
+    Kept rows live in this process's memory only, and no more than `max_rows`
+    (by default MAX_KEPT_ROWS) of them: beyond that the oldest are given up and
+    counted. Any thread.
+    """
+
+    def __init__(self, max_rows: int | None = None) -> None:
+        self._max_rows = MAX_KEPT_ROWS if max_rows is None else max_rows
+        self._batches: deque[Batch] = deque()
+        self._flushing = threading.Lock()
+        self.given_up = 0
+
+    def __len__(self) -> int:
+        """Return the number of rows not stored yet."""
+        return sum(len(batch.rows) for batch in tuple(self._batches))
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put rows, all of one kind, behind those that wait already."""
+        if rows:
+            self._batches.append(Batch(rows, str(uuid.uuid4())))
+        # A batch that is being stored right now is not the one to give up.
+        while len(self) > self._max_rows and not self._flushing.locked():
+            if not self.given_up:
+                logger.error(
+                    "Over %d rows wait for ClickHouse: from now on the oldest are given up.",
+                    self._max_rows,
+                )
+            self.given_up += len(self._batches.popleft().rows)
+
+    def flush(self, client: Client) -> None:
+        """Store what waits, oldest first.
+
+        Raises
+        ------
+        ClickHouseError, DatabaseError
+            An insert failed; its batch and those behind it stay.
+        """
+        with self._flushing:
+            while self._batches:
+                insert(client, self._batches[0])
+                self._batches.popleft()
+
+
+class RowWriter:
+    """Stores what waits in its outbox, and says once per outage that the database fails.
+
+    For an event loop, which it never blocks.
+
+    Attributes
+    ----------
+    outbox
+        The rows that wait.
+    failing
+        Whether the database failed and nothing has been stored since.
+    tables_missing
+        Whether it failed for want of a table.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        rows: str,
+        log: logging.Logger,
+        *,
+        max_rows: int | None = None,
+        run: Callable[..., Awaitable[object]] = off_loop,
+    ) -> None:
+        """
+        Parameters
+        ----------
+        rows
+            What the log calls the rows.
+        log
+            Their owner's.
+        max_rows
+            See `Outbox`.
+        run
+            Does blocking work with the database.
+        """
+        self.outbox = Outbox(max_rows)
+        self.failing = False
+        self.tables_missing = False
+        self._database = database
+        self._rows = rows
+        self._log = log
+        self._run = run
+
+    async def flush(self) -> bool:
+        """Store what waits; return False if the database did not take it all."""
+        waiting = len(self.outbox)
+        if not waiting:
+            return True
+        try:
+            await self._run(self._flush)
+        except DATABASE_ERRORS as problem:
+            self.failed(problem)
+            return False
+        if self.failing:
+            self._log.info(
+                "ClickHouse works again; %d %s that waited were stored.", waiting, self._rows
+            )
+            self.failing = False
+            self.report_given_up()
+        return True
+
+    def _flush(self) -> None:
+        self.outbox.flush(self._database.client)
+
+    async def restore_tables(self) -> None:
+        """Create the tables again where the database failed for want of one.
+
+        Raises
+        ------
+        ClickHouseError, DatabaseError
+            It failed; the next call tries it again.
+        """
+        if self.tables_missing:
+            await self._run(create_tables, self._database)
+            self.tables_missing = False
+
+    def failed(self, problem: Exception) -> None:
+        """Say once, until the database works again, that it does not."""
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            self.tables_missing = True
+        level = logging.DEBUG if self.failing else logging.ERROR
+        self.failing = True
+        self._log.log(
+            level,
+            "ClickHouse failed, %s are kept until it works: %s",
+            self._rows,
+            one_line(problem),
+        )
+
+    def report_given_up(self) -> int:
+        """Log how many rows were given up since the last call, if any, and return it."""
+        count, self.outbox.given_up = self.outbox.given_up, 0
+        if count:
+            self._log.error("%d %s were given up for want of memory.", count, self._rows)
+        return count
+
+
+def insert(client: Client, batch: Batch) -> None:
+    """Store a batch; again with the same batch, it changes nothing."""
+    row_type = type(batch.rows[0])
+    table, types = INSERTS[row_type]
+    client.insert(
+        f"News.{table}",
+        batch.rows,
+        column_names=row_type._fields,
+        column_type_names=types,
+        settings={"insert_deduplication_token": batch.token},
+    )
+
+
+def replace_ticker_list(database: Database, stocks: Sequence[ListedStock]) -> None:
+    """Put `stocks` in the place of the rows of `float_list`, all at once.
+
+    Until then the old rows stay. The table keeps its columns: an earlier
+    installation may have more.
+    """
+    fresh = FRESH_TICKER_LIST
+    # What an interrupted attempt left.
+    drop(database, fresh)
+    database.define(f"CREATE TABLE News.{fresh} AS News.float_list")
+    # What is created like a table has its settings.
+    deduplicate(database, fresh, existing_tables(database)["float_list"])
+    insert(database.client, Batch(stocks, str(uuid.uuid4())))
+    database.define(f"EXCHANGE TABLES News.{fresh} AND News.float_list")
+    database.define(f"DROP TABLE News.{fresh} SYNC")

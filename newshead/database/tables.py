@@ -1,0 +1,398 @@
+"""The tables in ClickHouse, each described once: its statement and its inserts come from that.
+
+A row class names those columns of its table that newshead writes.
+"""
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from newshead.database.connection import Database
+
+# What a table of ours keeps of one session, in `<table>_history` afterwards.
+SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
+# What a new ticker list is written to before it takes the place of `float_list`.
+FRESH_TICKER_LIST: Final = "float_list_fresh"
+
+DEDUPLICATION_WINDOW: Final = 1000
+# Without this setting a plain MergeTree ignores insert_deduplication_token, and
+# a batch that clickhouse-connect resends by itself would be stored twice.
+DEDUPLICATION: Final = f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+
+
+class Column(NamedTuple):
+    """A column, with its type and the expression of its default, if it has one."""
+
+    name: str
+    type: str
+    default: str = ""
+
+    @property
+    def definition(self) -> str:
+        """The column in the statement that creates its table."""
+        default = f" DEFAULT {self.default}" if self.default else ""
+        return f"{self.name} {self.type}{default}"
+
+
+class Table(NamedTuple):
+    """A table of newshead's, in ClickHouse's words.
+
+    `indexes` holds columns with the types of their indexes. `deduplicated`: newshead's own
+    batches go into it, so it needs the setting DEDUPLICATION also where an earlier installation
+    created it.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    order: str
+    engine: str = "MergeTree"
+    partition: str = ""
+    ttl: str = ""
+    indexes: tuple[tuple[str, str], ...] = ()
+    deduplicated: bool = True
+
+    @property
+    def ddl(self) -> str:
+        """The statement that creates the table where it is missing."""
+        parts = [column.definition for column in self.columns]
+        parts += [
+            f"INDEX {column}_index {column} TYPE {kind} GRANULARITY 1"
+            for column, kind in self.indexes
+        ]
+        clauses = {
+            "PARTITION BY": self.partition,
+            "ORDER BY": self.order,
+            "TTL": self.ttl,
+            "SETTINGS": DEDUPLICATION if self.deduplicated else "",
+        }
+        return (
+            f"CREATE TABLE IF NOT EXISTS News.{self.name} ({', '.join(parts)}) "
+            f"ENGINE = {self.engine}"
+            + "".join(f" {word} {clause}" for word, clause in clauses.items() if clause)
+        )
+
+
+PRICE_TRACKING: Final = Table(
+    "price_tracking",
+    (
+        Column("timestamp", "DateTime", "now()"),
+        Column("ticker", "String"),
+        Column("price", "Float64"),
+        Column("volume", "UInt64"),
+        Column("source", "String", "'ibkr'"),
+        Column("sentiment", "String", "'neutral'"),
+        Column("recommendation", "String", "'HOLD'"),
+        Column("confidence", "String", "'low'"),
+    ),
+    order="(ticker, timestamp)",
+    partition="toYYYYMM(timestamp)",
+    ttl="timestamp + INTERVAL 7 DAY",
+)
+
+NEWS_ALERT: Final = Table(
+    "news_alert",
+    (
+        Column("ticker", "String"),
+        Column("timestamp", "DateTime", "now()"),
+        Column("alert", "UInt8", "1"),
+        Column("price", "Float64"),
+    ),
+    order="(ticker, timestamp)",
+    partition="toYYYYMM(timestamp)",
+    ttl="timestamp + INTERVAL 30 DAY",
+)
+
+BREAKING_NEWS: Final = Table(
+    "breaking_news",
+    (
+        Column("id", "UUID", "generateUUIDv4()"),
+        Column("timestamp", "DateTime64(3)", "now64()"),
+        Column("source", "String"),
+        Column("ticker", "String"),
+        Column("headline", "String"),
+        Column("published_utc", "String"),
+        Column("article_url", "String"),
+        Column("summary", "String"),
+        Column("full_content", "String"),
+        Column("detected_at", "DateTime64(3)", "now64()"),
+        Column("processing_latency_ms", "UInt32"),
+        Column("market_relevant", "UInt8", "0"),
+        Column("source_check_time", "DateTime64(3)"),
+        Column("content_hash", "String"),
+        Column("news_type", "String", "'other'"),
+        Column("urgency_score", "UInt8", "0"),
+        Column("sentiment", "String", "'neutral'"),
+        Column("recommendation", "String", "'HOLD'"),
+        Column("confidence", "String", "'low'"),
+        Column("explanation", "String", "''"),
+        Column("analysis_time_ms", "UInt32", "0"),
+        Column("analyzed_at", "DateTime64(3)", "now64()"),
+    ),
+    order="(content_hash, article_url)",
+    engine="ReplacingMergeTree(detected_at)",
+    partition="toYYYYMM(timestamp)",
+    indexes=(("ticker", "bloom_filter"), ("content_hash", "bloom_filter"), ("timestamp", "minmax")),
+)
+
+PRICE_MOVE: Final = Table(
+    "price_move",
+    (
+        Column("id", "UUID", "generateUUIDv4()"),
+        Column("timestamp", "DateTime64(3)", "now64()"),
+        Column("ticker", "String"),
+        Column("news_headline", "String"),
+        Column("news_published_utc", "DateTime64(3)"),
+        Column("news_article_url", "String"),
+        Column("current_price", "Float64"),
+        Column("current_price_timestamp", "DateTime64(3)"),
+        Column("minute_30_high", "Float64"),
+        Column("minute_30_low", "Float64"),
+        Column("minute_30_open", "Float64"),
+        Column("minute_30_close", "Float64"),
+        Column("minute_30_volume", "UInt64"),
+        Column("minute_30_timestamp", "DateTime64(3)"),
+        Column("price_move_percentage", "Float64"),
+        Column("price_above_30min_high", "UInt8", "1"),
+        Column("price_check_latency_ms", "UInt32"),
+        Column("news_to_price_check_delay_ms", "UInt32"),
+    ),
+    order="(timestamp, ticker)",
+    partition="toYYYYMM(timestamp)",
+)
+
+MONITOR_STATUS: Final = Table(
+    "monitor_status",
+    (
+        Column("timestamp", "DateTime64(3)"),
+        Column("state", "String"),
+        Column("state_since", "DateTime64(3)"),
+        Column("mode", "String"),
+        Column("delayed", "UInt8"),
+        Column("account", "String"),
+        Column("active_tickers", "UInt32"),
+        Column("cycles", "UInt64"),
+        Column("ticks", "UInt64"),
+        Column("rows", "UInt64"),
+        Column("last_cycle_ms", "Float64"),
+        Column("kept_rows", "UInt32"),
+        Column("reconnects", "UInt32"),
+        Column("clock_difference_s", "Float64"),
+        Column("last_error", "String"),
+    ),
+    order="timestamp",
+    ttl="toDateTime(timestamp) + INTERVAL 7 DAY",
+)
+
+FLOAT_LIST: Final = Table(
+    "float_list",
+    (
+        Column("ticker", "String"),
+        Column("company_name", "String"),
+        Column("sector", "String"),
+        Column("industry", "String"),
+        Column("country", "String"),
+        Column("market_cap", "Float64"),
+        Column("float_shares", "Float64"),
+        Column("price", "Float64"),
+        Column("volume", "UInt64"),
+        Column("last_updated", "DateTime64(3)", "now64()"),
+    ),
+    order="ticker",
+    engine="ReplacingMergeTree(last_updated)",
+    deduplicated=False,
+)
+
+FLOAT_LIST_DETAILED_DEDUP: Final = Table(
+    "float_list_detailed_dedup",
+    (
+        Column("ticker", "String"),
+        Column("scraped_at", "DateTime64(3)", "now64()"),
+        Column("strength_score", "Nullable(Float64)"),
+    ),
+    order="ticker",
+    deduplicated=False,
+)
+
+TABLES: Final = (
+    PRICE_TRACKING,
+    NEWS_ALERT,
+    BREAKING_NEWS,
+    PRICE_MOVE,
+    MONITOR_STATUS,
+    FLOAT_LIST,
+    FLOAT_LIST_DETAILED_DEDUP,
+)
+
+
+class PriceRow(NamedTuple):
+    """A row of `price_tracking`: the newest trade of one ticker in one 2-second slot."""
+
+    timestamp: datetime
+    ticker: str
+    price: float
+    volume: int
+    source: str
+    sentiment: str
+    recommendation: str
+    confidence: str
+
+
+class AlertRow(NamedTuple):
+    """A row of `news_alert`; `alert` is the priority, 1 (strong) to 3 (no score)."""
+
+    ticker: str
+    timestamp: datetime
+    alert: int
+    price: float
+
+
+class PriceMoveRow(NamedTuple):
+    """A row of `price_move`; the 30-minute columns, always zero, are left to their defaults."""
+
+    ticker: str
+    news_headline: str
+    news_published_utc: datetime
+    news_article_url: str
+    current_price: float
+    current_price_timestamp: datetime
+    price_move_percentage: float
+    price_check_latency_ms: int
+    news_to_price_check_delay_ms: int
+
+
+class NewsRow(NamedTuple):
+    """A row of `breaking_news`: one article about one ticker."""
+
+    timestamp: datetime
+    source: str
+    ticker: str
+    headline: str
+    published_utc: str
+    article_url: str
+    summary: str
+    full_content: str
+    detected_at: datetime
+    processing_latency_ms: int
+    market_relevant: int
+    source_check_time: datetime
+    content_hash: str
+    news_type: str
+    urgency_score: int
+    sentiment: str
+    recommendation: str
+    confidence: str
+    explanation: str
+    analysis_time_ms: int
+    analyzed_at: datetime
+
+
+class ListedStock(NamedTuple):
+    """A row of `float_list`: a stock of the ticker list, 0 or empty where something is unknown.
+
+    `market_cap` and `price` are USD, `float_shares` and `volume` shares.
+    """
+
+    ticker: str
+    company_name: str
+    sector: str
+    industry: str
+    country: str
+    market_cap: float
+    float_shares: float
+    price: float
+    volume: int
+
+
+class StatusRow(NamedTuple):
+    """A row of `monitor_status`: how the price monitor fares at `timestamp`.
+
+    `state` is a ConnectionState's value, held since `state_since`; `mode` is
+    PAPER, LIVE or UNKNOWN; `delayed` says that data 15 minutes late is asked
+    for; `account` is masked. `cycles`, `ticks`, `rows` and `reconnects` count
+    from the monitor's start; `kept_rows` wait because ClickHouse fails.
+    `clock_difference_s` is by how much the database's clock is ahead of the
+    monitor's.
+    """
+
+    timestamp: datetime
+    state: str
+    state_since: datetime
+    mode: str
+    delayed: bool
+    account: str
+    active_tickers: int
+    cycles: int
+    ticks: int
+    rows: int
+    last_cycle_ms: float
+    kept_rows: int
+    reconnects: int
+    clock_difference_s: float
+    last_error: str
+
+
+Row = PriceRow | AlertRow | PriceMoveRow | NewsRow | ListedStock | StatusRow
+
+
+def _insert_of(row_class: type[Row], table: Table) -> tuple[str, list[str]]:
+    types = {column.name: column.type for column in table.columns}
+    return table.name, [types[name] for name in row_class._fields]
+
+
+# Per row class, the table that its rows go to and the types of its fields. The types go with
+# every insert: without them clickhouse-connect asks the server for them each time.
+INSERTS: Final[dict[type[Row], tuple[str, list[str]]]] = {
+    row_class: _insert_of(row_class, table)
+    for row_class, table in (
+        (PriceRow, PRICE_TRACKING),
+        (AlertRow, NEWS_ALERT),
+        (PriceMoveRow, PRICE_MOVE),
+        (NewsRow, BREAKING_NEWS),
+        (ListedStock, FLOAT_LIST._replace(name=FRESH_TICKER_LIST)),
+        (StatusRow, MONITOR_STATUS),
+    )
+}
+
+
+class Existing(NamedTuple):
+    """A table that exists: its engine with all settings, and its comment."""
+
+    engine: str
+    comment: str
+
+
+EXISTING: Final = """
+    SELECT name, engine_full, comment
+    FROM system.tables
+    WHERE database = 'News'"""
+
+
+def create_tables(database: Database) -> None:
+    """Create the database and the tables that are missing; leave what is there.
+
+    Where nothing is missing, nothing is changed.
+    """
+    if not database.rows("SELECT 1 FROM system.databases WHERE name = 'News'"):
+        database.define("CREATE DATABASE IF NOT EXISTS News")
+    found = existing_tables(database)
+    for table in TABLES:
+        if table.name not in found:
+            database.define(table.ddl)
+        elif table.deduplicated:
+            deduplicate(database, table.name, found[table.name])
+
+
+def existing_tables(database: Database) -> dict[str, Existing]:
+    """Return the tables that exist, by their names."""
+    return {name: Existing(*table) for name, *table in database.rows(EXISTING)}
+
+
+def deduplicate(database: Database, name: str, table: Existing) -> None:
+    """Let a table heed insert_deduplication_token."""
+    if DEDUPLICATION not in table.engine:
+        database.define(f"ALTER TABLE News.{name} MODIFY SETTING {DEDUPLICATION}")
+
+
+def drop(database: Database, name: str) -> None:
+    """Drop a table that may exist."""
+    if name in existing_tables(database):
+        database.define(f"DROP TABLE IF EXISTS News.{name} SYNC")
