@@ -206,11 +206,9 @@ def test_the_page_of_the_database_names_every_table() -> None:
 @cache
 def texts() -> str:
     """The texts in newshead's code, what is filled in later as an ellipsis."""
-    found = []
-    for path in (*(PROJECT / s for s in SOURCES), *PROJECT.glob("newshead/**/*.py")):
-        found += _texts(path)
-    found += _texts(PROJECT / "dashboard/notify.py")
-    return "\n".join(found)
+    modules = [*SOURCES, "dashboard/notify.py"]
+    paths = [*(PROJECT / module for module in modules), *PROJECT.glob("newshead/**/*.py")]
+    return "\n".join(text for path in paths for text in _texts(path))
 
 
 def _texts(path: Path) -> Iterator[str]:
