@@ -3,15 +3,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLD_BIN := .venv-old-client/bin
+# Tests without a socket, an engine or a pause.
+QUICK_TESTS := $(wildcard tests/unit) tests/test_docs.py tests/test_settings.py
 CLIENT_TESTS := tests/test_fast_ticks.py tests/test_ibkr_client.py tests/test_simulator.py
 
-.PHONY: demo test test-old-client soak bench lint format clean
+.PHONY: demo test quick test-old-client coverage soak bench lint format clean
 
 demo: .venv/runtime
 	$(BIN)/python run_system.py --demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 3
+
+# What to run after every change: under 30 s.
+quick: lint
+	$(BIN)/python -m pytest -n 2 $(QUICK_TESTS)
+
+# First core and tws by the quick tests alone, with the lines they miss; then everything by all tests.
+coverage: .venv/dev
+	$(BIN)/python -m pytest $(QUICK_TESTS) --cov=newshead.core --cov=newshead.tws --cov-report=term-missing
+	$(BIN)/python -m pytest -n 3 --cov --cov-report=term
 
 test-old-client: .venv-old-client/dev
 	$(OLD_BIN)/python -m pytest $(CLIENT_TESTS)
@@ -32,7 +43,7 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-old-client .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-old-client .mypy_cache .pytest_cache .ruff_cache .coverage*
 
 .venv/runtime: requirements.txt
 	$(PYTHON) -m venv .venv

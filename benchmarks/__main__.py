@@ -3,15 +3,15 @@
 import os
 import platform
 import sys
-from argparse import ArgumentParser
 from datetime import UTC, datetime
 
 from benchmarks import run, scripts
 from benchmarks.figures import Figure, table
+from newshead.process import CommandLine
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = CommandLine(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="seconds each; figures mean nothing")
     parser.add_argument("script", nargs="*", choices=[[], *scripts()], help="by default all")
     options = parser.parse_args()

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from newshead import __version__
 from newshead.logs import write_last_lines
 from newshead.loop import described
 
@@ -43,7 +44,14 @@ _children: set[asyncio.subprocess.Process] = set()
 
 
 class CommandLine(argparse.ArgumentParser):
-    """Refuses wrong arguments in one sentence, with exit code 2."""
+    """Parse a command's arguments; refuse wrong ones in one sentence, with exit code 2.
+
+    Every command has `--version`.
+    """
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self.add_argument("--version", action="version", version=f"newshead {__version__}")
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_MISCONFIGURED, f"{self.prog}: {message}; --help shows what there is.\n")

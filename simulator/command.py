@@ -4,11 +4,18 @@ import argparse
 import asyncio
 import signal
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+# newshead's own, which is not imported here: a test holds both together.
+__version__: Final = "1.0.0"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser for a command's own mistakes too."""
+    """An argument parser for a command's own mistakes too; it has `--version`."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self.add_argument("--version", action="version", version=f"simulator {__version__}")
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one sentence, without the usage, and exit with code 2."""

@@ -4,7 +4,6 @@
 Where to is what .env says; exit code 0 only if trades came. No pytest test.
 """
 
-import argparse
 import logging
 import sys
 import time
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ibkr_client import get_ibkr_client
 from newshead.monitor.triggers import parse_ticker
+from newshead.process import CommandLine
 from newshead.settings import ConfigurationError
 
 # Neither newshead (10) nor tradehead (1) has it.
@@ -23,7 +23,7 @@ CLIENT_ID = 99
 
 
 def main() -> int:
-    command = argparse.ArgumentParser(description=__doc__)
+    command = CommandLine(description=__doc__)
     command.add_argument("--ticker", default="AAPL", help="the stock (default AAPL)")
     command.add_argument("--seconds", type=float, default=10, help="how long (default 10)")
     command.add_argument("--port", type=int, help="TWS's socket port (default IBKR_PORT)")

@@ -339,7 +339,7 @@ def test_files_that_a_full_disk_emptied_are_named_with_the_mend_and_left_alone(
     assert "\n" not in text
     for file in emptied:
         assert str(file.relative_to(settings.clickhouse_path)) in text
-    assert "README.md" in text
+    assert "docs/troubleshooting.md" in text
     assert definitions(settings.clickhouse_path) == before
 
 

@@ -309,8 +309,8 @@ def _emptied_files(path: Path) -> str:
         return ""
     return (
         f"a full disk left these files empty: {', '.join(found)}. Copy the folder, then move them "
-        'out of it: their tables start anew. README.md, "An embedded database that does not open", '
-        "says how to keep their rows."
+        "out of it: their tables start anew. docs/troubleshooting.md, "
+        '"An embedded database that does not open", says how to keep their rows.'
     )
 
 
