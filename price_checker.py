@@ -32,7 +32,7 @@ from clickhouse_manager import (
     one_line,
     until_database_works,
 )
-from ibkr_client import HEARTBEAT_S, ConnectionState, GatewayError, IBKRClient
+from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
@@ -42,6 +42,7 @@ from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLi
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.text import parse_time
+from newshead.tws.durations import DURATIONS
 from newshead.tws.last_trades import LastTrades
 
 if TYPE_CHECKING:
@@ -423,7 +424,7 @@ class ContinuousPriceMonitor:
             return f"not connected to IBKR. {client.failure if client and client.failure else ''}"
         if client.stale_reason:
             return client.stale_reason
-        if client.quiet_s > HEARTBEAT_S:
+        if client.quiet_s > DURATIONS.heartbeat_s:
             return f"TWS has sent nothing at all for {client.quiet_s:.0f} s."
         problems = client.get_ticker_problems()
         if self.active_tickers <= problems.keys():
