@@ -8,7 +8,6 @@ callbacks. Every public method may be called from any thread; those that wait
 for the API thread say so and belong off the event loop.
 """
 
-import bisect
 import functools
 import itertools
 import logging
@@ -19,15 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal
-from enum import Enum
-from operator import itemgetter
-from typing import Any, Final, TypeAlias
-from zoneinfo import ZoneInfo
+from decimal import Decimal
+from typing import Any, Final, Generic, TypeVar
 
-from ibapi import comm
 from ibapi.client import EClient
-from ibapi.const import NO_VALID_ID, UNSET_DECIMAL, UNSET_DOUBLE
+from ibapi.const import NO_VALID_ID
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
 from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
@@ -36,40 +31,45 @@ from ibapi.wrapper import EWrapper
 
 from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
+from newshead.tws import failures, trades
 from newshead.tws.codes import CODES, NO_US_LISTING, Reaction, meaning
+from newshead.tws.decode import decode
+from newshead.tws.durations import DURATIONS, Durations
+from newshead.tws.failures import GatewayError
 from newshead.tws.last_trades import LastTrades
-from newshead.tws.ticks import (
-    LIBRARY_KNOWS_PROTOBUF,
-    PROTOBUF_ID,
-    RAW_ID_SERVER_VERSION,
-    TRADE_SIZES,
-    TRADE_TIMES,
-    tick_reader,
+from newshead.tws.link import (
+    AskForTime,
+    Change,
+    CheckSubscriptions,
+    ConnectionState,
+    Event,
+    GiveUp,
+    Link,
 )
+from newshead.tws.subscriptions import (
+    Cancel,
+    Drop,
+    FindListing,
+    Request,
+    Subscribe,
+    Subscriptions,
+)
+from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, tick_reader
+from newshead.tws.trades import Buffered, Recorded, TradeBuffer, TradeTick, shares
 from newshead.tws.wire import TwsSocket
+
+__all__ = [
+    "DURATIONS",
+    "LIVE",
+    "ConnectionState",
+    "GatewayError",
+    "IBKRClient",
+    "get_ibkr_client",
+]
 
 logger = logging.getLogger(__name__)
 # It logs every message sent, at INFO.
 logging.getLogger("ibapi").setLevel(logging.WARNING)
-
-CONNECT_TIMEOUT_S: Final = 9.0
-DISCONNECT_TIMEOUT_S: Final = 2.0
-# Without a message for so long TWS is asked for the time, and without an answer
-# for so long again the connection is given up: an open socket tells nothing.
-HEARTBEAT_S: Final = 10.0
-ANSWER_S: Final = 10.0
-# A subscription without data for so long, while others have some, is asked for
-# again; each time after twice the pause.
-SILENT_S: Final = 30.0
-MAX_SILENT_S: Final = 600.0
-# After TWS said that data flows again, it is given so long to show.
-RECOVERY_S: Final = 2.0
-WATCH_EVERY_S: Final = 1.0
-# A ticker for which TWS has no line free, or fails, is asked for again after this.
-PARKED_S: Final = 20.0
-MAX_TICKS_PER_TICKER: Final = 5000
-# From here on a size is no number of shares but a gateway's way to say "missing".
-MAX_VOLUME: Final = 2**31 - 1
 
 # The market data type that TWS serves unless asked for another.
 LIVE: Final = 1
@@ -79,46 +79,26 @@ TRADE_PRICES: Final = {
     TickTypeEnum.DELAYED_LAST: "ibkr_delayed_last",
 }
 
-NEW_YORK: Final = ZoneInfo("America/New_York")
-US_EXCHANGES: Final = frozenset({"NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "IEX", "PINK"})
-
 # Ports as TWS and IB Gateway come; both let the user change them.
 PAPER_PORTS: Final = (7497, 4002)
 LIVE_PORTS: Final = (7496, 4001)
 
-# Request id, tick type, price (USD) or Unix seconds, and volume (shares).
-TradeTick: TypeAlias = tuple[int, int, float | None, int]
-# A last_trades.Trade, as a plain tuple: they are made by the hundred thousand.
-Recorded: TypeAlias = tuple[str, float, int, datetime, str]
+T = TypeVar("T")
 
 
-class ConnectionState(Enum):
-    """How far the connection to TWS has come.
+class Shared(Generic[T]):
+    """An attribute that one of the client's parts works on, read and assigned at the client."""
 
-    An open socket, an API that takes requests, and data that flows are three
-    things: SOCKET_OPEN is the first, STALE the first two, READY all of them,
-    as far as TWS says.
-    """
+    def __init__(self, part: str, name: str) -> None:
+        self._part = part
+        self._name = name
 
-    DISCONNECTED = "disconnected"
-    CONNECTING = "connecting"
-    SOCKET_OPEN = "socket open"
-    READY = "ready"
-    STALE = "stale"
+    def __get__(self, client: object, _: type) -> T:
+        value: T = getattr(getattr(client, self._part), self._name)
+        return value
 
-
-class GatewayError(ConnectionError):
-    """No connection to TWS; the text names the cause and the remedy.
-
-    `accepted`: something accepted the connection, which then failed. False:
-    nothing listens there, or nothing was reached. `final`: trying again is no
-    use until the user has acted.
-    """
-
-    def __init__(self, text: str, *, accepted: bool, final: bool = False) -> None:
-        super().__init__(text)
-        self.accepted = accepted
-        self.final = final
+    def __set__(self, client: object, value: T) -> None:
+        setattr(getattr(client, self._part), self._name, value)
 
 
 def never_raises(callback: Callable[..., None]) -> Callable[..., None]:
@@ -150,6 +130,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         market_data_type: int = LIVE,
         state_callback: Callable[[], object] | None = None,
         last_trades: LastTrades | None = None,
+        durations: Durations | None = None,
     ) -> None:
         """
         Parameters
@@ -168,6 +149,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             Called after each change of `state`, on the thread that made it; must not raise.
         last_trades
             What earlier connections learnt of the tickers' last trades; by default nothing.
+        durations
+            How long to wait for what; by default DURATIONS.
         """
         EWrapper.__init__(self)
         EClient.__init__(self, self)
@@ -178,82 +161,82 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.state_callback = state_callback
         self.market_data_type = market_data_type
         # The tick types that are taken for trades, with the source of their rows.
-        self._sources = {
+        sources = {
             tick_type: source
             for tick_type, source in TRADE_PRICES.items()
             if tick_type == TickTypeEnum.LAST or market_data_type != LIVE
         }
-
         # The tick types that tell of a trade: its price, a lone size, its time.
         kinds = 1 if market_data_type == LIVE else 2
-        self._trade_ticks = frozenset((*self._sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
+        self._trade_ticks = frozenset((*sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
+        self._durations = DURATIONS if durations is None else durations
 
-        self.state = ConnectionState.DISCONNECTED
         self.next_order_id: int | None = None
         self.accounts: list[str] = []
+        self._messages: Iterator[list[bytes]] = iter(())
+        self.api_thread: threading.Thread | None = None
+
+        # An attempt either becomes ready or fails; this lock guards the next three.
+        self._settling = threading.RLock()
+        self._settled = threading.Event()
         # Why the connection failed or ended; the monitor hands it on to the next client.
         self.failure: GatewayError | None = None
-        self._settled = threading.Event()
-        # An attempt either becomes ready or fails.
-        self._settling = threading.RLock()
-        self._messages: Iterator[list[bytes]] = iter(())
-        # time.monotonic() of the last data of any subscription.
-        self.last_data_at = -math.inf
-        # Why no data flows although TWS is connected; empty while it does.
-        self.stale_reason = ""
+        self._link = Link(self._durations)
 
-        # Everything below is shared with the API thread and guarded by the lock; a
+        # The next two are shared with the API thread and guarded by the lock; a
         # request that fails calls error() at once, which takes it a second time.
         self.price_buffer_lock = threading.RLock()
-        self.next_req_id = 1000
-        self.reqid_to_ticker: dict[int, str] = {}
-        self.ticker_to_reqid: dict[str, int] = {}
-        self.active_subscriptions: set[str] = set()
-        self.rejected_tickers: set[str] = set()
-        # ticker → what TWS said last against its data.
-        self.ticker_problems: dict[str, str] = {}
-        self.price_buffer: dict[str, list[dict[str, Any]]] = {}
-        self.last_volume: dict[str, int] = {}
-        self.last_trades = LastTrades() if last_trades is None else last_trades
-        self.ticks_pushed_out = 0
-        self._pushed_out: dict[str, int] = {}
+        self._book = Subscriptions(self._durations)
+        self._trades = TradeBuffer(LastTrades() if last_trades is None else last_trades, sources)
 
-        # Tickers asked for again later, with the time.monotonic() of when.
-        self._parked: dict[str, float] = {}
-
-        # API thread only, from here on: the price of a trade whose size comes in
-        # the next callback, with its tick type; the requests that had data in the
-        # messages at hand, and when each had data last;
+        # API thread only: the price of a trade whose size comes in the next callback,
+        # with its tick type; the requests that had data in the messages at hand; and
+        # when each line was told.
         self._price_without_size: dict[int, tuple[int, float]] = {}
         self._heard: set[int] = set()
-        self._heard_at: dict[int, float] = {}
-        # how often each silent ticker was asked for again, and who gets no data anyway;
-        self._silent_asks: dict[str, int] = {}
-        self._without_data: set[str] = set()
-        # who was given another request id because its own was in use;
-        self._renumbered: set[str] = set()
-        # the listings found for an ambiguous ticker, and what was chosen;
-        self._listings: dict[int, list[Contract]] = {}
-        self._chosen: dict[str, Contract | None] = {}
-        # when each line was told, when a message came last, when TWS was asked for a
-        # sign of life since, and the begin and end of a time without data.
         self._told_at: dict[tuple[int, str], float] = {}
-        self._message_at = -math.inf
-        self._probed_at = math.inf
-        self._stale_at = -math.inf
-        self._recovered_at = math.inf
 
-        self.api_thread: threading.Thread | None = None
+    # What the parts work on, under the specification's names.
+    next_req_id = Shared[int]("_book", "next_req_id")
+    reqid_to_ticker = Shared[dict[int, str]]("_book", "reqid_to_ticker")
+    ticker_to_reqid = Shared[dict[str, int]]("_book", "ticker_to_reqid")
+    active_subscriptions = Shared[set[str]]("_book", "active")
+    rejected_tickers = Shared[set[str]]("_book", "rejected")
+    ticker_problems = Shared[dict[str, str]]("_book", "problems")
+    last_data_at = Shared[float]("_book", "last_data_at")
+    price_buffer = Shared[dict[str, list[Buffered]]]("_trades", "price_buffer")
+    last_volume = Shared[dict[str, int]]("_trades", "last_volume")
+    last_trades = Shared[LastTrades]("_trades", "last_trades")
+    ticks_pushed_out = Shared[int]("_trades", "ticks_pushed_out")
+
+    @property
+    def state(self) -> ConnectionState:
+        """How far the connection has come."""
+        return self._link.state
+
+    @property
+    def stale_reason(self) -> str:
+        """Why no data flows although TWS is connected; empty while it does."""
+        return self._link.stale_reason
 
     @property
     def connected(self) -> bool:
-        """Whether the API is ready: requests are taken and data can come."""
-        return self.state in (ConnectionState.READY, ConnectionState.STALE)
+        """Whether the API is ready: requests are taken and data can come.
+
+        Assigned, it holds until the connection's next event.
+        """
+        return self._link.connected
+
+    @connected.setter
+    def connected(self, connected: bool) -> None:
+        with self._settling:
+            change = self._link.assign(connected=connected)
+        self._follow(change)
 
     @property
     def quiet_s(self) -> float:
         """The seconds since the last message from TWS; 0 if there was none."""
-        return max(0.0, time.monotonic() - self._message_at) if self._message_at > 0 else 0.0
+        return self._link.quiet_s(time.monotonic())
 
     @property
     def paper(self) -> bool | None:
@@ -292,13 +275,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         logger.debug("Connecting to TWS at %s:%d, client_id=%d", *self._address())
         known = self.failure
         self.failure = None
-        self._set_state(ConnectionState.CONNECTING)
+        self._on(Event.CONNECT)
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
-        self._settled.wait(CONNECT_TIMEOUT_S)
+        self._settled.wait(self._durations.connect_timeout_s)
         with self._settling:
             if not self._settled.is_set():
-                self._fail(self._silence())
+                self._fail(failures.no_answer(self.host, self.port, self.state))
         if self.failure is None:
             return True
         self.disconnect()
@@ -319,15 +302,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """
         self.clientId = clientId
         try:
-            connection = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
+            connection = socket.create_connection((host, port), self._durations.connect_timeout_s)
         except (OSError, UnicodeError) as problem:  # UnicodeError: no host can be called that
             reason = getattr(problem, "strerror", None) or str(problem)
             line = CODES[502].line.format(host=host, port=port)
             raise GatewayError(f"{line} ({reason})", accepted=False) from problem
         self.conn = TwsSocket(connection)
-        if self._settled.is_set():
-            raise GatewayError("It was given up.", accepted=False)
-        self._set_state(ConnectionState.SOCKET_OPEN)
+        with self._settling:
+            if self._settled.is_set():
+                raise failures.given_up()
+            change = self._link.on(Event.OPENED)
+        self._follow(change)
         versions = f"v{MIN_CLIENT_VER}..{MAX_CLIENT_VER}".encode()
         self.conn.sendMsg(b"API\0" + len(versions).to_bytes(4, "big") + versions)
         self._messages = self.conn.messages()
@@ -339,15 +324,15 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def run(self) -> None:
         """Takes messages until the connection ends. API thread; use `connect_and_run`."""
-        self._message_at = next_watch = time.monotonic()
+        next_watch = time.monotonic()
+        self._link.heard(next_watch)
         for messages in self._messages:
             now = time.monotonic()
             if messages:
-                self._message_at = now
-                self._probed_at = math.inf
+                self._link.heard(now)
                 self._take(messages)
             if now >= next_watch:
-                next_watch = now + WATCH_EVERY_S
+                next_watch = now + self._durations.watch_every_s
                 self._record_overdue()
                 self._watch(now)
 
@@ -359,12 +344,15 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def disconnect_safely(self) -> None:
         """Cancels all subscriptions and ends the connection. Blocks for at most 2 s."""
         self.update_subscriptions(set())
-        self._set_state(ConnectionState.DISCONNECTED)
-        self._fail(GatewayError("newshead ended it.", accepted=False))
+        with self._settling:
+            change = self._link.on(Event.CLOSED)
+            self._fail(failures.newshead_ended_it())
+        self._follow(change)
+        timeout_s = self._durations.disconnect_timeout_s
         if self.conn is not None:
-            self.conn.disconnect(within_s=DISCONNECT_TIMEOUT_S / 2)
+            self.conn.disconnect(within_s=timeout_s / 2)
         if self.api_thread is not None and self.api_thread is not threading.current_thread():
-            self.api_thread.join(DISCONNECT_TIMEOUT_S)
+            self.api_thread.join(timeout_s)
 
     def _live(self) -> None:
         """The API thread, from the first connection attempt to the socket's end."""
@@ -372,26 +360,22 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.connect(self.host, self.port, self.client_id)
             self.run()
             if not self.connected:
-                raise self._closed_early()
+                raise failures.closed_early(self.host, self.port)
         except GatewayError as failure:
             self._fail(failure)
         except (OSError, ValueError) as problem:
             logger.debug("The connection broke: %s", problem)
             self._fail(
-                GatewayError(f"The connection to TWS broke: {problem}.", accepted=True)
+                failures.broke(problem)
                 if self.connected
-                else self._closed_early()
+                else failures.closed_early(self.host, self.port)
             )
         except Exception:
             logger.exception("The API thread failed; the connection ends.")
         finally:
             if self.conn is not None:
                 self.conn.close()
-            self._fail(
-                GatewayError(
-                    "TWS ended it; see whether TWS restarts or shows a message.", accepted=True
-                )
-            )
+            self._fail(failures.tws_ended_it())
             self.connectionClosed()
 
     def _server_version(self) -> tuple[int, str]:
@@ -404,37 +388,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                         self._messages = itertools.chain([messages[number:]], self._messages)
                         return int(fields[0]), fields[1].decode(errors="replace")
         except ValueError as problem:
-            raise GatewayError(
-                f"What listens on {self.host}:{self.port} is not TWS (it sent {problem}): "
-                "compare IBKR_PORT with TWS's socket port.",
-                accepted=True,
-            ) from problem
+            raise failures.not_tws(self.host, self.port, problem) from problem
         except OSError as problem:
             logger.debug("The handshake broke: %s", problem)
-        raise self._closed_early()
-
-    def _closed_early(self) -> GatewayError:
-        return GatewayError(
-            f"TWS at {self.host}:{self.port} closed the connection during the handshake: allow "
-            "this machine under Configure > API > Settings > Trusted IPs, and see whether TWS "
-            "takes more clients.",
-            accepted=True,
-        )
-
-    def _silence(self) -> GatewayError:
-        host, port, _ = self._address()
-        if self.state is ConnectionState.CONNECTING:
-            return GatewayError(
-                f"Nothing answers at {host}:{port}: see that IBKR_HOST is right and no firewall "
-                "stands between.",
-                accepted=False,
-            )
-        return GatewayError(
-            f"{host}:{port} accepted the connection but says nothing: TWS may be asking on its "
-            "screen whether to accept it, or it hangs and needs a restart; or IBKR_PORT belongs "
-            "to another program.",
-            accepted=True,
-        )
+        raise failures.closed_early(self.host, self.port)
 
     def _fail(self, failure: GatewayError) -> None:
         """Notes why the connection failed; the first reason stands."""
@@ -446,10 +403,14 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _address(self) -> tuple[str, int, int]:
         return self.host, self.port, self.client_id
 
-    def _set_state(self, state: ConnectionState) -> None:
-        if state is not self.state:
-            logger.debug("IBKR connection: %s -> %s", self.state.value, state.value)
-            self.state = state
+    def _on(self, event: Event) -> None:
+        with self._settling:
+            change = self._link.on(event)
+        self._follow(change)
+
+    def _follow(self, change: Change | None) -> None:
+        if change is not None:
+            logger.debug("IBKR connection: %s -> %s", change.before.value, change.after.value)
             if self.state_callback is not None:
                 self.state_callback()
 
@@ -468,7 +429,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if tick is None:
                 self._settle(ticks)
                 ticks = []
-                self._decode(message)
+                decode(self.decoder, self.serverVersion_, message)
                 continue
             req_id, tick_type, value, volume = tick
             heard.add(req_id)
@@ -484,38 +445,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """Brings in what ticks have told so far, before anything else is looked at."""
         self._record(ticks)
         self._note_heard()
-
-    def _decode(self, message: bytes) -> None:
-        """Hands a message to IBKR's decoder, which calls the callbacks.
-
-        Raises
-        ------
-        GatewayError
-            The decoder cannot make sense of it.
-        """
-        try:
-            if self.serverVersion_ >= RAW_ID_SERVER_VERSION:
-                number, body = int.from_bytes(message[:4], "big"), message[4:]
-            else:
-                number_text, _, body = message.partition(b"\0")
-                number = int(number_text)
-            if number > PROTOBUF_ID and LIBRARY_KNOWS_PROTOBUF:
-                self.decoder.processProtoBuf(body, number - PROTOBUF_ID)
-                return
-            fields = comm.read_fields(body)
-            parameters = self.decoder.msgId2handleInfo[number].wrapperParams
-            # The library would only log it. The version's field stands for `self`.
-            if parameters is not None and len(parameters) != len(fields):
-                raise ValueError(f"{len(fields)} fields instead of {len(parameters)}")
-            if LIBRARY_KNOWS_PROTOBUF:
-                self.decoder.interpret(fields, number)
-            else:
-                self.decoder.interpret(comm.read_fields(message))
-        except Exception as problem:
-            logger.debug("Undecodable message %r", message[:200], exc_info=True)
-            raise GatewayError(
-                f"TWS sent a message that IBKR's client cannot read ({problem!r}).", accepted=True
-            ) from problem
 
     # --- Connection callbacks, on the API thread ----------------------------
 
@@ -546,7 +475,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if self.market_data_type != LIVE:
                 # Before any subscription can be asked for: it counts for those that follow.
                 self.reqMarketDataType(self.market_data_type)
-            self._set_state(ConnectionState.READY)
+            self._on(Event.ACCEPTED)
             self._settled.set()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
         if self.market_data_type != LIVE:
@@ -561,7 +490,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """The connection has ended, wherever the end came from."""
         if self.connected:
             logger.warning("IBKR connection closed. %s", self.failure)
-        self._set_state(ConnectionState.DISCONNECTED)
+        self._on(Event.CLOSED)
 
     @never_raises
     def error(self, reqId: int, *details: Any) -> None:
@@ -596,43 +525,29 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if ticker:
             with self.price_buffer_lock:
                 self.ticker_problems[ticker] = line
-        self._react(code.reaction, ticker, line)
+        self._react(code.reaction, ticker, line, now)
 
-    def _react(self, reaction: Reaction, ticker: str, line: str) -> None:
+    def _react(self, reaction: Reaction, ticker: str, line: str, now: float) -> None:
         match reaction:
             case Reaction.SLOW_DOWN:
                 self.conn.slow_down()
             case Reaction.MARK_STALE:
-                self._mark_stale(line)
+                with self._settling:
+                    change = self._link.data_lost(line, now)
+                self._follow(change)
             case Reaction.RESUBSCRIBE_ALL:
-                self._stale_at = -math.inf
-                self._data_flows()
-                for each in self.subscribed():
-                    # There is nothing left to cancel, and each message takes its time.
-                    self._ask(each, cancel=False)
-            # Not the state: data of some tickers makes it ready while others stay dark.
-            case Reaction.RESUBSCRIBE_SILENT if self._stale_at > -math.inf:
-                self._stale_at = -math.inf
-                self._recovered_at = time.monotonic()
-                self._data_flows()
+                with self._settling:
+                    change = self._link.data_back()
+                self._follow_data(change)
+                with self.price_buffer_lock:
+                    self._make(self._book.renew_all(now))
+            case Reaction.RESUBSCRIBE_SILENT:
+                with self._settling:
+                    change = self._link.data_back_with_subscriptions(now)
+                self._follow_data(change)
             case _ if ticker:
-                self._react_for(ticker, reaction)
-
-    def _react_for(self, ticker: str, reaction: Reaction) -> None:
-        match reaction:
-            case Reaction.DROP_TICKER:
-                self._drop(ticker)
-            case Reaction.NO_DATA:
-                self._without_data.add(ticker)
-            case Reaction.PARK_TICKER:
-                self._park(ticker)
-            case Reaction.NEW_REQUEST_ID if ticker in self._renumbered:
-                self._park(ticker)
-            case Reaction.NEW_REQUEST_ID:
-                self._renumbered.add(ticker)
-                self._ask(ticker, cancel=False)
-            case Reaction.FIND_LISTING:
-                self._find_listing(ticker)
+                with self.price_buffer_lock:
+                    self._make(self._book.react(reaction, ticker, now))
 
     def _line(self, template: str, ticker: str, text: str = "") -> str:
         host, port, client_id = self._address()
@@ -654,76 +569,40 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         GatewayError
             TWS gave no sign of life.
         """
-        quiet_s = now - self._message_at
-        if quiet_s >= HEARTBEAT_S and self._probed_at == math.inf:
-            self._probed_at = now
-            self.reqCurrentTime()
-        if now - self._probed_at >= ANSWER_S:
-            raise GatewayError(
-                f"TWS at {self.host}:{self.port} says nothing since {quiet_s:.0f} s although its "
-                "socket is open: it hangs, or the network between is cut.",
-                accepted=True,
-            )
-        if now - self._recovered_at >= RECOVERY_S:
-            since_s = now - self._recovered_at
-            self._recovered_at = math.inf
-            for ticker, silence_s in self._silences(now).items():
-                if silence_s > since_s:
-                    self._ask(ticker)
+        for task in self._link.watch(now):
+            match task:
+                case AskForTime():
+                    self.reqCurrentTime()
+                case GiveUp(quiet_s):
+                    raise failures.fell_silent(self.host, self.port, quiet_s)
+                case CheckSubscriptions(since_s):
+                    with self.price_buffer_lock:
+                        self._make(self._book.renew_silent(now, since_s))
         if in_trading_hours(datetime.now(UTC)):
-            self._ask_for_the_silent(now)
-
-    def _ask_for_the_silent(self, now: float) -> None:
-        if now - self.last_data_at > SILENT_S:
-            # None has data; that is no single subscription's fault.
-            return
-        for ticker, silence_s in self._silences(now).items():
-            asks = self._silent_asks.get(ticker, 0)
-            if silence_s >= min(MAX_SILENT_S, SILENT_S * 2**asks):
-                self._silent_asks[ticker] = asks + 1
-                logger.warning(
-                    "%s has had no data for %.0f s while others have; it is asked for again.",
-                    ticker,
-                    silence_s,
-                )
-                self._ask(ticker)
-
-    def _silences(self, now: float) -> dict[str, float]:
-        """For how many seconds each subscription that could have data has had none."""
-        with self.price_buffer_lock:
-            return {
-                ticker: now - self._heard_at[req_id]
-                for ticker, req_id in self.ticker_to_reqid.items()
-                if ticker not in self._without_data
-            }
-
-    def _mark_stale(self, reason: str) -> None:
-        self.stale_reason = reason
-        self._stale_at = time.monotonic()
-        self._recovered_at = math.inf
-        self._set_state(ConnectionState.STALE)
-
-    def _data_flows(self) -> None:
-        if self.state is ConnectionState.STALE:
-            self.stale_reason = ""
-            self._set_state(ConnectionState.READY)
-            logger.info("Data from IBKR flows again.")
+            with self.price_buffer_lock:
+                for ticker, silence_s, requests in self._book.renew_overdue(now):
+                    logger.warning(
+                        "%s has had no data for %.0f s while others have; it is asked for again.",
+                        ticker,
+                        silence_s,
+                    )
+                    self._make(requests)
 
     def _note_heard(self) -> None:
         """Notes that the subscriptions in `_heard` had data, those that still stand."""
         now = time.monotonic()
         with self.price_buffer_lock:
-            heard = self._heard & self._heard_at.keys()
-            self._heard.clear()
-            if not heard:
-                return
-            self._heard_at.update(dict.fromkeys(heard, now))
-            self.last_data_at = now
-            if self._silent_asks:
-                for req_id in heard:
-                    self._silent_asks.pop(self.reqid_to_ticker[req_id], None)
-        if self.state is ConnectionState.STALE and now - self._stale_at > RECOVERY_S:
-            self._data_flows()
+            heard = self._book.heard(self._heard, now)
+        self._heard.clear()
+        if heard and self.state is ConnectionState.STALE:
+            with self._settling:
+                change = self._link.data_came(now)
+            self._follow_data(change)
+
+    def _follow_data(self, change: Change | None) -> None:
+        self._follow(change)
+        if change is not None:
+            logger.info("Data from IBKR flows again.")
 
     # --- Market data callbacks, on the API thread ---------------------------
 
@@ -734,7 +613,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         TWS sends both in one message; the library calls `tickPrice`, then `tickSize`.
         """
         self._heard.add(reqId)
-        if tickType in self._sources:
+        if tickType in TRADE_PRICES and tickType in self._trade_ticks:
             self._price_without_size[reqId] = (tickType, price)
 
     @never_raises
@@ -745,9 +624,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             return
         if reqId in self._price_without_size:
             price_type, price = self._price_without_size.pop(reqId)
-            self._record([(reqId, price_type, price, _shares(size))])
+            self._record([(reqId, price_type, price, shares(size))])
         elif tickType in self._trade_ticks:
-            self._record([(reqId, tickType, None, _shares(size))])
+            self._record([(reqId, tickType, None, shares(size))])
 
     @never_raises
     def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
@@ -764,88 +643,36 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @never_raises
     def contractDetails(self, reqId: int, contractDetails: Any) -> None:
         """One of the listings of an ambiguous ticker."""
-        self._listings[reqId].append(contractDetails.contract)
+        with self.price_buffer_lock:
+            self._book.add_listing(reqId, contractDetails.contract)
 
     @never_raises
     def contractDetailsEnd(self, reqId: int) -> None:
         """All listings of an ambiguous ticker have come: take the US one."""
         with self.price_buffer_lock:
-            ticker = self.reqid_to_ticker.pop(reqId, "")
-        us = [c for c in self._listings.pop(reqId) if c.primaryExchange in US_EXCHANGES]
-        if not ticker:
-            return
-        if not us:
-            self._drop_foreign(ticker)
-            return
-        self._chosen[ticker] = us[0]
-        logger.info("%s is taken to be the one listed on %s.", ticker, us[0].primaryExchange)
-        self._ask(ticker, cancel=False)
-
-    def _find_listing(self, ticker: str) -> None:
-        if ticker in self._chosen:
-            self._drop_foreign(ticker)
-            return
-        self._chosen[ticker] = None
-        with self.price_buffer_lock:
-            req_id = self._get_next_req_id()
-            self.reqid_to_ticker[req_id] = ticker
-        self._listings[req_id] = []
-        self.reqContractDetails(req_id, self._create_stock_contract(ticker))
-
-    def _drop_foreign(self, ticker: str) -> None:
-        logger.error("%s", self._line(NO_US_LISTING, ticker))
-        self._drop(ticker)
+            requests = self._book.choose_listing(reqId, time.monotonic())
+            for request in requests:
+                if isinstance(request, Subscribe) and request.listing is not None:
+                    logger.info(
+                        "%s is taken to be the one listed on %s.",
+                        request.ticker,
+                        request.listing.primaryExchange,
+                    )
+            self._make(requests)
 
     def _record(self, ticks: Sequence[TradeTick]) -> None:
         """Puts trades into the buffer and hands them on; leaves out those without a subscription
         or a price, and those that TWS only repeats."""
-        recorded: list[Recorded] = []
-        last_trades, sources, tickers = self.last_trades, self._sources, self.reqid_to_ticker
         with self.price_buffer_lock:
             # Taken under the lock, so that whoever drains the buffer knows that
             # no tick from before can come after.
             now = datetime.now(UTC)
-            for req_id, tick_type, value, volume in ticks:
-                ticker = tickers.get(req_id)
-                if ticker is None:
-                    continue
-                if value is None:
-                    last_trades.add_size(ticker, volume)
-                elif isinstance(value, int):
-                    last_trades.add_time(ticker, value)
-                # False for NaN and infinity too. UNSET_DOUBLE is the library's word for "missing".
-                elif (
-                    0 < value < UNSET_DOUBLE
-                    and (source := sources.get(tick_type)) is not None
-                    and last_trades.add_trade(ticker, value, volume, now, source)
-                ):
-                    recorded.append((ticker, value, volume, now, source))
-            recorded += last_trades.released(now)
-            self._buffer(recorded)
+            recorded = self._trades.record(ticks, self._book.reqid_to_ticker, now)
         self._hand_on(recorded)
 
     def _record_overdue(self) -> None:
         """Puts the held trades whose slot is over into the buffer and hands them on."""
         self._record([])
-
-    def _buffer(self, trades: Sequence[Recorded]) -> None:
-        buffer, last_volume = self.price_buffer, self.last_volume
-        for ticker, price, volume, at, source in trades:
-            last_volume[ticker] = volume
-            tick = {"price": price, "volume": volume, "timestamp": at, "source": source}
-            ticks = buffer.get(ticker)
-            if ticks is None:
-                buffer[ticker] = [tick]
-                continue
-            if len(ticks) >= MAX_TICKS_PER_TICKER:
-                del ticks[0]
-                self.ticks_pushed_out += 1
-                self._pushed_out[ticker] = self._pushed_out.get(ticker, 0) + 1
-            if ticks[-1]["timestamp"] > at:
-                # It was held while newer ones came.
-                bisect.insort(ticks, tick, key=itemgetter("timestamp"))
-            else:
-                ticks.append(tick)
 
     def _hand_on(self, trades: Sequence[Recorded]) -> None:
         if self.price_callback is None:
@@ -864,40 +691,33 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             logger.warning("Cannot subscribe %s: not connected to IBKR.", ticker)
             return False
         with self.price_buffer_lock:
-            if ticker in self.active_subscriptions:
+            if ticker in self._book.active:
                 return True
-            if ticker in self.rejected_tickers or self._is_parked(ticker):
+            requests = self._book.subscribe(ticker, time.monotonic())
+            if not requests:
                 return False
-            if self._parked.pop(ticker, None) is not None:
-                self.ticker_problems.pop(ticker, None)
-            self.active_subscriptions.add(ticker)
-            self._ask(ticker)
+            self._make(requests)
             logger.info("Subscribed %s, reqId=%d", ticker, self.ticker_to_reqid[ticker])
             return True
 
     def unsubscribe_ticker(self, ticker: str) -> None:
         """Ends a subscription and forgets its buffered ticks. Never waits."""
         with self.price_buffer_lock:
-            req_id = self._forget(ticker)
-            if req_id is None:
+            self._trades.forget(ticker)
+            requests = self._book.unsubscribe(ticker)
+            if not requests:
                 return
             if self.connected:
-                self.cancelMktData(req_id)
+                self._make(requests)
         logger.info("Unsubscribed %s", ticker)
 
     def update_subscriptions(self, needed_tickers: set[str]) -> None:
         """Subscribes and unsubscribes until just `needed_tickers` are subscribed. Never waits."""
         with self.price_buffer_lock:
-            current = set(self.active_subscriptions)
-            added = {
-                ticker
-                for ticker in needed_tickers - current - self.rejected_tickers
-                if not self._is_parked(ticker)
-            }
-        removed = current - needed_tickers
-        for ticker in sorted(removed):
+            removed, added = self._book.changes(needed_tickers, time.monotonic())
+        for ticker in removed:
             self.unsubscribe_ticker(ticker)
-        for ticker in sorted(added):
+        for ticker in added:
             self.subscribe_ticker(ticker)
         if added or removed:
             logger.info(
@@ -917,67 +737,27 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         with self.price_buffer_lock:
             return set(self.rejected_tickers)
 
-    def _ask(self, ticker: str, *, cancel: bool = True) -> None:
-        """Makes the request for a subscription, anew if there was one."""
-        with self.price_buffer_lock:
-            if ticker not in self.active_subscriptions:
-                return
-            old = self._end_request(ticker)
-            if old is not None and cancel:
-                self.cancelMktData(old)
-            req_id = self._get_next_req_id()
-            self.reqid_to_ticker[req_id] = ticker
-            self.ticker_to_reqid[ticker] = req_id
-            self._heard_at[req_id] = time.monotonic()
-            self.last_trades.requested(ticker)
-            contract = self._chosen.get(ticker) or self._create_stock_contract(ticker)
-            self.reqMktData(req_id, contract, "", False, False, [])
-
-    def _park(self, ticker: str) -> None:
-        with self.price_buffer_lock:
-            req_id = self._release(ticker)
-            self._parked[ticker] = time.monotonic() + PARKED_S
-            if req_id is not None:
-                # TWS may hold on to it; if not, it answers with 300, which is ignored.
-                self.cancelMktData(req_id)
-
-    def _is_parked(self, ticker: str) -> bool:
-        return self._parked.get(ticker, -math.inf) > time.monotonic()
-
     def get_ticker_problems(self) -> dict[str, str]:
         """What TWS said last against the data of a ticker."""
         with self.price_buffer_lock:
             return dict(self.ticker_problems)
 
-    def _drop(self, ticker: str) -> None:
-        with self.price_buffer_lock:
-            self.rejected_tickers.add(ticker)
-        self._forget(ticker)
-
-    def _forget(self, ticker: str) -> int | None:
-        """Forgets a subscription and its ticks; returns its request id if it had one."""
-        with self.price_buffer_lock:
-            self.price_buffer.pop(ticker, None)
-            self.last_volume.pop(ticker, None)
-            return self._release(ticker)
-
-    def _release(self, ticker: str) -> int | None:
-        with self.price_buffer_lock:
-            self.active_subscriptions.discard(ticker)
-            return self._end_request(ticker)
-
-    def _end_request(self, ticker: str) -> int | None:
-        with self.price_buffer_lock:
-            req_id = self.ticker_to_reqid.pop(ticker, None)
-            if req_id is not None:
-                self.reqid_to_ticker.pop(req_id, None)
-                self._heard_at.pop(req_id, None)
-            return req_id
-
-    def _get_next_req_id(self) -> int:
-        req_id = self.next_req_id
-        self.next_req_id += 1
-        return req_id
+    def _make(self, requests: Iterable[Request]) -> None:
+        """Carries out what the book answers. Under the lock."""
+        for request in requests:
+            match request:
+                case Subscribe(req_id, ticker, listing):
+                    self._trades.last_trades.requested(ticker)
+                    contract = listing or self._create_stock_contract(ticker)
+                    self.reqMktData(req_id, contract, "", False, False, [])
+                case Cancel(req_id):
+                    self.cancelMktData(req_id)
+                case FindListing(req_id, ticker):
+                    self.reqContractDetails(req_id, self._create_stock_contract(ticker))
+                case Drop(ticker, foreign):
+                    if foreign:
+                        logger.error("%s", self._line(NO_US_LISTING, ticker))
+                    self._trades.forget(ticker)
 
     def _create_stock_contract(self, ticker: str) -> Contract:
         contract = Contract()
@@ -998,8 +778,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """
         self._record_overdue()
         with self.price_buffer_lock:
-            taken, self.price_buffer = self.price_buffer, {}
-            lost, self._pushed_out = self._pushed_out, {}
+            taken, lost = self._trades.take()
         _log_lost(lost)
         return taken
 
@@ -1007,8 +786,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """As `get_and_clear_buffer`, for some tickers; the others' ticks stay."""
         self._record_overdue()
         with self.price_buffer_lock:
-            taken = {t: self.price_buffer.pop(t) for t in tickers if t in self.price_buffer}
-            lost = {t: self._pushed_out.pop(t) for t in tickers if t in self._pushed_out}
+            taken, lost = self._trades.take(tickers)
         _log_lost(lost)
         return taken
 
@@ -1019,16 +797,8 @@ def _log_lost(lost: dict[str, int]) -> None:
             "%d ticks of %s were given up: more than %d came before they were taken.",
             count,
             ticker,
-            MAX_TICKS_PER_TICKER,
+            trades.MAX_TICKS_PER_TICKER,
         )
-
-
-def _shares(size: Decimal) -> int:
-    """A trade's size in whole shares: at least 1, but 0 where the size is missing."""
-    size = Decimal(size)
-    if not size.is_finite() or size == UNSET_DECIMAL or not 0 < size < MAX_VOLUME:
-        return 0
-    return max(1, int(size.quantize(Decimal(1), ROUND_HALF_UP)))
 
 
 def _paper_by_port(port: int) -> bool | None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from clickhouse_manager import ClickHouseManager
-from ibkr_client import HEARTBEAT_S, ConnectionState, GatewayError, IBKRClient
+from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from newshead.core import rule
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
@@ -39,6 +39,7 @@ from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLi
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.text import parse_time
+from newshead.tws.durations import DURATIONS
 from newshead.tws.last_trades import LastTrades
 
 if TYPE_CHECKING:
@@ -427,7 +428,7 @@ class ContinuousPriceMonitor:
             return f"not connected to IBKR. {client.failure if client and client.failure else ''}"
         if client.stale_reason:
             return client.stale_reason
-        if client.quiet_s > HEARTBEAT_S:
+        if client.quiet_s > DURATIONS.heartbeat_s:
             return f"TWS has sent nothing at all for {client.quiet_s:.0f} s."
         problems = client.get_ticker_problems()
         if self.active_tickers <= problems.keys():

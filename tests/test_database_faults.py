@@ -29,6 +29,7 @@ from newshead.database.store import Outbox
 from newshead.database.tables import PriceRow
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
+from newshead.tws.durations import Durations
 from price_checker import ContinuousPriceMonitor
 from simulator import Gateway
 
@@ -120,7 +121,7 @@ async def test_a_long_query_delays_neither_triggers_nor_ticks_nor_the_connection
     server: ClickHouseServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ibkr_client.HEARTBEAT_S", 0.5)
+    monkeypatch.setattr("ibkr_client.DURATIONS", Durations(heartbeat_s=0.5))
     prices = [3.0 + step / 100 for step in range(20)]
     async with running(settings) as monitor:
         await tracked(gateway, settings)

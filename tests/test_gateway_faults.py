@@ -31,6 +31,7 @@ from test_ibkr_client import (
     connected,
     ended,
     every_form,
+    lasting,
     lines,
     requested,
     serving,
@@ -63,9 +64,9 @@ OWN_WORDS = "TWS's own words"
 
 def test_the_waits_that_the_tests_shorten_are_as_promised() -> None:
     # A watch and a breath may pass before each step of the heartbeat.
-    steps_s = 2 * (ibkr_client.WATCH_EVERY_S + tws_socket.BREATH_S)
-    assert ibkr_client.HEARTBEAT_S + ibkr_client.ANSWER_S + steps_s < 30
-    assert ibkr_client.CONNECT_TIMEOUT_S < 15
+    steps_s = 2 * (ibkr_client.DURATIONS.watch_every_s + tws_socket.BREATH_S)
+    assert ibkr_client.DURATIONS.heartbeat_s + ibkr_client.DURATIONS.answer_s + steps_s < 30
+    assert ibkr_client.DURATIONS.connect_timeout_s < 15
     assert (price_checker.RETRY_S, price_checker.MAX_RETRY_S) == (3.0, 60.0)
     assert price_checker.BLIND_S == 15.0
     assert CODES[10197].again_s == 15 * 60
@@ -77,9 +78,6 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
         return
     for module, name, seconds in (
         (tws_socket, "BREATH_S", 0.02),
-        (ibkr_client, "WATCH_EVERY_S", 0.02),
-        (ibkr_client, "RECOVERY_S", 0.6),
-        (ibkr_client, "PARKED_S", 0.3),
         (price_checker, "CYCLE_S", 0.5),
         (price_checker, "CONNECTION_CHECK_S", 0.02),
         (price_checker, "SIGHT_CHECK_S", 0.02),
@@ -87,6 +85,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
         (price_checker, "MAX_RETRY_S", 0.9),
     ):
         monkeypatch.setattr(module, name, seconds)
+    lasting(monkeypatch, watch_every_s=0.02, recovery_s=0.6, parked_s=0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -166,8 +165,7 @@ def send_code(thread: GatewayThread, number: int, req_id: int = -1, text: str = 
 def test_a_gateway_gone_silent_is_noticed_by_the_heartbeat_in_every_state(
     state: ConnectionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.5)
-    monkeypatch.setattr(ibkr_client, "ANSWER_S", 1.0)
+    lasting(monkeypatch, heartbeat_s=0.5, answer_s=1.0)
     with serving("AAPL") as thread, connected(thread, "AAPL") as client:
         if state is ConnectionState.STALE:
             send_code(thread, 1100)
@@ -188,8 +186,7 @@ def test_a_gateway_gone_silent_is_noticed_by_the_heartbeat_in_every_state(
 def test_a_quiet_gateway_that_answers_is_kept(
     server_version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.1)
-    monkeypatch.setattr(ibkr_client, "ANSWER_S", 15.0)
+    lasting(monkeypatch, heartbeat_s=0.1, answer_s=15.0)
     with serving(server_version=server_version) as thread, connected(thread) as client:
         until(lambda: len(asked_at(thread.gateway, "reqCurrentTime")) >= 5)
         assert client.connected
@@ -199,8 +196,7 @@ def test_a_quiet_gateway_that_answers_is_kept(
 def test_a_wrong_length_that_swallows_all_messages_is_noticed_by_the_heartbeat(
     more: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.3)
-    monkeypatch.setattr(ibkr_client, "ANSWER_S", 0.6)
+    lasting(monkeypatch, heartbeat_s=0.3, answer_s=0.6)
     # Longer than any pause of the trickle.
     monkeypatch.setattr(tws_socket, "BREATH_S", 1.0)
     with serving("AAPL") as thread, connected(thread, "AAPL") as client:
@@ -259,7 +255,7 @@ def test_a_parked_ticker_is_asked_for_again_after_a_while_and_not_before(number:
             return len(requested(thread, "reqMktData")) > 1
 
         until(asked_again)
-        assert time.monotonic() - parked_at > ibkr_client.PARKED_S - 0.1
+        assert time.monotonic() - parked_at > ibkr_client.DURATIONS.parked_s - 0.1
         assert client.ticker_to_reqid["AAPL"] != first_id
         trade(thread, "AAPL", 271.5, 100)
         until(came(client, "AAPL", 271.5))
@@ -313,7 +309,7 @@ def test_tickers_without_a_subscription_for_data_are_not_asked_for_while_others_
     monkeypatch: pytest.MonkeyPatch, market_hours: Callable[[bool], None]
 ) -> None:
     market_hours(True)
-    monkeypatch.setattr(ibkr_client, "SILENT_S", 0.2)
+    lasting(monkeypatch, silent_s=0.2)
     unserved = {f"A{n}": n for n, (_, r, _) in EXPECTED.items() if r is Reaction.NO_DATA}
     assert set(unserved.values()) == {354, 10089, 10168, 10186}
     with (
@@ -531,7 +527,7 @@ def test_a_subscription_silent_while_others_tick_is_asked_for_with_a_growing_pau
 ) -> None:
     market_hours(True)
     silent_s = 0.4
-    monkeypatch.setattr(ibkr_client, "SILENT_S", silent_s)
+    lasting(monkeypatch, silent_s=silent_s)
     with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
         with ticking(thread, "MSFT"):
             until(lambda: len(asked_at(thread.gateway, "reqMktData", "AAPL")) == 4)
@@ -555,7 +551,7 @@ def test_a_silent_subscription_is_left_alone_when(
     why: str, monkeypatch: pytest.MonkeyPatch, market_hours: Callable[[bool], None]
 ) -> None:
     market_hours(why == "none ticks")
-    monkeypatch.setattr(ibkr_client, "SILENT_S", 0.1)
+    lasting(monkeypatch, silent_s=0.1)
     flowing = [] if why == "none ticks" else ["MSFT"]
     with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT"):
         with ticking(thread, *flowing):
@@ -774,8 +770,7 @@ async def test_a_gateway_gone_silent_is_left_for_a_new_connection_and_the_gap_be
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Longer than the second by which the begin of the gap may be off.
-    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 1.5)
-    monkeypatch.setattr(ibkr_client, "ANSWER_S", 1.5)
+    lasting(monkeypatch, heartbeat_s=1.5, answer_s=1.5)
     async with at_work(settings) as monitor:
         await tracked(gateway, settings, "ABCD")
         await ticks_flow(gateway, monitor, "ABCD")
@@ -835,8 +830,7 @@ async def test_nothing_that_makes_no_sense_ends_the_monitor(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(ibkr_client, "HEARTBEAT_S", 0.4)
-    monkeypatch.setattr(ibkr_client, "ANSWER_S", 0.8)
+    lasting(monkeypatch, heartbeat_s=0.4, answer_s=0.8)
     nonsense = {
         "a length that is too great": b"\x7f\xff\xff\xff",
         "a length that is wrong": (60_000).to_bytes(4, "big"),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,7 @@ from ibapi.wrapper import EWrapper
 import ibkr_client
 from ibkr_client import ConnectionState, GatewayError, IBKRClient, get_ibkr_client
 from newshead.settings import ConfigurationError
+from newshead.tws import trades
 from newshead.tws.codes import CODES, Reaction
 from simulator import Gateway, GatewayThread, Handshake, Market
 from simulator.encode import Encoder
@@ -101,6 +103,12 @@ def requested(thread: GatewayThread, kind: str, client_id: int = 10) -> list[str
     ]
 
 
+def lasting(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Give the clients of this test other durations."""
+    durations = replace(ibkr_client.DURATIONS, **seconds)
+    monkeypatch.setattr(ibkr_client, "DURATIONS", durations)
+
+
 def trade(thread: GatewayThread, ticker: str, price: float, size: float) -> None:
     thread.call(thread.gateway.trade, ticker, price, size)
 
@@ -148,7 +156,7 @@ def _everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture
 def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ibkr_client, "CONNECT_TIMEOUT_S", SHORT_TIMEOUT_S)
+    lasting(monkeypatch, connect_timeout_s=SHORT_TIMEOUT_S)
 
 
 @pytest.fixture
@@ -427,6 +435,63 @@ def test_no_callback_raises_whatever_it_is_given(name: str, seed: int) -> None:
     client.tickPrice(8, LAST, 5.0, None)
     client.tickSize(8, LAST_SIZE, Decimal(100))
     assert buffered(client, "MSFT") == [(5.0, 100)]
+
+
+# Driven by hand, as the specification's sketch does it
+
+
+class Unsent(IBKRClient):
+    """A client that notes its requests instead of sending them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[tuple[str, int]] = []
+
+    def reqMktData(self, reqId: int, contract: Any, *_: Any) -> None:
+        self.sent.append((contract.symbol, reqId))
+
+    def cancelMktData(self, reqId: int) -> None:
+        self.sent.append(("cancel", reqId))
+
+
+def test_connected_can_be_assigned() -> None:
+    changes: list[ConnectionState] = []
+    client = Unsent()
+    client.state_callback = lambda: changes.append(client.state)
+    client.connected = True
+    assert (client.state, client.connected) == (ConnectionState.READY, True)
+    assert client.subscribe_ticker("AAPL")
+    assert client.sent == [("AAPL", 1000)]
+    client.connected = False
+    assert (client.state, client.connected) == (ConnectionState.DISCONNECTED, False)
+    assert not client.subscribe_ticker("MSFT")
+    assert changes == [ConnectionState.READY, ConnectionState.DISCONNECTED]
+
+
+def test_an_assignment_holds_until_the_connection_s_next_event() -> None:
+    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
+        client.connected = False
+        trade(thread, "AAPL", 271.5, 100)
+        until(came(client, "AAPL", 271.5))
+        assert not client.connected
+        client.nextValidId(1)
+        assert client.connected
+
+
+def test_the_dicts_can_be_changed_and_assigned_and_are_what_is_worked_on() -> None:
+    client = Unsent()
+    client.connected = True
+    client.reqid_to_ticker = {7: "AAPL"}
+    client.ticker_to_reqid = {"AAPL": 7}
+    client.active_subscriptions = {"AAPL"}
+    client.next_req_id = 50
+    client.rejected_tickers.add("NOPE")
+    client.update_subscriptions({"MSFT", "NOPE"})
+    assert client.sent == [("cancel", 7), ("MSFT", 50)]
+    assert (client.reqid_to_ticker, client.ticker_to_reqid) == ({50: "MSFT"}, {"MSFT": 50})
+    assert client.active_subscriptions == {"MSFT"}
+    client.price_buffer = {"MSFT": [{"price": 1.0}]}
+    assert client.get_and_clear_buffer() == {"MSFT": [{"price": 1.0}]}
 
 
 # Codes
@@ -723,8 +788,8 @@ def test_the_buffer_keeps_the_newest_and_what_is_pushed_out_is_counted_and_logge
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert ibkr_client.MAX_TICKS_PER_TICKER == 5000
-    monkeypatch.setattr(ibkr_client, "MAX_TICKS_PER_TICKER", 50)
+    assert trades.MAX_TICKS_PER_TICKER == 5000
+    monkeypatch.setattr(trades, "MAX_TICKS_PER_TICKER", 50)
     with serving("AAPL", "MSFT") as thread, connected(thread, "AAPL", "MSFT") as client:
         thread.call(thread.gateway.burst, "AAPL", range(1, 64), 100)
         thread.call(thread.gateway.burst, "MSFT", range(1, 51), 100)
@@ -743,7 +808,7 @@ def test_draining_while_ticks_pour_in_loses_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bursts = [[float(n) for n in range(start, start + 2000)] for start in range(1, 20_001, 2000)]
-    monkeypatch.setattr(ibkr_client, "MAX_TICKS_PER_TICKER", 10**9)
+    monkeypatch.setattr(trades, "MAX_TICKS_PER_TICKER", 10**9)
     drained: list[tuple[list[dict[str, Any]], int]] = []
     done = threading.Event()
 
@@ -995,7 +1060,7 @@ def test_a_failed_connection_gives_false_and_one_line_with_cause_and_remedy(
 
 def test_an_attempt_is_given_up_in_less_than_10_s() -> None:
     # That it is given up at this time is shown with a shorter one.
-    assert ibkr_client.CONNECT_TIMEOUT_S < 10
+    assert ibkr_client.DURATIONS.connect_timeout_s < 10
 
 
 def test_a_failure_is_not_logged_again_while_it_stays_the_same(
@@ -1183,7 +1248,7 @@ def test_disconnect_safely_ends_an_attempt_under_way() -> None:
         attempt.start()
         until(lambda: client.state is ConnectionState.SOCKET_OPEN)
         client.disconnect_safely()
-        attempt.join(ibkr_client.CONNECT_TIMEOUT_S / 2)
+        attempt.join(ibkr_client.DURATIONS.connect_timeout_s / 2)
         assert answers == [False]
         assert ended(client)
 

@@ -1,0 +1,27 @@
+"""How long the client waits for what, in one object that a test replaces whole."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Durations:
+    """The client's durations, in seconds."""
+
+    connect_timeout_s: float = 9.0
+    disconnect_timeout_s: float = 2.0
+    # Without a message for so long TWS is asked for the time, and without an answer
+    # for so long again the connection is given up: an open socket tells nothing.
+    heartbeat_s: float = 10.0
+    answer_s: float = 10.0
+    # A subscription without data for so long, while others have some, is asked for
+    # again; each time after twice the pause.
+    silent_s: float = 30.0
+    max_silent_s: float = 600.0
+    # After TWS said that data flows again, it is given so long to show.
+    recovery_s: float = 2.0
+    watch_every_s: float = 1.0
+    # A ticker for which TWS has no line free, or fails, is asked for again after this.
+    parked_s: float = 20.0
+
+
+DURATIONS = Durations()
