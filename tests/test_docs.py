@@ -226,7 +226,7 @@ LINES = re.findall(r"^\| `(.+?)` \|", read("docs/troubleshooting.md"), re.M)
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_line_in_troubleshooting_is_one_that_newshead_logs(line: str) -> None:
-    # A code's line stands behind its number in the log; an outcome is a text of its own.
+    # In the log a code's number precedes its line; an outcome is a text of its own.
     line = re.sub(r"^IBKR code \d+: ", "", line)
     for part in re.split(r"(?<=ended): ", line):
         told = part.strip("… ")
