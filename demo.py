@@ -6,7 +6,6 @@ own and a folder that is removed at the end; nothing of the user's configuration
 is read.
 """
 
-import argparse
 import asyncio
 import logging
 import socket
@@ -31,7 +30,6 @@ from price_checker import ContinuousPriceMonitor
 from simulator import Gateway, Market, MessagesServer, ScriptedRating, Trade
 from simulator.news import NewsServer, news_message
 
-DURATION_S: Final = 80.0
 TRADE_EVERY_S: Final = 0.5
 
 
@@ -124,14 +122,6 @@ ACTORS: Final = (
         75,
     ),
 )
-
-
-def seconds(text: str) -> float:
-    """A duration from the command line."""
-    with suppress(ValueError):
-        if 1 <= float(text) <= 3600:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"it must be a number from 1 to 3600, not {text!r}")
 
 
 def market(duration_s: float) -> Market:

@@ -16,11 +16,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from clickhouse_manager import ClickHouseManager
-from ibkr_client import ConnectionState, GatewayError, IBKRClient
+from ibkr_client import LIVE, ConnectionState, GatewayError, IBKRClient
 from newshead.core import rule
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
-from newshead.core.tickers import Answer, TickerBook
+from newshead.core.tickers import Answer, TickerBook, parse_ticker
 from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
 from newshead.database.connection import (
     DATABASE_ERRORS,
@@ -33,8 +33,10 @@ from newshead.database.store import RowWriter
 from newshead.database.tables import AlertRow, PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
+from newshead.monitor.figures import Figures
+from newshead.monitor.sight import Change, Sight
 from newshead.monitor.status import StatusWriter
-from newshead.monitor.triggers import TriggerFolder, parse_ticker
+from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
@@ -62,8 +64,6 @@ LAST_FLUSH_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
 # With the two above it stays within the 5 s after which run_system.py kills the monitor.
 TASKS_END_S: Final = 0.5
-# Without any data for so long, although tickers are active, the monitor is blind.
-BLIND_S: Final = 15.0
 SIGHT_CHECK_S: Final = 1.0
 # Rows that wait for so long for a cycle's end are no longer on their way.
 KEPT_AFTER_S: Final = 5.0
@@ -104,6 +104,8 @@ class ContinuousPriceMonitor:
         self.ready_event = asyncio.Event()
 
         self.ibkr_client: IBKRClient | None = None
+        # What was assigned to `ibkr_connected`; counts while there is no client.
+        self._connected = False
         self.ibkr_host = self.settings.ibkr_host
         self.ibkr_port = self.settings.ibkr_port
         self.ibkr_client_id = self.settings.ibkr_client_id
@@ -127,17 +129,16 @@ class ContinuousPriceMonitor:
         self._writer = RowWriter(self.ch_manager, "rows", logger)
         self._outbox = self._writer.outbox
         self._ratings: dict[str, Rating] = {}
+        # The tickers whose ratings the window check just read, or tried to.
+        self._rated_now: set[str] = set()
         # Alerts on their way into news_alert, and those there but not in price_move.
         self._new_alerts: deque[Rise] = deque()
         self._written_alerts: deque[Rise] = deque()
         self._roll_waits = False
-        # time.monotonic() of the last data, of since when some is awaited, and
-        # whether its absence was told; the begin of the present gap.
-        self._data_at = -math.inf
-        self._awaited_since = math.inf
-        self._blind = False
+        self._sight = Sight()
+        # The begin of the present time without a connection.
         self._gap_began: datetime | None = None
-        self._status = StatusWriter(self)
+        self._status = StatusWriter(self.settings, self.figures)
         self._metrics: Metrics | None = None
         # time.monotonic() of the end of the last cycle.
         self.last_cycle_at = -math.inf
@@ -165,7 +166,13 @@ class ContinuousPriceMonitor:
     @property
     def ibkr_connected(self) -> bool:
         """Whether IBKR takes requests now."""
-        return self.ibkr_client is not None and self.ibkr_client.connected
+        return self._connected if self.ibkr_client is None else self.ibkr_client.connected
+
+    @ibkr_connected.setter
+    def ibkr_connected(self, connected: bool) -> None:
+        self._connected = connected
+        if self.ibkr_client is not None:
+            self.ibkr_client.connected = connected
 
     @property
     def state(self) -> ConnectionState:
@@ -183,8 +190,28 @@ class ContinuousPriceMonitor:
     def tick_age_s(self) -> float | None:
         """The seconds since the newest data from IBKR; None if there was none."""
         client = self.ibkr_client
-        newest = max(self._data_at, client.last_data_at if client is not None else -math.inf)
+        newest = max(self._sight.data_at, client.last_data_at if client is not None else -math.inf)
         return time.monotonic() - newest if newest > -math.inf else None
+
+    def figures(self) -> Figures:
+        """Return the figures of the moment. Any thread."""
+        client, stats = self.ibkr_client, self.stats
+        return Figures(
+            state=self.state,
+            mode=client.mode if client is not None else "UNKNOWN",
+            delayed=self.settings.ibkr_market_data_type != LIVE,
+            account=client.masked_account if client is not None else "",
+            active_tickers=len(self.active_tickers),
+            cycles=int(stats["cycles"]),
+            ticks=int(stats["ibkr_ticks_received"]),
+            rows=int(stats["price_checks"]),
+            alerts=int(stats["alerts_triggered"]),
+            reconnects=int(stats["ibkr_reconnections"]),
+            kept_rows=self.kept_rows,
+            last_cycle_s=stats["last_cycle_s"],
+            cycle_age_s=time.monotonic() - self.last_cycle_at,
+            tick_age_s=self.tick_age_s,
+        )
 
     # --- Life ---------------------------------------------------------------
 
@@ -226,7 +253,7 @@ class ContinuousPriceMonitor:
         # Its library is for those who ask for it.
         from newshead.monitor.metrics import Metrics
 
-        metrics = Metrics(self)
+        metrics = Metrics(self.figures)
         metrics.start(self.settings.metrics_port)
         return metrics
 
@@ -305,7 +332,7 @@ class ContinuousPriceMonitor:
     async def _store_last_rows(self) -> None:
         if len(self._slots):
             await attempt("to read the windows", self.get_tickers_within_60_second_window())
-            await self._make_rows(self._slots.all)
+            await self._make_rows(self._slots.all, self._slots.tickers)
         await self._store()
         await self.check_price_alerts_optimized()
 
@@ -402,24 +429,16 @@ class ContinuousPriceMonitor:
         while True:
             await asyncio.sleep(SIGHT_CHECK_S)
             now = time.monotonic()
-            if self.ibkr_client is not None:
-                self._data_at = max(self._data_at, self.ibkr_client.last_data_at)
-            if not self.active_tickers:
-                self._awaited_since = math.inf
-                self._blind = False
-                continue
-            self._awaited_since = min(self._awaited_since, now)
-            dark_s = now - max(self._data_at, self._awaited_since)
-            if dark_s >= BLIND_S and not self._blind:
-                self._blind = True
+            data_at = -math.inf if self.ibkr_client is None else self.ibkr_client.last_data_at
+            change = self._sight.watch(now, data_at, awaited=bool(self.active_tickers))
+            if change is Change.LOST:
                 logger.warning(
                     "BLIND: no data for %.0f s although %d tickers are active: %s",
-                    dark_s,
+                    self._sight.dark_s(now),
                     len(self.active_tickers),
                     self._blind_reason(),
                 )
-            elif self._blind and self._data_at > now - BLIND_S:
-                self._blind = False
+            elif change is Change.BACK:
                 logger.warning("Sight is back: data comes again.")
 
     def _blind_reason(self) -> str:
@@ -506,8 +525,7 @@ class ContinuousPriceMonitor:
         except DATABASE_ERRORS as problem:
             self._writer.failed(problem)
             return active
-        for ticker in asked:
-            self._ratings[ticker] = standing.ratings.get(ticker, UNRATED)
+        self._take_ratings(asked, standing.ratings)
         self._tickers.end_windows(standing.ended)
         return active - self._tickers.ended.keys()
 
@@ -607,7 +625,7 @@ class ContinuousPriceMonitor:
         finished = self._slots.finished(now, checked)
         if not finished:
             return
-        await self._make_rows(finished)
+        await self._make_rows(finished, checked)
         await self._store()
 
     def _take_ticks(self) -> None:
@@ -617,13 +635,17 @@ class ContinuousPriceMonitor:
             self.stats["ibkr_ticks_received"] += len(ticks)
             self._slots.add(ticker, ticks)
 
-    async def _make_rows(self, slots: Sequence[Slot]) -> None:
+    async def _make_rows(self, slots: Sequence[Slot], checked: set[str]) -> None:
         """Puts the rows of these slots, oldest first, on their way; leaves out those past
         their ticker's window."""
         inside = [
             slot for slot in slots if self._tickers.in_window(slot.ticker, self._slots.end_s(slot))
         ]
-        known = await self._get_sentiment_data({slot.ticker for slot in inside})
+        self._rated_now = checked
+        try:
+            known = await self._get_sentiment_data({slot.ticker for slot in inside})
+        finally:
+            self._rated_now = set()
         unrated = UNRATED._asdict()
         rows = [
             PriceRow(
@@ -643,9 +665,25 @@ class ContinuousPriceMonitor:
         self.stats["price_checks"] += len(rows)
 
     async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:
-        """The newest ratings of the last hour, as the window check before these rows found
-        them; where the database could not say, the last known ones."""
+        """The newest ratings of the last hour of those of `tickers` that have one; where the
+        database cannot say, the last known ones.
+
+        In a cycle the window check's answer serves for both.
+        """
+        unread = tickers - self._rated_now
+        if unread:
+            try:
+                standing = await off_loop(self.ch_manager.standing, unread)
+            except DATABASE_ERRORS as problem:
+                self._writer.failed(problem)
+            else:
+                self._take_ratings(unread, standing.ratings)
         return {t: self._ratings[t]._asdict() for t in tickers if t in self._ratings}
+
+    def _take_ratings(self, asked: set[str], ratings: dict[str, Rating]) -> None:
+        for ticker in asked:
+            self._ratings.pop(ticker, None)
+        self._ratings |= ratings
 
     # --- Alerts -------------------------------------------------------------
 

@@ -12,11 +12,10 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-import demo
 from clickhouse_manager import ClickHouseManager
 from dashboard.console import LiveTable
 from ibkr_client import GatewayError
@@ -49,6 +48,8 @@ LOCK: Final = Path(".newshead.lock")
 SHORT_LIFE_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 60.0
+# How long the demo lasts by default.
+DEMO_S: Final = 80.0
 
 
 def prepare_database(settings: Settings, *, keep_session: bool) -> None:
@@ -195,6 +196,14 @@ async def push_process(environment: Mapping[str, str]) -> str | None:
     return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
 
 
+def demo_seconds(text: str) -> float:
+    """Return the demo's duration, as the command line has it."""
+    with suppress(ValueError):
+        if 1 <= float(text) <= 3600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"it must be a number from 1 to 3600, not {text!r}")
+
+
 def command_line() -> CommandLine:
     """The flags."""
     command = CommandLine(
@@ -226,10 +235,10 @@ def command_line() -> CommandLine:
     flag("--demo", action="store_true", help="show everything with a simulated gateway, then end")
     flag(
         "--demo-seconds",
-        type=demo.seconds,
-        default=demo.DURATION_S,
+        type=demo_seconds,
+        default=DEMO_S,
         metavar="N",
-        help=f"how long the demo lasts (default {demo.DURATION_S:.0f})",
+        help=f"how long the demo lasts (default {DEMO_S:.0f})",
     )
     return command
 
@@ -238,6 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs newshead; returns the exit code."""
     options = command_line().parse_args(arguments)
     if options.demo:
+        # Not above: it needs the simulator and the web server.
+        import demo
+
         return demo.main(options.demo_seconds)
     try:
         lock = lock_file(LOCK)

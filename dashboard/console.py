@@ -22,7 +22,7 @@ from dashboard.feed import Reader
 from dashboard.queries import STALE_S, Card, cards, clock, marks, status, until_next_reading_s
 from newshead.core.rule import WINDOW_S
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
-from newshead.database.tables import StatusRow
+from newshead.database.tables import READY, StatusRow
 from newshead.settings import ConfigurationError, Settings
 
 # The descriptor that every process knows standard error by.
@@ -39,7 +39,7 @@ LINES_WITHOUT_CARDS: Final = 4
 WINDOW_CELLS: Final = 10
 
 MODE_STYLES: Final = {"LIVE": "bold white on red", "PAPER": "bold black on green"}
-STATE_STYLES: Final = {"ready": "bold green", "stale": "bold yellow"}
+STATE_STYLES: Final = {READY: "bold green", "stale": "bold yellow"}
 RATING_STYLES: Final = {"BUY": "bold green", "SELL": "red"}
 RIGHT_COLUMNS: Final = ("price", "change", "rows", "alerts")
 

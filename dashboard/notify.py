@@ -24,7 +24,6 @@ from apprise import Apprise, NotifyFormat, NotifyType
 
 from dashboard import queries
 from dashboard.feed import Reader
-from ibkr_client import ConnectionState
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import StatusRow
 from newshead.logs import configure_logging
@@ -180,7 +179,7 @@ class ConnectionWatch:
         if status != self._status:
             self._status, self._renewed_at = status, now
         silent = now - self._renewed_at > LOST_S
-        if status is not None and status.state == ConnectionState.READY.value and not silent:
+        if status is not None and status.ready and not silent:
             self._well_at = now
             if self._lost_since:
                 return [self._back(status, now)]

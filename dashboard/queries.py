@@ -17,8 +17,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from newshead.core import rule
 from newshead.core.rule import WINDOW_S, Outcome, PricePoint
-from newshead.database.connection import MISSING_TABLE_CODES
-from newshead.database.connection import Database as ClickHouseManager
+from newshead.database.connection import MISSING_TABLE_CODES, Database
 from newshead.database.queries import PRICE_POINTS, UNRATED, Rating
 from newshead.database.tables import StatusRow
 
@@ -250,7 +249,7 @@ def until_next_reading_s() -> float:
     return READ_EVERY_S - (time.time() - READ_AT_S) % READ_EVERY_S
 
 
-def clock(manager: ClickHouseManager) -> datetime:
+def clock(manager: Database) -> datetime:
     """The database's clock, by which windows are judged.
 
     Raises
@@ -263,7 +262,7 @@ def clock(manager: ClickHouseManager) -> datetime:
     return found
 
 
-def status(manager: ClickHouseManager) -> StatusRow | None:
+def status(manager: Database) -> StatusRow | None:
     """The monitor's newest status, its times by the database's clock.
 
     None where none wrote one in the last 7 days.
@@ -280,13 +279,13 @@ def status(manager: ClickHouseManager) -> StatusRow | None:
     )
 
 
-def marks(manager: ClickHouseManager) -> dict[str, tuple[Any, ...]]:
+def marks(manager: Database) -> dict[str, tuple[Any, ...]]:
     """A mark per ticker of the session, newest first: its card is what it was while it stays."""
     rows = _read_if_there(manager, MARKS, limit=MAX_TICKERS)
     return {ticker: tuple(mark) for ticker, *mark in rows}
 
 
-def cards(manager: ClickHouseManager, tickers: Collection[str] | None = None) -> list[Card]:
+def cards(manager: Database, tickers: Collection[str] | None = None) -> list[Card]:
     """The cards of those of `tickers` (by default of all) that are in the session, newest first."""
     asked = list(marks(manager)) if tickers is None else list(tickers)
     if not asked:
@@ -303,18 +302,18 @@ def cards(manager: ClickHouseManager, tickers: Collection[str] | None = None) ->
     return sorted(found, key=lambda card: card.began, reverse=True)
 
 
-def first_alerts(manager: ClickHouseManager) -> list[FirstAlert]:
+def first_alerts(manager: Database) -> list[FirstAlert]:
     """The first alerts of the session's tickers that alerted in the last day, newest first."""
     rows = _read_if_there(manager, FIRST_ALERTS, limit=MAX_TICKERS)
     return [FirstAlert(*row) for row in rows]
 
 
-def days(manager: ClickHouseManager) -> list[Day]:
+def days(manager: Database) -> list[Day]:
     """The days of earlier sessions, newest first."""
     return [Day(*row) for row in _read_if_there(manager, DAYS, limit=MAX_DAYS)]
 
 
-def earlier(manager: ClickHouseManager, *, day: date | None = None, ticker: str = "") -> list[Card]:
+def earlier(manager: Database, *, day: date | None = None, ticker: str = "") -> list[Card]:
     """The windows of earlier sessions of a New York day, or of a ticker, newest first.
 
     Tickers that never had a price are not among them.
@@ -335,9 +334,7 @@ def earlier(manager: ClickHouseManager, *, day: date | None = None, ticker: str 
     return found
 
 
-def _read_if_there(
-    manager: ClickHouseManager, statement: str, **parameters: Any
-) -> Sequence[Sequence[Any]]:
+def _read_if_there(manager: Database, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
     """A query's rows, times in UTC; none where newshead has not made the table yet."""
     bound = {
         # Seconds since 1970, which no time zone can shift.
@@ -357,9 +354,7 @@ def _read_if_there(
         raise
 
 
-def _read_windows(
-    manager: ClickHouseManager, statement: str, **asked: Any
-) -> Sequence[Sequence[Any]]:
+def _read_windows(manager: Database, statement: str, **asked: Any) -> Sequence[Sequence[Any]]:
     return _read_if_there(
         manager, statement, points=MAX_POINTS, limit=MAX_TICKERS, window_s=WINDOW_S, **asked
     )

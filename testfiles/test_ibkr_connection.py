@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ibkr_client import get_ibkr_client
-from newshead.monitor.triggers import parse_ticker
+from newshead.core.tickers import parse_ticker
 from newshead.process import CommandLine
 from newshead.settings import ConfigurationError
 

@@ -22,6 +22,7 @@ from clickhouse_server import ClickHouseServer
 from monitoring import emptied
 
 import demo
+import run_system
 from clickhouse_manager import ClickHouseManager
 from newshead.core.rule import Outcome
 from newshead.database.connection import INSERTS_FOLDER
@@ -749,7 +750,7 @@ def test_the_demo_fails_when_what_was_expected_did_not_come_about(
     nothing = demo.Result(Outcome(0, 0, 0, 0.0, 0, 0), tracked=False, recommendation="HOLD")
     results = {actor.ticker: nothing for actor in demo.ACTORS}
     stats = {"ibkr_ticks_received": 0.0, "alerts_triggered": 0.0}
-    assert not demo.report(results, stats, demo.DURATION_S)
+    assert not demo.report(results, stats, run_system.DEMO_S)
     assert "FAILED" in capsys.readouterr().out
 
 

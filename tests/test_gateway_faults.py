@@ -45,6 +45,7 @@ import price_checker
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from newshead.loop import in_background
+from newshead.monitor import sight
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from newshead.tws import codes as ibkr_codes
@@ -68,7 +69,7 @@ def test_the_waits_that_the_tests_shorten_are_as_promised() -> None:
     assert ibkr_client.DURATIONS.heartbeat_s + ibkr_client.DURATIONS.answer_s + steps_s < 30
     assert ibkr_client.DURATIONS.connect_timeout_s < 15
     assert (price_checker.RETRY_S, price_checker.MAX_RETRY_S) == (3.0, 60.0)
-    assert price_checker.BLIND_S == 15.0
+    assert sight.BLIND_S == 15.0
     assert CODES[10197].again_s == 15 * 60
 
 
@@ -957,7 +958,7 @@ BLIND_S = 0.6
 
 @pytest.fixture
 def _soon_blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(price_checker, "BLIND_S", BLIND_S)
+    monkeypatch.setattr(sight, "BLIND_S", BLIND_S)
 
 
 Cause = Callable[[Gateway], Any]
@@ -1064,7 +1065,7 @@ async def test_blindness_is_not_put_down_to_a_problem_that_is_over(
         gateway.send_error(101, "Max number of tickers.", req_ids(gateway)[-1])
         await come(lambda: len(asked_at(gateway, "reqMktData", "ABCD")) == 2, "the second request")
         await ticks_flow(gateway, monitor, "ABCD")
-        monkeypatch.setattr(price_checker, "BLIND_S", BLIND_S)
+        monkeypatch.setattr(sight, "BLIND_S", BLIND_S)
         await come(lambda: logged(caplog, "BLIND"), "the warning")
         assert "nobody trades" in logged(caplog, "BLIND")[0].getMessage()
 

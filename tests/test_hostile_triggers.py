@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from monitoring import running, until
 
 from clickhouse_manager import ClickHouseManager
-from newshead.monitor.triggers import MAX_BYTES, TriggerFolder, parse_ticker
+from newshead.core.tickers import parse_ticker
+from newshead.monitor.triggers import MAX_BYTES, TriggerFolder
 from newshead.settings import Settings
 from simulator import Gateway, Market
 

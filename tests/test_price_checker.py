@@ -23,7 +23,7 @@ from monitoring import (
 
 import price_checker
 from clickhouse_manager import ClickHouseManager
-from ibkr_client import GatewayError
+from ibkr_client import GatewayError, IBKRClient
 from newshead.database import queries, store, tables
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
@@ -426,3 +426,35 @@ async def test_a_gateway_that_is_not_there_ends_the_start_with_its_reason(
     await gateway.stop()
     with pytest.raises(GatewayError, match="start TWS or IB Gateway"):
         await ContinuousPriceMonitor(settings).start()
+
+
+async def test_ratings_can_be_asked_for_at_any_time(
+    settings: Settings, database: ClickHouseManager
+) -> None:
+    monitor = ContinuousPriceMonitor(settings)
+    monitor.ch_manager.connect()
+    ratings = monitor._get_sentiment_data  # noqa: SLF001 -- the specification names it
+    try:
+        rate(database, "ABCD", "HOLD")
+        assert (await ratings({"ABCD"}))["ABCD"]["recommendation"] == "HOLD"
+        rate(database, "ABCD", "BUY")
+        assert await ratings({"ABCD", "NONE"}) == {
+            "ABCD": {"sentiment": "positive", "recommendation": "BUY", "confidence": "high"}
+        }
+        assert await ratings(set()) == {}
+    finally:
+        monitor.ch_manager.close()
+
+
+def test_what_the_specification_assigns_can_be_assigned(settings: Settings) -> None:
+    monitor = ContinuousPriceMonitor(settings)
+    monitor.ibkr_connected = True
+    assert monitor.ibkr_connected
+    monitor.ibkr_client = IBKRClient()
+    assert not monitor.ibkr_connected
+    monitor.ibkr_connected = True
+    assert monitor.ibkr_client.connected
+    monitor.active_tickers = {"ABCD"}
+    monitor.ticker_timestamps = {"ABCD": datetime.now(UTC) - timedelta(hours=1)}
+    asyncio.run(monitor.cleanup_old_tickers())
+    assert (monitor.active_tickers, monitor.ticker_timestamps) == (set(), {})

@@ -11,9 +11,11 @@ from monitoring import CYCLE_S, rate, rows, running, tracked, trade_each_slot, u
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database import connection
+from newshead.database.tables import READY
 from newshead.monitor import status
 from newshead.monitor.status import StatusWriter
 from newshead.settings import Settings
+from newshead.tws.link import ConnectionState
 from price_checker import ContinuousPriceMonitor
 from simulator import Gateway
 
@@ -178,7 +180,7 @@ async def test_without_a_gateway_the_state_is_disconnected(
 async def test_a_writer_that_is_cancelled_just_as_the_connection_changes_ends(
     settings: Settings,
 ) -> None:
-    writer = StatusWriter(ContinuousPriceMonitor(settings))
+    writer = StatusWriter(settings, ContinuousPriceMonitor(settings).figures)
     work = asyncio.create_task(writer.run())
     await asyncio.sleep(1.0)
     writer.state_changed()
@@ -187,3 +189,7 @@ async def test_a_writer_that_is_cancelled_just_as_the_connection_changes_ends(
     work.cancel()
     await writer.close()
     assert ended
+
+
+def test_the_tables_word_for_ready_is_the_connections() -> None:
+    assert ConnectionState.READY.value == READY

@@ -18,9 +18,10 @@ from typing import cast
 import pytest
 from monitoring import until
 
+from newshead.core.tickers import parse_ticker
 from newshead.loop import in_background
 from newshead.monitor import triggers
-from newshead.monitor.triggers import TriggerFolder, parse_ticker
+from newshead.monitor.triggers import TriggerFolder
 
 DEADLINE_S = 30.0
 NOBODY = 65534

@@ -1,5 +1,6 @@
 """A book of tickers: which are tracked, whose window is over, and what is still to be done."""
 
+import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import Enum
@@ -8,6 +9,9 @@ from typing import Final
 from newshead.core import rule
 
 MAX_TRACKED_S: Final = 1800.0
+
+
+_TICKER = re.compile(r"[A-Z][A-Z0-9]{0,5}(?:[./ -][A-Z]{1,3})?")
 
 
 class Answer(Enum):
@@ -101,3 +105,16 @@ class TickerBook:
         """Begin a fresh session: tickers may have their window again."""
         self.ended.clear()
         self._held_back.clear()
+
+
+def parse_ticker(value: object) -> str | None:
+    """Return the ticker in `value`, upper case and without blanks around it, or None.
+
+    A US ticker is up to six letters and digits, with a share class behind a
+    dot, slash, dash or space where there is one (`BRK.B`).
+    """
+    # The look-alikes that upper() turns into ASCII letters are no letters of a ticker.
+    if not isinstance(value, str) or not value.isascii():
+        return None
+    ticker = value.strip().upper()
+    return ticker if _TICKER.fullmatch(ticker) else None

@@ -19,6 +19,10 @@ DEDUPLICATION_WINDOW: Final = 1000
 DEDUPLICATION: Final = f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
 
 
+# `monitor_status.state` while data flows: the value of newshead.tws.link's READY.
+READY: Final = "ready"
+
+
 class Column(NamedTuple):
     """A column, with its type and the expression of its default, if it has one."""
 
@@ -328,6 +332,11 @@ class StatusRow(NamedTuple):
     reconnects: int
     clock_difference_s: float
     last_error: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether IBKR takes requests and data flows, as far as TWS says."""
+        return self.state == READY
 
 
 Row = PriceRow | AlertRow | PriceMoveRow | NewsRow | ListedStock | StatusRow

@@ -7,9 +7,8 @@ cannot be read later is noted where it happens, in two histograms.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
@@ -22,10 +21,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from ibkr_client import ConnectionState
-
-if TYPE_CHECKING:
-    from price_checker import ContinuousPriceMonitor
+from newshead.monitor.figures import Figures
+from newshead.tws.link import ConnectionState
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +36,16 @@ TRIGGER_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.
 class Metrics:
     """What a monitor tells Prometheus. `start` and `close` block; the rest never waits."""
 
-    def __init__(self, monitor: "ContinuousPriceMonitor") -> None:
-        self._monitor = monitor
+    def __init__(self, figures: Callable[[], Figures]) -> None:
+        """
+        Parameters
+        ----------
+        figures
+            Gives the monitor's figures of the moment. Called on any thread.
+        """
+        self._figures = figures
         registry = CollectorRegistry()
-        registry.register(_Figures(monitor))
+        registry.register(_Collector(figures))
         self.cycle_seconds = Histogram(
             "newshead_cycle_seconds",
             "Duration of the cycles that had something to do.",
@@ -86,7 +89,7 @@ class Metrics:
                 answer: Iterable[bytes] = self._metrics_app(environ, start_response)
                 return answer
             case "/healthz":
-                problems = ill_health(self._monitor)
+                problems = ill_health(self._figures())
                 status = "503 Service Unavailable" if problems else "200 OK"
                 text = "; ".join(problems) or "ok"
             case _:
@@ -95,53 +98,53 @@ class Metrics:
         return [f"{text}\n".encode()]
 
 
-def ill_health(monitor: "ContinuousPriceMonitor") -> list[str]:
-    """Why the monitor cannot be relied on now; empty while it can."""
+def ill_health(figures: Figures) -> list[str]:
+    """Return why the monitor cannot be relied on; empty while it can."""
     problems = []
-    state = monitor.state
-    if state is not ConnectionState.READY:
-        problems.append(f"the connection to IBKR is {state.value}")
-    cycle_age_s = time.monotonic() - monitor.last_cycle_at
-    if cycle_age_s >= MAX_CYCLE_AGE_S:
+    if figures.state is not ConnectionState.READY:
+        problems.append(f"the connection to IBKR is {figures.state.value}")
+    if figures.cycle_age_s >= MAX_CYCLE_AGE_S:
         problems.append(
-            f"the last cycle ended {cycle_age_s:.0f} s ago"
-            if monitor.stats["cycles"]
+            f"the last cycle ended {figures.cycle_age_s:.0f} s ago"
+            if figures.cycles
             else "no cycle has ended yet"
         )
-    if kept := monitor.kept_rows:
-        problems.append(f"{kept} rows are kept because ClickHouse does not take them")
+    if figures.kept_rows:
+        problems.append(f"{figures.kept_rows} rows are kept because ClickHouse does not take them")
     return problems
 
 
-class _Figures(Collector):
+class _Collector(Collector):
     """The monitor's figures at the moment they are asked for."""
 
-    def __init__(self, monitor: "ContinuousPriceMonitor") -> None:
-        self._monitor = monitor
+    def __init__(self, figures: Callable[[], Figures]) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
-        monitor, stats = self._monitor, self._monitor.stats
+        figures = self._figures()
         for name, text, value in (
-            ("ticks", "Trades received from IBKR.", stats["ibkr_ticks_received"]),
-            ("rows", "Price rows made.", stats["price_checks"]),
-            ("alerts", "Alerts raised.", stats["alerts_triggered"]),
-            ("cycles", "Cycles run.", stats["cycles"]),
-            ("reconnects", "Lost connections made anew.", stats["ibkr_reconnections"]),
+            ("ticks", "Trades received from IBKR.", figures.ticks),
+            ("rows", "Price rows made.", figures.rows),
+            ("alerts", "Alerts raised.", figures.alerts),
+            ("cycles", "Cycles run.", figures.cycles),
+            ("reconnects", "Lost connections made anew.", figures.reconnects),
         ):
             yield CounterMetricFamily(f"newshead_{name}", text, value)
         for name, text, value in (
-            ("active_tickers", "Tickers tracked now.", len(monitor.active_tickers)),
-            ("kept_rows", "Rows that ClickHouse does not take now.", monitor.kept_rows),
+            ("active_tickers", "Tickers tracked now.", figures.active_tickers),
+            ("kept_rows", "Rows that ClickHouse does not take now.", figures.kept_rows),
         ):
             yield GaugeMetricFamily(f"newshead_{name}", text, value)
-        if (age_s := monitor.tick_age_s) is not None:
+        if figures.tick_age_s is not None:
             yield GaugeMetricFamily(
-                "newshead_tick_age_seconds", "Time since the newest data from IBKR.", age_s
+                "newshead_tick_age_seconds",
+                "Time since the newest data from IBKR.",
+                figures.tick_age_s,
             )
         yield StateSetMetricFamily(
             "newshead_connection",
             "How far the connection to IBKR has come.",
-            {state.value: state is monitor.state for state in ConnectionState},
+            {state.value: state is figures.state for state in ConnectionState},
         )
 
 

@@ -10,19 +10,18 @@ import math
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ibkr_client import LIVE, ConnectionState
 from newshead.database.connection import DATABASE_ERRORS, MISSING_TABLE_CODES, Database, one_line
 from newshead.database.store import Batch, insert
 from newshead.database.tables import StatusRow, create_tables
 from newshead.loop import off_loop
-from newshead.settings import ConfigurationError
-
-if TYPE_CHECKING:
-    from price_checker import ContinuousPriceMonitor
+from newshead.monitor.figures import Figures
+from newshead.settings import ConfigurationError, Settings
+from newshead.tws.link import ConnectionState
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +45,15 @@ class StatusWriter:
     Runs on the monitor's loop.
     """
 
-    def __init__(self, monitor: "ContinuousPriceMonitor") -> None:
-        self._monitor = monitor
-        self._database = Database(monitor.settings)
+    def __init__(self, settings: Settings, figures: Callable[[], Figures]) -> None:
+        """
+        Parameters
+        ----------
+        figures
+            Gives the monitor's figures of the moment. Called on the loop.
+        """
+        self._figures = figures
+        self._database = Database(settings)
         # A connection serves one caller at a time, and one who was cancelled may go on.
         self._writing = threading.Lock()
         self._connected = False
@@ -96,14 +101,14 @@ class StatusWriter:
         """Gives an attempt to connect the time to end."""
         self._changed.clear()
         with suppress(TimeoutError):
-            while self._monitor.state in ATTEMPT:
+            while self._figures().state in ATTEMPT:
                 async with asyncio.timeout(ATTEMPT_SHOWS_S):
                     await self._changed.wait()
                 self._changed.clear()
 
     def _see_state(self) -> bool:
         """Whether the state is another than the one seen last."""
-        state = self._monitor.state
+        state = self._figures().state
         if state is self._state:
             return False
         self._state = state
@@ -128,22 +133,21 @@ class StatusWriter:
             self._failures = 0
 
     def _row(self) -> StatusRow:
-        monitor, client = self._monitor, self._monitor.ibkr_client
-        stats = monitor.stats
+        figures = self._figures()
         return StatusRow(
             timestamp=datetime.now(UTC),
             state=self._state.value,
             state_since=self._state_since,
-            mode=client.mode if client is not None else "UNKNOWN",
-            delayed=monitor.settings.ibkr_market_data_type != LIVE,
-            account=client.masked_account if client is not None else "",
-            active_tickers=len(monitor.active_tickers),
-            cycles=int(stats["cycles"]),
-            ticks=int(stats["ibkr_ticks_received"]),
-            rows=int(stats["price_checks"]),
-            last_cycle_ms=stats["last_cycle_s"] * 1000,
-            kept_rows=monitor.kept_rows,
-            reconnects=int(stats["ibkr_reconnections"]),
+            mode=figures.mode,
+            delayed=figures.delayed,
+            account=figures.account,
+            active_tickers=figures.active_tickers,
+            cycles=figures.cycles,
+            ticks=figures.ticks,
+            rows=figures.rows,
+            last_cycle_ms=figures.last_cycle_s * 1000,
+            kept_rows=figures.kept_rows,
+            reconnects=figures.reconnects,
             clock_difference_s=self._clock_difference_s,
             last_error=self._last_error.text,
         )

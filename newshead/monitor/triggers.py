@@ -9,7 +9,6 @@ import errno
 import json
 import logging
 import os
-import re
 import stat
 import sys
 import time
@@ -19,6 +18,8 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+
+from newshead.core.tickers import parse_ticker
 
 if sys.platform == "linux":
     from asyncinotify import Inotify, Mask, Watch
@@ -33,21 +34,6 @@ MAX_AGE_AT_START_S: Final = 300.0
 # The folder is looked into this often although no event came, and where there are no events.
 SCAN_S: Final = 0.5
 POLL_S: Final = 0.01
-
-_TICKER = re.compile(r"[A-Z][A-Z0-9]{0,5}(?:[./ -][A-Z]{1,3})?")
-
-
-def parse_ticker(value: object) -> str | None:
-    """The ticker in `value`, upper case and without blanks around it, or None if it can be none.
-
-    A US ticker is up to six letters and digits, with a share class behind a
-    dot, slash, dash or space where there is one (`BRK.B`).
-    """
-    # The look-alikes that upper() turns into ASCII letters are no letters of a ticker.
-    if not isinstance(value, str) or not value.isascii():
-        return None
-    ticker = value.strip().upper()
-    return ticker if _TICKER.fullmatch(ticker) else None
 
 
 class UnreadableError(Exception):

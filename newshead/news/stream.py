@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlu
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from newshead.core.tickers import parse_ticker
 from newshead.core.times import retry_pause_s
-from newshead.monitor.triggers import parse_ticker
 from newshead.settings import Settings
 from newshead.text import folded, parse_time
 

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from newshead.core.tickers import parse_ticker
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.store import replace_ticker_list
 from newshead.database.tables import ListedStock
 from newshead.loop import off_loop
-from newshead.monitor.triggers import parse_ticker
 from newshead.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
