@@ -54,8 +54,8 @@ from newshead.tws.subscriptions import (
     Subscribe,
     Subscriptions,
 )
-from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, tick_reader
-from newshead.tws.trades import Buffered, Recorded, TradeBuffer, TradeTick, shares
+from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, shares, tick_reader
+from newshead.tws.trades import Buffered, Recorded, TradeBuffer
 from newshead.tws.wire import TwsSocket
 
 __all__ = [
@@ -189,10 +189,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._book = Subscriptions(self._durations)
         self._trades = TradeBuffer(LastTrades() if last_trades is None else last_trades, sources)
 
-        # API thread only: the price of a trade whose size comes in the next callback,
-        # with its tick type; the requests that had data in the messages at hand; and
-        # when each line was told.
-        self._price_without_size: dict[int, tuple[int, float]] = {}
+        # API thread only: the requests that had data in the messages at hand, and when
+        # each line was told.
         self._heard: set[int] = set()
         self._told_at: dict[tuple[int, str], float] = {}
 
@@ -423,7 +421,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             One of them makes no sense; those before it are taken.
         """
         read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
-        ticks: list[TradeTick] = []
+        ticks: list[Tick] = []
         for message in messages:
             tick = read_tick(message)
             if tick is None:
@@ -441,7 +439,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             ticks.append(tick)
         self._settle(ticks)
 
-    def _settle(self, ticks: Sequence[TradeTick]) -> None:
+    def _settle(self, ticks: Sequence[Tick]) -> None:
         """Brings in what ticks have told so far, before anything else is looked at."""
         self._record(ticks)
         self._note_heard()
@@ -606,27 +604,27 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     # --- Market data callbacks, on the API thread ---------------------------
 
+    # Each trade that comes from TWS is read by tws/ticks, with its own size: only hands
+    # call tickPrice with LAST.
+
     @never_raises
     def tickPrice(self, reqId: int, tickType: int, price: float, attrib: Any) -> None:  # noqa: ARG002
-        """A price. One of a trade (LAST) waits for its size, which comes in the next callback.
-
-        TWS sends both in one message; the library calls `tickPrice`, then `tickSize`.
-        """
+        """A price. One of a trade (LAST) is recorded with the last size known."""
         self._heard.add(reqId)
         if tickType in TRADE_PRICES and tickType in self._trade_ticks:
-            self._price_without_size[reqId] = (tickType, price)
+            with self.price_buffer_lock:
+                volume = self.last_volume.get(self.reqid_to_ticker.get(reqId, ""), 0)
+            self._record([(reqId, tickType, float(price), volume)])
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
-        """A size. A trade's (LAST_SIZE) completes the price before it; a lone one is no tick."""
+        """A size. A trade's (LAST_SIZE) is the last one known from now on; it makes no tick."""
         self._heard.add(reqId)
-        if tickType not in TRADE_SIZES:
-            return
-        if reqId in self._price_without_size:
-            price_type, price = self._price_without_size.pop(reqId)
-            self._record([(reqId, price_type, price, shares(size))])
-        elif tickType in self._trade_ticks:
-            self._record([(reqId, tickType, None, shares(size))])
+        if tickType in TRADE_SIZES and tickType in self._trade_ticks:
+            with self.price_buffer_lock:
+                ticker = self.reqid_to_ticker.get(reqId)
+                if ticker is not None:
+                    self._trades.add_size(ticker, shares(size))
 
     @never_raises
     def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
@@ -660,7 +658,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                     )
             self._make(requests)
 
-    def _record(self, ticks: Sequence[TradeTick]) -> None:
+    def _record(self, ticks: Sequence[Tick]) -> None:
         """Puts trades into the buffer and hands them on; leaves out those without a subscription
         or a price, and those that TWS only repeats."""
         with self.price_buffer_lock:
