@@ -9,11 +9,8 @@ for the API thread say so and belong off the event loop.
 """
 
 import functools
-import itertools
 import logging
-import math
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,17 +22,18 @@ from ibapi.client import EClient
 from ibapi.const import NO_VALID_ID
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
-from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
 from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tws import failures, trades
-from newshead.tws.codes import CODES, NO_US_LISTING, Reaction, meaning
+from newshead.tws.account import is_paper, masked, paper_by_port
+from newshead.tws.codes import NO_US_LISTING, Reaction
 from newshead.tws.decode import decode
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
+from newshead.tws.handshake import open_socket, shake_hands
 from newshead.tws.last_trades import LastTrades
 from newshead.tws.link import (
     AskForTime,
@@ -46,6 +44,7 @@ from newshead.tws.link import (
     GiveUp,
     Link,
 )
+from newshead.tws.notices import Notices
 from newshead.tws.subscriptions import (
     Cancel,
     Drop,
@@ -54,9 +53,8 @@ from newshead.tws.subscriptions import (
     Subscribe,
     Subscriptions,
 )
-from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, tick_reader
-from newshead.tws.trades import Buffered, Recorded, TradeBuffer, TradeTick, shares
-from newshead.tws.wire import TwsSocket
+from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, shares, tick_reader
+from newshead.tws.trades import Buffered, Recorded, TradeBuffer
 
 __all__ = [
     "DURATIONS",
@@ -78,10 +76,6 @@ TRADE_PRICES: Final = {
     TickTypeEnum.LAST: "ibkr_last_trade",
     TickTypeEnum.DELAYED_LAST: "ibkr_delayed_last",
 }
-
-# Ports as TWS and IB Gateway come; both let the user change them.
-PAPER_PORTS: Final = (7497, 4002)
-LIVE_PORTS: Final = (7496, 4001)
 
 T = TypeVar("T")
 
@@ -189,12 +183,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._book = Subscriptions(self._durations)
         self._trades = TradeBuffer(LastTrades() if last_trades is None else last_trades, sources)
 
-        # API thread only: the price of a trade whose size comes in the next callback,
-        # with its tick type; the requests that had data in the messages at hand; and
-        # when each line was told.
-        self._price_without_size: dict[int, tuple[int, float]] = {}
+        # API thread only, with the requests that had data in the messages at hand.
+        self._notices = Notices(host, port, client_id)
         self._heard: set[int] = set()
-        self._told_at: dict[tuple[int, str], float] = {}
 
     # What the parts work on, under the specification's names.
     next_req_id = Shared[int]("_book", "next_req_id")
@@ -229,9 +220,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @connected.setter
     def connected(self, connected: bool) -> None:
-        with self._settling:
-            change = self._link.assign(connected=connected)
-        self._follow(change)
+        self._step(self._link.assign, connected)
 
     @property
     def quiet_s(self) -> float:
@@ -240,14 +229,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @property
     def paper(self) -> bool | None:
-        """Whether the account is a paper one; None as long as nothing tells.
-
-        Paper accounts' ids begin with D, live ones' with U or F. The port is a
-        hint only, for a gateway that named no account.
-        """
-        if self.accounts:
-            return self.accounts[0].startswith("D")
-        return _paper_by_port(self.port)
+        """Whether the account is a paper one; None as long as nothing tells."""
+        return is_paper(self.accounts, self.port)
 
     @property
     def mode(self) -> str:
@@ -257,7 +240,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @property
     def masked_account(self) -> str:
         """The account, all but its last two characters masked; empty as long as none is known."""
-        return _masked(self.accounts[0]) if self.accounts else ""
+        return masked(self.accounts[0]) if self.accounts else ""
 
     # --- Connection ---------------------------------------------------------
 
@@ -275,7 +258,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         logger.debug("Connecting to TWS at %s:%d, client_id=%d", *self._address())
         known = self.failure
         self.failure = None
-        self._on(Event.CONNECT)
+        self._step(self._link.on, Event.CONNECT)
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
         self._settled.wait(self._durations.connect_timeout_s)
@@ -292,31 +275,19 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def connect(self, host: str, port: int, clientId: int) -> None:
         """Opens the socket and shakes hands. API thread; use `connect_and_run`.
 
-        In place of the library's, whose handshake has no deadline and loops
-        for ever over an answer that is none.
-
         Raises
         ------
         GatewayError
             The connection or the handshake failed.
         """
         self.clientId = clientId
-        try:
-            connection = socket.create_connection((host, port), self._durations.connect_timeout_s)
-        except (OSError, UnicodeError) as problem:  # UnicodeError: no host can be called that
-            reason = getattr(problem, "strerror", None) or str(problem)
-            line = CODES[502].line.format(host=host, port=port)
-            raise GatewayError(f"{line} ({reason})", accepted=False) from problem
-        self.conn = TwsSocket(connection)
+        self.conn = open_socket(host, port, self._durations.connect_timeout_s)
         with self._settling:
             if self._settled.is_set():
                 raise failures.given_up()
-            change = self._link.on(Event.OPENED)
-        self._follow(change)
-        versions = f"v{MIN_CLIENT_VER}..{MAX_CLIENT_VER}".encode()
-        self.conn.sendMsg(b"API\0" + len(versions).to_bytes(4, "big") + versions)
-        self._messages = self.conn.messages()
-        self.serverVersion_, self.connTime = self._server_version()
+            self._step(self._link.on, Event.OPENED)
+        greeting = shake_hands(self.conn, host, port)
+        self.serverVersion_, self.connTime, self._messages = greeting
         self.decoder = Decoder(self, self.serverVersion_)
         self._read_tick = tick_reader(self.serverVersion_)
         self.setConnState(EClient.CONNECTED)
@@ -345,9 +316,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """Cancels all subscriptions and ends the connection. Blocks for at most 2 s."""
         self.update_subscriptions(set())
         with self._settling:
-            change = self._link.on(Event.CLOSED)
+            self._step(self._link.on, Event.CLOSED)
             self._fail(failures.newshead_ended_it())
-        self._follow(change)
         timeout_s = self._durations.disconnect_timeout_s
         if self.conn is not None:
             self.conn.disconnect(within_s=timeout_s / 2)
@@ -378,21 +348,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self._fail(failures.tws_ended_it())
             self.connectionClosed()
 
-    def _server_version(self) -> tuple[int, str]:
-        """Reads up to TWS's answer to the handshake; other messages may stand before it."""
-        try:
-            for messages in self._messages:
-                for number, message in enumerate(messages, 1):
-                    fields = message.split(b"\0")
-                    if len(fields) == 3 and fields[0].isdigit():
-                        self._messages = itertools.chain([messages[number:]], self._messages)
-                        return int(fields[0]), fields[1].decode(errors="replace")
-        except ValueError as problem:
-            raise failures.not_tws(self.host, self.port, problem) from problem
-        except OSError as problem:
-            logger.debug("The handshake broke: %s", problem)
-        raise failures.closed_early(self.host, self.port)
-
     def _fail(self, failure: GatewayError) -> None:
         """Notes why the connection failed; the first reason stands."""
         with self._settling:
@@ -403,16 +358,20 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _address(self) -> tuple[str, int, int]:
         return self.host, self.port, self.client_id
 
-    def _on(self, event: Event) -> None:
+    def _step(self, step: Callable[..., Change | None], *details: Any) -> bool:
+        """Let the link take a step; returns whether its state changed."""
         with self._settling:
-            change = self._link.on(event)
-        self._follow(change)
+            change = step(*details)
+        if change is None:
+            return False
+        logger.debug("IBKR connection: %s -> %s", change.before.value, change.after.value)
+        if self.state_callback is not None:
+            self.state_callback()
+        return True
 
-    def _follow(self, change: Change | None) -> None:
-        if change is not None:
-            logger.debug("IBKR connection: %s -> %s", change.before.value, change.after.value)
-            if self.state_callback is not None:
-                self.state_callback()
+    def _step_to_data(self, step: Callable[..., Change | None], *details: Any) -> None:
+        if self._step(step, *details):
+            logger.info("Data from IBKR flows again.")
 
     def _take(self, messages: Iterable[bytes]) -> None:
         """Takes the messages of one read; their trades come into the buffer together.
@@ -423,7 +382,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             One of them makes no sense; those before it are taken.
         """
         read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
-        ticks: list[TradeTick] = []
+        ticks: list[Tick] = []
         for message in messages:
             tick = read_tick(message)
             if tick is None:
@@ -441,7 +400,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             ticks.append(tick)
         self._settle(ticks)
 
-    def _settle(self, ticks: Sequence[TradeTick]) -> None:
+    def _settle(self, ticks: Sequence[Tick]) -> None:
         """Brings in what ticks have told so far, before anything else is looked at."""
         self._record(ticks)
         self._note_heard()
@@ -455,7 +414,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if not self.accounts:
             return
         logger.info("IBKR account %s: %s trading.", self.masked_account, self.mode)
-        by_port = _paper_by_port(self.port)
+        by_port = paper_by_port(self.port)
         if by_port is not None and by_port is not self.paper:
             logger.warning(
                 "ATTENTION: this is a %s account on port %d, which is usually TWS's port for %s "
@@ -475,7 +434,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if self.market_data_type != LIVE:
                 # Before any subscription can be asked for: it counts for those that follow.
                 self.reqMarketDataType(self.market_data_type)
-            self._on(Event.ACCEPTED)
+            self._step(self._link.on, Event.ACCEPTED)
             self._settled.set()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
         if self.market_data_type != LIVE:
@@ -490,7 +449,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """The connection has ended, wherever the end came from."""
         if self.connected:
             logger.warning("IBKR connection closed. %s", self.failure)
-        self._on(Event.CLOSED)
+        self._step(self._link.on, Event.CLOSED)
 
     @never_raises
     def error(self, reqId: int, *details: Any) -> None:
@@ -507,57 +466,35 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         number, text = details[1:3] if isinstance(details[1], int) else details[0:2]
         with self.price_buffer_lock:
             ticker = self.reqid_to_ticker.get(reqId, "")
-        code = meaning(number, text)
-        line = self._line(code.line, ticker, text)
-        if code.reaction in (Reaction.END_CONNECTION, Reaction.STOP):
+        now = time.monotonic()
+        of_request = reqId != NO_VALID_ID
+        reaction, level, line = self._notices.read(number, text, ticker, now, of_request=of_request)
+        if reaction in (Reaction.END_CONNECTION, Reaction.STOP):
             # It is logged as the reason for what follows.
-            self._fail(GatewayError(line, accepted=True, final=code.reaction is Reaction.STOP))
+            self._fail(GatewayError(line, accepted=True, final=reaction is Reaction.STOP))
             self.disconnect()
             return
-        told = (number, ticker if "{ticker}" in code.line else "")
-        now = time.monotonic()
-        again = now - self._told_at.get(told, -math.inf) < code.again_s
-        self._told_at[told] = now if not again else self._told_at[told]
-        # About a request that is over there is no ticker left to name.
-        over = not ticker and "{ticker}" in code.line and reqId != NO_VALID_ID
-        level = logging.DEBUG if again or over else code.level
         logger.log(level, "IBKR code %d: %s", number, line)
         if ticker:
             with self.price_buffer_lock:
                 self.ticker_problems[ticker] = line
-        self._react(code.reaction, ticker, line, now)
+        self._react(reaction, ticker, line, now)
 
     def _react(self, reaction: Reaction, ticker: str, line: str, now: float) -> None:
         match reaction:
             case Reaction.SLOW_DOWN:
                 self.conn.slow_down()
             case Reaction.MARK_STALE:
-                with self._settling:
-                    change = self._link.data_lost(line, now)
-                self._follow(change)
+                self._step(self._link.data_lost, line, now)
             case Reaction.RESUBSCRIBE_ALL:
-                with self._settling:
-                    change = self._link.data_back()
-                self._follow_data(change)
+                self._step_to_data(self._link.data_back)
                 with self.price_buffer_lock:
                     self._make(self._book.renew_all(now))
             case Reaction.RESUBSCRIBE_SILENT:
-                with self._settling:
-                    change = self._link.data_back_with_subscriptions(now)
-                self._follow_data(change)
+                self._step_to_data(self._link.data_back_with_subscriptions, now)
             case _ if ticker:
                 with self.price_buffer_lock:
                     self._make(self._book.react(reaction, ticker, now))
-
-    def _line(self, template: str, ticker: str, text: str = "") -> str:
-        host, port, client_id = self._address()
-        return template.format(
-            ticker=ticker or "IBKR",
-            host=host,
-            port=port,
-            client_id=client_id,
-            text=" ".join(str(text).split()),
-        )
 
     # --- Watching over the data, on the API thread ---------------------------
 
@@ -595,38 +532,31 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             heard = self._book.heard(self._heard, now)
         self._heard.clear()
         if heard and self.state is ConnectionState.STALE:
-            with self._settling:
-                change = self._link.data_came(now)
-            self._follow_data(change)
-
-    def _follow_data(self, change: Change | None) -> None:
-        self._follow(change)
-        if change is not None:
-            logger.info("Data from IBKR flows again.")
+            self._step_to_data(self._link.data_came, now)
 
     # --- Market data callbacks, on the API thread ---------------------------
 
+    # Each trade that comes from TWS is read by tws/ticks, with its own size: only hands
+    # call tickPrice with LAST.
+
     @never_raises
     def tickPrice(self, reqId: int, tickType: int, price: float, attrib: Any) -> None:  # noqa: ARG002
-        """A price. One of a trade (LAST) waits for its size, which comes in the next callback.
-
-        TWS sends both in one message; the library calls `tickPrice`, then `tickSize`.
-        """
+        """A price. One of a trade (LAST) is recorded with the last size known."""
         self._heard.add(reqId)
         if tickType in TRADE_PRICES and tickType in self._trade_ticks:
-            self._price_without_size[reqId] = (tickType, price)
+            with self.price_buffer_lock:
+                volume = self.last_volume.get(self.reqid_to_ticker.get(reqId, ""), 0)
+            self._record([(reqId, tickType, float(price), volume)])
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
-        """A size. A trade's (LAST_SIZE) completes the price before it; a lone one is no tick."""
+        """A size. A trade's (LAST_SIZE) is the last one known from now on; it makes no tick."""
         self._heard.add(reqId)
-        if tickType not in TRADE_SIZES:
-            return
-        if reqId in self._price_without_size:
-            price_type, price = self._price_without_size.pop(reqId)
-            self._record([(reqId, price_type, price, shares(size))])
-        elif tickType in self._trade_ticks:
-            self._record([(reqId, tickType, None, shares(size))])
+        if tickType in TRADE_SIZES and tickType in self._trade_ticks:
+            with self.price_buffer_lock:
+                ticker = self.reqid_to_ticker.get(reqId)
+                if ticker is not None:
+                    self._trades.add_size(ticker, shares(size))
 
     @never_raises
     def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
@@ -660,7 +590,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                     )
             self._make(requests)
 
-    def _record(self, ticks: Sequence[TradeTick]) -> None:
+    def _record(self, ticks: Sequence[Tick]) -> None:
         """Puts trades into the buffer and hands them on; leaves out those without a subscription
         or a price, and those that TWS only repeats."""
         with self.price_buffer_lock:
@@ -756,7 +686,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                     self.reqContractDetails(req_id, self._create_stock_contract(ticker))
                 case Drop(ticker, foreign):
                     if foreign:
-                        logger.error("%s", self._line(NO_US_LISTING, ticker))
+                        logger.error("%s", self._notices.line(NO_US_LISTING, ticker))
                     self._trades.forget(ticker)
 
     def _create_stock_contract(self, ticker: str) -> Contract:
@@ -799,14 +729,6 @@ def _log_lost(lost: dict[str, int]) -> None:
             ticker,
             trades.MAX_TICKS_PER_TICKER,
         )
-
-
-def _paper_by_port(port: int) -> bool | None:
-    return True if port in PAPER_PORTS else False if port in LIVE_PORTS else None
-
-
-def _masked(account: str) -> str:
-    return "*" * (len(account) - 2) + account[-2:]
 
 
 _ibkr_client: IBKRClient | None = None

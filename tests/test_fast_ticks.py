@@ -20,7 +20,16 @@ from test_ibkr_client import buffered, came, connected, serving, until, versions
 
 import ibkr_client
 from ibkr_client import ConnectionState, IBKRClient
-from newshead.tws.ticks import LIBRARY_KNOWS_PROTOBUF, PROTOBUF_ID, tick_reader
+from newshead.tws.ticks import (
+    LIBRARY_KNOWS_PROTOBUF,
+    PROTOBUF_ID,
+    TRADE_SIZES,
+    TRADE_TIMES,
+    Tick,
+    TickReader,
+    shares,
+    tick_reader,
+)
 from simulator.encode import Encoder
 from simulator.wire import frame, protobuf_class
 
@@ -87,6 +96,8 @@ def decoded(server_version: int, message: bytes) -> list[tuple[Any, ...]]:
 def spelled_out(kind: int, tick: tuple[int, int, float | None, int]) -> list[tuple[Any, ...]]:
     """The callbacks that a tick stands for."""
     req_id, tick_type, price, volume = tick
+    if kind == SIZE and tick_type in TRADE_SIZES:
+        return [("tickSize", req_id, tick_type, Decimal(volume))]
     if kind != PRICE:
         return [(CALLBACKS[kind], req_id, tick_type)]
     assert price is not None
@@ -106,11 +117,18 @@ SIZE_OF = {
 
 
 def what_counts(kind: int, calls: list[tuple[Any, ...]]) -> list[tuple[str, ...]]:
-    """Callbacks without a lone size's value; what is missing is 0, as `tick_reader` says."""
+    """Callbacks with sizes in whole shares, and without a size that is no trade's; what is
+    missing is 0, as `tick_reader` says."""
     missing = {NO_VALID_ID: 0, UNSET_INTEGER: 0, UNSET_DOUBLE: 0.0}
-    kept = calls if kind == PRICE else [call[:3] for call in calls]
-    # As text, because NaN is not equal to itself.
-    return [(name, *(repr(missing.get(v, v)) for v in values)) for name, *values in kept]
+    kept = []
+    for name, req_id, tick_type, *values in calls:
+        if name == "tickSize" and (kind == PRICE or tick_type in TRADE_SIZES):
+            values = [shares(*values)]
+        elif kind != PRICE:
+            values = []
+        # As text, because NaN is not equal to itself.
+        kept.append((name, *(repr(missing.get(v, v)) for v in (req_id, tick_type, *values))))
+    return kept
 
 
 HOSTILE_NUMBERS = [
@@ -198,6 +216,35 @@ def test_what_is_read_is_what_the_decoder_reads(
 
 
 @every_version
+@settings(max_examples=400, deadline=None, print_blob=True)
+@given(data=st.data())
+def test_every_price_that_the_decoder_can_read_is_read(
+    server_version: int, data: st.DataObject
+) -> None:
+    if server_version >= 206:
+        message = data.draw(protobuf_messages(PRICE))
+    else:
+        message = text_message(server_version, PRICE, data.draw(text_fields(PRICE)))
+    try:
+        calls = decoded(server_version, message)
+    except Exception:
+        return
+    assert (tick_reader(server_version)(message) is None) == (calls == [])
+
+
+@pytest.mark.parametrize("what", ["an older version", "fields left empty", "a field more"])
+@versions(176, 201)
+def test_a_price_in_an_unusual_form_is_read(server_version: int, what: str) -> None:
+    fields, price, size = {
+        "an older version": ([b"3", b"1000", b"4", b"5.0", b"12.5", b"0"], 5.0, 13),
+        "fields left empty": ([b"6", b"1000", b"4", b"", b"", b""], 0.0, 0),
+        "a field more": ([b"6", b"1000", b"4", b"5.0", b"100", b"0", b"9"], 5.0, 100),
+    }[what]
+    message = text_message(server_version, PRICE, fields)
+    assert tick_reader(server_version)(message) == (REQ_ID, 4, price, size)
+
+
+@every_version
 def test_what_tws_sends_all_day_is_read_and_nothing_else(server_version: int) -> None:
     encoder, read = Encoder(server_version), tick_reader(server_version)
     for tick_type in (TickTypeEnum.BID, TickTypeEnum.LAST, TickTypeEnum.DELAYED_LAST):
@@ -205,12 +252,9 @@ def test_what_tws_sends_all_day_is_read_and_nothing_else(server_version: int) ->
         assert read(message[4:]) == (REQ_ID, tick_type, 271.25, 100)
     for tick_type, size in itertools.product((0, 3, 5, 8), ("0", "100", "12.5", "1000000000")):
         message = encoder.tick_size(REQ_ID, tick_type, size)
-        if tick_type != TickTypeEnum.LAST_SIZE:
-            assert read(message[4:]) == (REQ_ID, tick_type, None, 0)
-        elif size in ("0", "100"):
-            assert read(message[4:]) == (REQ_ID, tick_type, None, int(size))
-        else:
-            assert read(message[4:]) is None
+        volume = {"12.5": 13}.get(size) or int(size)
+        told = volume if tick_type == TickTypeEnum.LAST_SIZE else 0
+        assert read(message[4:]) == (REQ_ID, tick_type, None, told)
     assert read(encoder.tick_string(REQ_ID, 45, "1795555555")[4:]) == (REQ_ID, 45, 1795555555.0, 0)
     assert read(encoder.tick_string(REQ_ID, 84, "Q")[4:]) == (REQ_ID, 84, None, 0)
     assert read(tick_generic(server_version, REQ_ID)[4:]) == (REQ_ID, 49, None, 0)
@@ -225,11 +269,16 @@ def test_what_tws_sends_all_day_is_read_and_nothing_else(server_version: int) ->
 
 
 @every_version
-def test_a_size_that_is_no_whole_number_is_the_decoders(server_version: int) -> None:
+def test_a_size_that_is_no_number_is_the_decoders_to_refuse(server_version: int) -> None:
     encoder, read = Encoder(server_version), tick_reader(server_version)
     for size in HOSTILE_NUMBERS:
-        tick = read(encoder.tick_price(REQ_ID, 4, 5.0, size)[4:])
-        assert tick is None or str(tick[3]) == size.lstrip("0") or size in ("0", "٣")
+        message = encoder.tick_price(REQ_ID, 4, 5.0, size)[4:]
+        tick = read(message)
+        if tick is None:
+            with pytest.raises(ArithmeticError):
+                decoded(server_version, message)
+        else:
+            assert 0 <= tick[3] < 2**31
 
 
 def tick_generic(server_version: int, req_id: int) -> bytes:
@@ -241,7 +290,29 @@ def tick_generic(server_version: int, req_id: int) -> bytes:
     return frame(text_message(server_version, GENERIC, fields))
 
 
-# The client, with its own reader and with IBKR's decoder alone
+# The client, with its own reader and with one made of IBKR's decoder
+
+
+def decoders_reader(server_version: int) -> TickReader:
+    """A reader that has IBKR's decoder read each tick message."""
+
+    def read(message: bytes) -> Tick | None:
+        try:
+            calls = decoded(server_version, message)
+        except Exception:
+            return None
+        if not calls:
+            return None
+        name, req_id, tick_type, *values = calls[0]
+        if name == "tickPrice":
+            return req_id, tick_type, *values, shares(calls[1][3]) if calls[1:] else 0
+        if name == "tickSize" and tick_type in TRADE_SIZES:
+            return req_id, tick_type, None, shares(*values)
+        if name == "tickString" and tick_type in TRADE_TIMES:
+            return req_id, tick_type, int(*values), 0
+        return req_id, tick_type, None, 0
+
+    return read
 
 
 def everything(server_version: int, dice: random.Random) -> Iterator[bytes]:
@@ -276,7 +347,7 @@ def test_the_same_trades_come_of_both_however_the_bytes_are_cut(
     called: dict[int, list[tuple[Any, ...]]] = {1: [], 2: []}
     with serving("AAPL", "MSFT", server_version=server_version) as thread, ExitStack() as ends:
         clients = []
-        for client_id, reader in ((1, tick_reader), (2, lambda _: lambda _: None)):
+        for client_id, reader in ((1, tick_reader), (2, decoders_reader)):
             monkeypatch.setattr(ibkr_client, "tick_reader", reader)
             client = IBKRClient(
                 "127.0.0.1",

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from ibapi.const import MAX_MSG_LEN, UNSET_DECIMAL, UNSET_DOUBLE
 from ibapi.server_versions import MAX_CLIENT_VER
+from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
 import ibkr_client
@@ -317,8 +318,9 @@ def test_a_missing_size_is_0(server_version: int) -> None:
 def test_a_size_that_is_no_number_of_shares_is_0(size: Decimal) -> None:
     with serving("AAPL") as thread, connected(thread, "AAPL") as client:
         req_id = client.ticker_to_reqid["AAPL"]
-        client.tickPrice(req_id, LAST, 5.0, None)
+        client.tickSize(req_id, LAST_SIZE, Decimal(7))
         client.tickSize(req_id, LAST_SIZE, size)
+        client.tickPrice(req_id, LAST, 5.0, None)
         assert buffered(client, "AAPL") == [(5.0, 0)]
 
 
@@ -339,15 +341,6 @@ def test_a_price_that_is_not_a_positive_finite_number_is_dropped(
         until(came(client, "AAPL", 2.0))
         assert buffered(client, "AAPL") == [(1.0, 5), (2.0, 6)]
         assert lines(caplog) == []
-
-
-def test_a_size_never_goes_to_the_price_before_a_dropped_one() -> None:
-    client = IBKRClient()
-    client.reqid_to_ticker[7] = "AAPL"
-    client.tickPrice(7, LAST, 5.0, None)
-    client.tickPrice(7, LAST, -1.0, None)
-    client.tickSize(7, LAST_SIZE, Decimal(100))
-    assert buffered(client, "AAPL") == []
 
 
 def test_a_tick_says_when_it_came_in_aware_utc_and_where_from() -> None:
@@ -432,8 +425,8 @@ def test_no_callback_raises_whatever_it_is_given(name: str, seed: int) -> None:
     for _ in range(300):
         getattr(client, name)(*(dice.choice(values) for _ in range(dice.randrange(6))))
     client.reqid_to_ticker[8] = "MSFT"
-    client.tickPrice(8, LAST, 5.0, None)
     client.tickSize(8, LAST_SIZE, Decimal(100))
+    client.tickPrice(8, LAST, 5.0, None)
     assert buffered(client, "MSFT") == [(5.0, 100)]
 
 
@@ -492,6 +485,58 @@ def test_the_dicts_can_be_changed_and_assigned_and_are_what_is_worked_on() -> No
     assert client.active_subscriptions == {"MSFT"}
     client.price_buffer = {"MSFT": [{"price": 1.0}]}
     assert client.get_and_clear_buffer() == {"MSFT": [{"price": 1.0}]}
+
+
+def test_a_price_by_hand_is_a_tick_at_once_with_the_last_size_known() -> None:
+    called: list[tuple[Any, ...]] = []
+    client = IBKRClient(price_callback=lambda *tick: called.append(tick[:3]))
+    client.reqid_to_ticker[7] = "AAPL"
+    client.tickPrice(7, LAST, 5.0, None)
+    assert buffered(client, "AAPL") == [(5.0, 0)]
+    client.tickSize(7, LAST_SIZE, Decimal(100))
+    assert client.last_volume == {"AAPL": 100}
+    client.tickPrice(7, LAST, 6, None)
+    client.tickPrice(7, LAST, 5.5, None)
+    assert buffered(client, "AAPL") == [(5.0, 0), (6.0, 100), (5.5, 100)]
+    assert called == [("AAPL", 5.0, 0), ("AAPL", 6.0, 100), ("AAPL", 5.5, 100)]
+
+
+def test_by_hand_too_only_trades_of_known_requests_with_a_price_are_ticks() -> None:
+    client = IBKRClient()
+    client.reqid_to_ticker[7] = "AAPL"
+    for tick_type in (TickTypeEnum.BID, TickTypeEnum.DELAYED_LAST):
+        client.tickPrice(7, tick_type, 5.0, None)
+    for tick_type in (TickTypeEnum.BID_SIZE, TickTypeEnum.DELAYED_LAST_SIZE):
+        client.tickSize(7, tick_type, Decimal(100))
+    for price in (-1.0, 0.0, math.nan, math.inf, UNSET_DOUBLE):
+        client.tickPrice(7, LAST, price, None)
+    client.tickPrice(8, LAST, 5.0, None)
+    client.tickSize(8, LAST_SIZE, Decimal(100))
+    assert (client.price_buffer, client.last_volume) == ({}, {})
+
+
+@every_form
+def test_no_trade_from_the_wire_comes_by_the_callbacks_for_hands(
+    server_version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for name in ("tickPrice", "tickSize"):
+        monkeypatch.setattr(IBKRClient, name, lambda *_, name=name: called.append(name))
+    with (
+        serving("AAPL", server_version=server_version) as thread,
+        connected(thread, "AAPL") as client,
+    ):
+        req_id = client.ticker_to_reqid["AAPL"]
+        encoder = Encoder(server_version)
+        sizes = {"": 0, "0": 0, "0.25": 1, "12.5": 13, "1E3": 1000, "NaN": 0, "2147483647": 0}
+        for price, size in enumerate(sizes, 1):
+            thread.call(thread.gateway.raw, tick_price(server_version, req_id, price, size))
+            if size:
+                lone = encoder.tick_size(req_id, LAST_SIZE, size)
+                thread.call(thread.gateway.raw, lone)
+        until(came(client, "AAPL", len(sizes)))
+        assert buffered(client, "AAPL") == list(enumerate(sizes.values(), 1))
+        assert called == []
 
 
 # Codes

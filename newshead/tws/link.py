@@ -116,7 +116,7 @@ class Link:
         """Whether the API is ready: requests are taken and data can come."""
         return self.state in (ConnectionState.READY, ConnectionState.STALE)
 
-    def assign(self, *, connected: bool) -> Change | None:
+    def assign(self, connected: bool) -> Change | None:
         """Put the link into ready or disconnected until its next event."""
         if connected == self.connected:
             return None

@@ -1,15 +1,20 @@
 """The tick messages that TWS sends all day, read without IBKR's decoder.
 
 The decoder takes many times as long for each. It stays the judge all the same:
-what is not recognised here to the letter is left to it.
+what is not recognised here to the letter is left to it. Trades are the exception:
+each keeps the size of its own message, which the decoder hands on in a callback of its
+own, so whatever TICK_PRICE the decoder can read is read here too.
 """
 
 from collections.abc import Callable
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, TypeAlias
 
+from ibapi.const import UNSET_DECIMAL
 from ibapi.decoder import Decoder
 from ibapi.message import IN
 from ibapi.ticktype import TickTypeEnum
+from ibapi.utils import BadMessage, decode
 
 # From these server versions on a message begins with its id as 4 bytes, and
 # ticks come as protobuf, which ids above 200 mark.
@@ -22,8 +27,12 @@ LIBRARY_KNOWS_PROTOBUF: Final = hasattr(Decoder, "processProtoBuf")
 TRADE_SIZES: Final = (TickTypeEnum.LAST_SIZE, TickTypeEnum.DELAYED_LAST_SIZE)
 TRADE_TIMES: Final = (TickTypeEnum.LAST_TIMESTAMP, TickTypeEnum.DELAYED_LAST_TIMESTAMP)
 
-# A longer one may be a way to say that the size is missing.
-_MAX_SIZE_DIGITS: Final = 9
+# From here on a size is no number of shares but a gateway's way to say "missing".
+MAX_VOLUME: Final = 2**31 - 1
+# A longer one may be above it.
+_PLAIN_SIZE_DIGITS: Final = 9
+# What is raised by a message that makes no sense, here and in the decoder.
+_UNREADABLE: Final = (BadMessage, ValueError, ArithmeticError)
 
 # Request id, tick type and, of a TICK_PRICE, its price (USD) and size (shares); of a trade's
 # lone size its shares; of a trade's time its Unix seconds (int) in the price's place.
@@ -45,26 +54,42 @@ def tick_reader(server_version: int) -> TickReader:
 
 
 def _read_text(message: bytes) -> Tick | None:
+    fields = message.split(b"\0")
     try:
         # The fields: kind, version 6, and those of the kind, with a NUL after each.
-        match message.split(b"\0"):
+        match fields:
             case [b"1", b"6", req_id, tick_type, price, size, attributes, b""]:  # TICK_PRICE
                 int(attributes)
-                return int(req_id), int(tick_type), float(price), _whole(size.decode())
+                return int(req_id), int(tick_type), float(price), _size(size.decode())
             case [b"2", b"6", req_id, tick_type, size, b""]:  # TICK_SIZE
-                number, shares = int(tick_type), size.decode()
+                number, text = int(tick_type), size.decode()
                 if number in TRADE_SIZES:
-                    return int(req_id), number, None, _whole(shares)
-                if _is_number(shares):
+                    return int(req_id), number, None, _size(text) if text else 0
+                if _is_number(text):
                     return _sign_of_life(int(req_id), number)
             case [b"45", b"6", req_id, tick_type, value, b""]:  # TICK_GENERIC
                 float(value)
                 return _sign_of_life(int(req_id), int(tick_type))
             case [b"46", b"6", req_id, tick_type, value, b""]:  # TICK_STRING
                 return _string(int(req_id), int(tick_type), value)
-    except ValueError:
-        pass
-    return None
+        return _read_odd_price(fields)
+    except _UNREADABLE:
+        return _read_odd_price(fields)
+
+
+def _read_odd_price(fields: list[bytes]) -> Tick | None:
+    """Read a TICK_PRICE in an unusual form, field by field as the decoder does."""
+    try:
+        if int(fields[0]) != IN.TICK_PRICE:
+            return None
+        values = iter(fields[1:-1])
+        decode(int, values)
+        req_id, tick_type = decode(int, values), decode(int, values)
+        price, size = decode(float, values), decode(Decimal, values)
+        decode(int, values)
+    except _UNREADABLE:
+        return None
+    return req_id, tick_type, price, shares(size)
 
 
 def _read_raw_id_text(message: bytes) -> Tick | None:
@@ -84,16 +109,20 @@ def _protobuf_reader() -> TickReader:
     classes = (TickPrice, TickSize, TickGeneric, TickString)
     parse_price, parse_size, parse_generic, parse_string = (each.FromString for each in classes)
 
+    def size_of(tick: TickPrice | TickSize) -> int:
+        # An empty size is an error unless it is missing altogether.
+        return _size(tick.size) if tick.size or tick.HasField("size") else 0
+
     def read(message: bytes) -> Tick | None:
         kind, body = message[:4], message[4:]
         try:
             if kind == price_id:
                 tick = parse_price(body)
-                return tick.reqId, tick.tickType, tick.price, _whole(tick.size)
+                return tick.reqId, tick.tickType, tick.price, size_of(tick)
             if kind == size_id:
                 tick = parse_size(body)
                 if tick.tickType in TRADE_SIZES:
-                    return tick.reqId, tick.tickType, None, _whole(tick.size)
+                    return tick.reqId, tick.tickType, None, size_of(tick)
                 if not _is_number(tick.size):
                     return None
                 return _sign_of_life(tick.reqId, tick.tickType)
@@ -103,7 +132,7 @@ def _protobuf_reader() -> TickReader:
             if kind != generic_id:
                 return None
             tick = parse_generic(body)
-        except (DecodeError, ValueError):
+        except (DecodeError, *_UNREADABLE):
             return None
         return _sign_of_life(tick.reqId, tick.tickType)
 
@@ -121,10 +150,18 @@ def _string(req_id: int, tick_type: int, value: bytes | str) -> Tick | None:
     return _sign_of_life(req_id, tick_type)
 
 
-def _whole(size: str) -> int:
-    if len(size) > _MAX_SIZE_DIGITS or not size.isdecimal():
-        raise ValueError
-    return int(size)
+def shares(size: Decimal) -> int:
+    """Return a trade's size in whole shares: at least 1, but 0 where the size is missing."""
+    size = Decimal(size)
+    if not size.is_finite() or size == UNSET_DECIMAL or not 0 < size < MAX_VOLUME:
+        return 0
+    return max(1, int(size.quantize(Decimal(1), ROUND_HALF_UP)))
+
+
+def _size(text: str) -> int:
+    if len(text) <= _PLAIN_SIZE_DIGITS and text.isdecimal():
+        return int(text)
+    return shares(Decimal(text))
 
 
 def _is_number(text: str) -> bool:

@@ -6,20 +6,16 @@ No I/O and no clock: the caller hands in the time, and serialises the calls.
 import bisect
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
-from ibapi.const import UNSET_DECIMAL, UNSET_DOUBLE
+from ibapi.const import UNSET_DOUBLE
 
 from newshead.tws.last_trades import LastTrades
+from newshead.tws.ticks import Tick
 
 MAX_TICKS_PER_TICKER: Final = 5000
-# From here on a size is no number of shares but a gateway's way to say "missing".
-MAX_VOLUME: Final = 2**31 - 1
 
-# Request id, tick type, price (USD) or Unix seconds, and volume (shares).
-TradeTick: TypeAlias = tuple[int, int, float | None, int]
 # A last_trades.Trade, as a plain tuple: they are made by the hundred thousand.
 Recorded: TypeAlias = tuple[str, float, int, datetime, str]
 # A buffered trade: `price`, `volume`, `timestamp` and `source`.
@@ -46,7 +42,7 @@ class TradeBuffer:
         self._pushed_out: dict[str, int] = {}
 
     def record(
-        self, ticks: Sequence[TradeTick], tickers: Mapping[int, str], now: datetime
+        self, ticks: Sequence[Tick], tickers: Mapping[int, str], now: datetime
     ) -> list[Recorded]:
         """Put trades into the buffer and return them.
 
@@ -73,6 +69,11 @@ class TradeBuffer:
         recorded += last_trades.released(now)
         self._add(recorded)
         return recorded
+
+    def add_size(self, ticker: str, volume: int) -> None:
+        """Note the size of a ticker's last trade, told by itself."""
+        self.last_volume[ticker] = volume
+        self.last_trades.add_size(ticker, volume)
 
     def forget(self, ticker: str) -> None:
         """Forget a ticker's trades."""
@@ -109,11 +110,3 @@ class TradeBuffer:
                 bisect.insort(ticks, tick, key=itemgetter("timestamp"))
             else:
                 ticks.append(tick)
-
-
-def shares(size: Decimal) -> int:
-    """Return a trade's size in whole shares: at least 1, but 0 where the size is missing."""
-    size = Decimal(size)
-    if not size.is_finite() or size == UNSET_DECIMAL or not 0 < size < MAX_VOLUME:
-        return 0
-    return max(1, int(size.quantize(Decimal(1), ROUND_HALF_UP)))

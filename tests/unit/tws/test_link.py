@@ -89,7 +89,7 @@ def test_ready_and_stale_are_connected(state: ConnectionState) -> None:
 def test_what_is_assigned_holds_until_the_next_event(connected: bool) -> None:
     link = link_in(DISCONNECTED if connected else READY)
     before, after = link.state, READY if connected else DISCONNECTED
-    assert link.assign(connected=connected) == Change(before, after)
+    assert link.assign(connected) == Change(before, after)
     assert (link.state, link.connected) == (after, connected)
     assert link.on(Event.CLOSED) == (Change(READY, DISCONNECTED) if connected else None)
     assert not link.connected
@@ -98,21 +98,21 @@ def test_what_is_assigned_holds_until_the_next_event(connected: bool) -> None:
 @pytest.mark.parametrize(("state", "connected"), [(READY, True), (SOCKET_OPEN, False)])
 def test_assigning_what_is_so_changes_nothing(state: ConnectionState, connected: bool) -> None:
     link = link_in(state)
-    assert link.assign(connected=connected) is None
+    assert link.assign(connected) is None
     assert link.state is state
 
 
 def test_stale_stays_stale_when_it_is_assigned_connected() -> None:
     link = stale_link(0)
-    assert link.assign(connected=True) is None
+    assert link.assign(True) is None
     assert link.state is STALE
 
 
 def test_an_event_that_the_assigned_state_does_not_know_goes_on_from_the_true_one() -> None:
     link = link_in(CONNECTING)
-    link.assign(connected=True)
-    link.assign(connected=False)
-    link.assign(connected=True)
+    link.assign(True)
+    link.assign(False)
+    link.assign(True)
     assert link.on(Event.OPENED) == Change(READY, SOCKET_OPEN)
     with pytest.raises(LinkError):
         link.on(Event.CONNECT)
@@ -120,7 +120,7 @@ def test_an_event_that_the_assigned_state_does_not_know_goes_on_from_the_true_on
 
 def test_an_assigned_link_can_lose_its_data() -> None:
     link = link_in(DISCONNECTED)
-    link.assign(connected=True)
+    link.assign(True)
     assert link.data_lost(WHY, 1) == Change(READY, STALE)
 
 
@@ -233,7 +233,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(connected=st.booleans())
     def it_is_assigned(self, connected: bool) -> None:
-        self.noted(self.link.assign(connected=connected))
+        self.noted(self.link.assign(connected))
         assert self.link.connected == connected
 
     @rule()
