@@ -29,6 +29,7 @@ from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tws import failures, trades
 from newshead.tws.account import is_paper, masked, paper_by_port
+from newshead.tws.attempt import Attempt
 from newshead.tws.codes import NO_US_LISTING, Reaction
 from newshead.tws.decode import decode
 from newshead.tws.durations import DURATIONS, Durations
@@ -42,7 +43,6 @@ from newshead.tws.link import (
     ConnectionState,
     Event,
     GiveUp,
-    Link,
 )
 from newshead.tws.notices import Notices
 from newshead.tws.subscriptions import (
@@ -170,12 +170,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._messages: Iterator[list[bytes]] = iter(())
         self.api_thread: threading.Thread | None = None
 
-        # An attempt either becomes ready or fails; this lock guards the next three.
-        self._settling = threading.RLock()
-        self._settled = threading.Event()
-        # Why the connection failed or ended; the monitor hands it on to the next client.
-        self.failure: GatewayError | None = None
-        self._link = Link(self._durations)
+        self._attempt = Attempt(self._durations, self._state_changed)
+        self._link = self._attempt.link
 
         # The next two are shared with the API thread and guarded by the lock; a
         # request that fails calls error() at once, which takes it a second time.
@@ -187,7 +183,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._notices = Notices(host, port, client_id)
         self._heard: set[int] = set()
 
-    # What the parts work on, under the specification's names.
+    # Why the connection failed or ended; the monitor hands it on to the next client.
+    failure = Shared[GatewayError | None]("_attempt", "failure")
+    # What the other parts work on, under the specification's names.
     next_req_id = Shared[int]("_book", "next_req_id")
     reqid_to_ticker = Shared[dict[int, str]]("_book", "reqid_to_ticker")
     ticker_to_reqid = Shared[dict[str, int]]("_book", "ticker_to_reqid")
@@ -220,7 +218,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @connected.setter
     def connected(self, connected: bool) -> None:
-        self._step(self._link.assign, connected)
+        self._attempt.step(self._link.assign, connected)
 
     @property
     def quiet_s(self) -> float:
@@ -258,14 +256,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         logger.debug("Connecting to TWS at %s:%d, client_id=%d", *self._address())
         known = self.failure
         self.failure = None
-        self._step(self._link.on, Event.CONNECT)
+        self._attempt.step(self._link.on, Event.CONNECT)
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
-        self._settled.wait(self._durations.connect_timeout_s)
-        with self._settling:
-            if not self._settled.is_set():
-                self._fail(failures.no_answer(self.host, self.port, self.state))
-        if self.failure is None:
+        timeout_s = self._durations.connect_timeout_s
+        if self._attempt.wait(
+            timeout_s, lambda: failures.no_answer(self.host, self.port, self.state)
+        ):
             return True
         self.disconnect()
         level = logging.DEBUG if str(known) == str(self.failure) else logging.ERROR
@@ -282,10 +279,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """
         self.clientId = clientId
         self.conn = open_socket(host, port, self._durations.connect_timeout_s)
-        with self._settling:
-            if self._settled.is_set():
+        with self._attempt.lock:
+            if self._attempt.decided:
                 raise failures.given_up()
-            self._step(self._link.on, Event.OPENED)
+            self._attempt.step(self._link.on, Event.OPENED)
         greeting = shake_hands(self.conn, host, port)
         self.serverVersion_, self.connTime, self._messages = greeting
         self.decoder = Decoder(self, self.serverVersion_)
@@ -315,9 +312,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def disconnect_safely(self) -> None:
         """Cancels all subscriptions and ends the connection. Blocks for at most 2 s."""
         self.update_subscriptions(set())
-        with self._settling:
-            self._step(self._link.on, Event.CLOSED)
-            self._fail(failures.newshead_ended_it())
+        with self._attempt.lock:
+            self._attempt.step(self._link.on, Event.CLOSED)
+            self._attempt.fail(failures.newshead_ended_it())
         timeout_s = self._durations.disconnect_timeout_s
         if self.conn is not None:
             self.conn.disconnect(within_s=timeout_s / 2)
@@ -332,10 +329,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if not self.connected:
                 raise failures.closed_early(self.host, self.port)
         except GatewayError as failure:
-            self._fail(failure)
+            self._attempt.fail(failure)
         except (OSError, ValueError) as problem:
             logger.debug("The connection broke: %s", problem)
-            self._fail(
+            self._attempt.fail(
                 failures.broke(problem)
                 if self.connected
                 else failures.closed_early(self.host, self.port)
@@ -345,32 +342,19 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         finally:
             if self.conn is not None:
                 self.conn.close()
-            self._fail(failures.tws_ended_it())
+            self._attempt.fail(failures.tws_ended_it())
             self.connectionClosed()
-
-    def _fail(self, failure: GatewayError) -> None:
-        """Notes why the connection failed; the first reason stands."""
-        with self._settling:
-            if self.failure is None:
-                self.failure = failure
-            self._settled.set()
 
     def _address(self) -> tuple[str, int, int]:
         return self.host, self.port, self.client_id
 
-    def _step(self, step: Callable[..., Change | None], *details: Any) -> bool:
-        """Let the link take a step; returns whether its state changed."""
-        with self._settling:
-            change = step(*details)
-        if change is None:
-            return False
+    def _state_changed(self, change: Change) -> None:
         logger.debug("IBKR connection: %s -> %s", change.before.value, change.after.value)
         if self.state_callback is not None:
             self.state_callback()
-        return True
 
     def _step_to_data(self, step: Callable[..., Change | None], *details: Any) -> None:
-        if self._step(step, *details):
+        if self._attempt.step(step, *details):
             logger.info("Data from IBKR flows again.")
 
     def _take(self, messages: Iterable[bytes]) -> None:
@@ -427,15 +411,15 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @never_raises
     def nextValidId(self, orderId: int) -> None:
         """The API is ready."""
-        with self._settling:
+        with self._attempt.lock:
             if self.failure is not None:
                 return
             self.next_order_id = orderId
             if self.market_data_type != LIVE:
                 # Before any subscription can be asked for: it counts for those that follow.
                 self.reqMarketDataType(self.market_data_type)
-            self._step(self._link.on, Event.ACCEPTED)
-            self._settled.set()
+            self._attempt.step(self._link.on, Event.ACCEPTED)
+            self._attempt.succeed()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
         if self.market_data_type != LIVE:
             logger.warning(
@@ -449,7 +433,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """The connection has ended, wherever the end came from."""
         if self.connected:
             logger.warning("IBKR connection closed. %s", self.failure)
-        self._step(self._link.on, Event.CLOSED)
+        self._attempt.step(self._link.on, Event.CLOSED)
 
     @never_raises
     def error(self, reqId: int, *details: Any) -> None:
@@ -471,7 +455,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         reaction, level, line = self._notices.read(number, text, ticker, now, of_request=of_request)
         if reaction in (Reaction.END_CONNECTION, Reaction.STOP):
             # It is logged as the reason for what follows.
-            self._fail(GatewayError(line, accepted=True, final=reaction is Reaction.STOP))
+            self._attempt.fail(GatewayError(line, accepted=True, final=reaction is Reaction.STOP))
             self.disconnect()
             return
         logger.log(level, "IBKR code %d: %s", number, line)
@@ -485,7 +469,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             case Reaction.SLOW_DOWN:
                 self.conn.slow_down()
             case Reaction.MARK_STALE:
-                self._step(self._link.data_lost, line, now)
+                self._attempt.step(self._link.data_lost, line, now)
             case Reaction.RESUBSCRIBE_ALL:
                 self._step_to_data(self._link.data_back)
                 with self.price_buffer_lock:
