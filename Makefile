@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 OLD_BIN := .venv-old-client/bin
 # Tests without a socket, an engine or a pause.
-QUICK_TESTS := $(wildcard tests/unit) tests/test_docs.py tests/test_settings.py
-CLIENT_TESTS := tests/test_fast_ticks.py tests/test_ibkr_client.py tests/test_simulator.py
+QUICK_TESTS := tests/unit
+CLIENT_TESTS := tests/unit/tws $(addprefix tests/live/,test_fast_ticks.py test_ibkr_client.py test_simulator.py)
 
 .PHONY: demo test quick test-old-client coverage soak bench lint format clean
 

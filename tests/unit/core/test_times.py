@@ -1,8 +1,12 @@
 """The session's roll and the pauses between attempts, without a clock."""
 
+from datetime import UTC, datetime
+from datetime import time as time_of_day
+from zoneinfo import ZoneInfo
+
 import pytest
 
-from newshead.core.times import retry_pause_s
+from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
 
 
 @pytest.mark.parametrize(
@@ -21,3 +25,38 @@ def test_pauses_between_attempts_double_up_to_a_minute(
     failures: int, chance: float, pause: float
 ) -> None:
     assert retry_pause_s(failures, chance, first_s=3.0, max_s=60.0) == pytest.approx(pause)
+
+
+@pytest.mark.parametrize(
+    ("now", "roll"),
+    [
+        # 09:00 UTC is 04:00 in New York in winter, 08:00 UTC in summer.
+        (datetime(2026, 12, 1, 8, 59, tzinfo=UTC), datetime(2026, 12, 1, 9, tzinfo=UTC)),
+        (datetime(2026, 12, 1, 9, 0, tzinfo=UTC), datetime(2026, 12, 2, 9, tzinfo=UTC)),
+        (datetime(2026, 7, 1, 7, 59, tzinfo=UTC), datetime(2026, 7, 1, 8, tzinfo=UTC)),
+        # The night the clocks go back.
+        (datetime(2026, 10, 31, 20, tzinfo=UTC), datetime(2026, 11, 1, 9, tzinfo=UTC)),
+    ],
+)
+def test_the_session_rolls_over_at_four_in_new_york(now: datetime, roll: datetime) -> None:
+    assert next_roll_after(now, time_of_day(4, 0)) == roll
+    assert next_roll_after(now.astimezone(ZoneInfo("Asia/Tokyo")), time_of_day(4, 0)) == roll
+    assert next_roll_after(now, None) is None
+
+
+@pytest.mark.parametrize(
+    ("at", "trading"),
+    [
+        # A Wednesday in winter: New York is 5 hours behind.
+        (datetime(2026, 11, 25, 8, 59, tzinfo=UTC), False),
+        (datetime(2026, 11, 25, 9, 0, tzinfo=UTC), True),
+        (datetime(2026, 11, 26, 0, 59, tzinfo=UTC), True),
+        (datetime(2026, 11, 26, 1, 0, tzinfo=UTC), False),
+        # A Saturday.
+        (datetime(2026, 11, 28, 15, 0, tzinfo=UTC), False),
+    ],
+)
+def test_us_stocks_trade_from_four_to_twenty_in_new_york_on_weekdays(
+    at: datetime, trading: bool
+) -> None:
+    assert in_trading_hours(at) is trading

@@ -32,7 +32,7 @@ from newshead.database.store import Batch, Outbox
 from newshead.database.tables import SESSION_TABLES, AlertRow, PriceMoveRow, PriceRow, StatusRow
 from newshead.settings import ConfigurationError, Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "sesame 'open'"
 DEADLINE_S = 60.0
 # What a slow machine may add to an age.

@@ -19,7 +19,7 @@ from newshead.database.tables import ListedStock
 from newshead.news import ticker_list
 from newshead.settings import Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "69d5c83f-secret"
 EXPORT = """\
 No.,Ticker,Company,Sector,Industry,Country,Market Cap,P/E,Shares Float,Price,Change,Volume

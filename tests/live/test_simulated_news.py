@@ -19,7 +19,7 @@ from simulator.news import (
     read_script,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20.0
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from commands import Command
 from monitoring import rate, requested, rows, running, tracked, trade_each_slot, until
 from prometheus_client.parser import text_string_to_metric_families
-from test_commands import Command
 
 import price_checker
 from clickhouse_manager import ClickHouseManager

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
+from commands import DEADLINE_S, PROJECT, Command, alive, until
 from monitoring import emptied
 
 import demo
@@ -33,8 +33,6 @@ from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Handshake, Market, Trade
 
-PROJECT = Path(__file__).resolve().parent.parent
-DEADLINE_S = 30.0
 # What `python -m dashboard` runs.
 PAGE = "dashboard/__main__.py"
 
@@ -54,65 +52,6 @@ def gateway() -> Iterator[Gateway]:
         yield thread.gateway
 
 
-class Command:
-    """A command of newshead's in a process of its own, with its output as it comes."""
-
-    def __init__(self, folder: Path, script: str, *arguments: str, **variables: object) -> None:
-        self.output = folder / f"{Path(script).stem}.output"
-        environment = dict(os.environ) | {"PYTHONPATH": str(PROJECT)}
-        environment |= {name: str(value) for name, value in variables.items()}
-        with self.output.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, str(PROJECT / script), *arguments],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def text(self) -> str:
-        return self.output.read_text()
-
-    def shows(self, pattern: str) -> re.Match[str]:
-        """Waits until the output holds `pattern`."""
-        found = until(lambda: re.search(pattern, self.text()), lambda: f"{pattern}: {self.text()}")
-        assert isinstance(found, re.Match)
-        return found
-
-    def ends(self) -> int:
-        return self.process.wait(DEADLINE_S)
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.ends()
-
-
-def until(condition: Callable[[], Any], what: Callable[[], str]) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    pytest.fail(f"did not come about within {DEADLINE_S:.0f} s: {what()}")
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Starts commands in the test's folder, and ends them."""
-    started: list[Command] = []
-
-    def begin(script: str, *arguments: str, **variables: object) -> Command:
-        started.append(Command(tmp_path, script, *arguments, **variables))
-        return started[-1]
-
-    yield begin
-    for command in started:
-        with contextlib.suppress(ProcessLookupError):
-            command.process.kill()
-        command.process.wait()
-
-
 def on_server(server: ClickHouseServer, gateway: Gateway) -> dict[str, object]:
     return {
         "CLICKHOUSE_HOST": server.host,
@@ -126,12 +65,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    return False
 
 
 def slices_us(pid: int) -> dict[int, float]:

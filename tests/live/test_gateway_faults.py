@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from monitoring import rate, rows, tracked
 from monitoring import until as come
-from test_ibkr_client import (
+from tws import (
     EXPECTED,
     HOST,
     buffered,

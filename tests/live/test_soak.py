@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOAK = Path(__file__).with_name("soak.py")
+SOAK = Path(__file__).resolve().parents[1] / "soak.py"
 # In its first minute: kills of the monitor, faults of the database and of the gateway, many alerts.
 SEED = "6"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 PORTS = ("7496", "7497", "8765")
 # A person starts the next command once the simulator listens.

@@ -29,7 +29,7 @@ from newshead.database.tables import StatusRow
 from newshead.monitor.triggers import TriggerFolder
 from simulator import Gateway, GatewayThread, Market, Trade
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30.0
 
 NOW = datetime(2026, 11, 25, 14, 30, 20, tzinfo=UTC)

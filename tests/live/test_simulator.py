@@ -25,7 +25,7 @@ from ibapi.wrapper import EWrapper
 
 from simulator import Gateway, GatewayThread, Handshake, Market, MarketError, Trade, session
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 15.0
 QUIET_S = 0.15
 

@@ -10,7 +10,7 @@ import pytest
 
 from newshead import __version__
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 NEWSHEAD = [
     ["run_system.py"],

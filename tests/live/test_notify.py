@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from commands import PROJECT, Command, alive
 from monitoring import DEADLINE_S, rate
-from test_commands import PROJECT, Command, alive
 
 from clickhouse_manager import ClickHouseManager
 from dashboard import notify

@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from datetime import time as time_of_day
-from zoneinfo import ZoneInfo
 
 import pytest
 from clickhouse_server import ClickHouseServer
@@ -23,7 +21,6 @@ from monitoring import (
 
 import price_checker
 from clickhouse_manager import ClickHouseManager
-from newshead.core.times import next_roll_after
 from newshead.database import connection, store
 from newshead.database.store import Outbox
 from newshead.database.tables import PriceRow
@@ -211,23 +208,6 @@ async def test_the_session_rolls_over_once_nothing_is_tracked_and_loses_nothing(
         "EFGH": "BUY",
     }
     assert [r["ticker"] for r in rows(database, "breaking_news_history")] == ["ABCD"]
-
-
-@pytest.mark.parametrize(
-    ("now", "roll"),
-    [
-        # 09:00 UTC is 04:00 in New York in winter, 08:00 UTC in summer.
-        (datetime(2026, 12, 1, 8, 59, tzinfo=UTC), datetime(2026, 12, 1, 9, tzinfo=UTC)),
-        (datetime(2026, 12, 1, 9, 0, tzinfo=UTC), datetime(2026, 12, 2, 9, tzinfo=UTC)),
-        (datetime(2026, 7, 1, 7, 59, tzinfo=UTC), datetime(2026, 7, 1, 8, tzinfo=UTC)),
-        # The night the clocks go back.
-        (datetime(2026, 10, 31, 20, tzinfo=UTC), datetime(2026, 11, 1, 9, tzinfo=UTC)),
-    ],
-)
-def test_the_session_rolls_over_at_four_in_new_york(now: datetime, roll: datetime) -> None:
-    assert next_roll_after(now, time_of_day(4, 0)) == roll
-    assert next_roll_after(now.astimezone(ZoneInfo("Asia/Tokyo")), time_of_day(4, 0)) == roll
-    assert next_roll_after(now, None) is None
 
 
 async def test_a_monitor_that_waits_starts_once_the_server_is_there(

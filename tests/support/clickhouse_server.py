@@ -1,7 +1,7 @@
 """A thin ClickHouse HTTP server for tests: the embedded chDB engine behind the HTTP protocol.
 
 Tests use `ClickHouseServer`. By hand, in the repository's folder:
-``PYTHONPATH=. python tests/clickhouse_server.py --path DIR --port 8123``.
+``PYTHONPATH=. python tests/support/clickhouse_server.py --path DIR --port 8123``.
 
 It takes what clickhouse-connect sends and answers uncompressed, in protocol version 0, in UTC.
 Each request has an engine connection of its own: requests do not wait for one another, and
@@ -48,7 +48,7 @@ START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 10.0
 CONTROL_TIMEOUT_S: Final = 10.0
 # What the server's process needs to find newshead's modules.
-PYTHONPATH: Final = {"PYTHONPATH": str(Path(__file__).parents[1])}
+PYTHONPATH: Final = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 FAULT_KINDS: Final = frozenset({"refuse", "hang", "error", "drop_answer", "slow"})
 
 _INSERT_WITH_DATA: Final = re.compile(rb"\s*(INSERT\s+INTO\s.+?)\s+FORMAT\s+(\w+) *\n", re.I | re.S)

@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 
 from newshead.settings import ConfigurationError, Settings
 
-EXAMPLE = Path(__file__).parents[1] / ".env.example"
+EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 VARIABLES = [
     "IBKR_HOST",
     "IBKR_PORT",

@@ -16,7 +16,7 @@ from ibapi.const import NO_VALID_ID, UNSET_DOUBLE, UNSET_INTEGER
 from ibapi.decoder import Decoder
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
-from test_ibkr_client import buffered, came, connected, serving, until, versions
+from tws import buffered, came, connected, serving, until, versions
 
 import ibkr_client
 from ibkr_client import ConnectionState, IBKRClient

@@ -20,7 +20,7 @@ from newshead.database.store import Batch, insert
 from newshead.database.tables import AlertRow, PriceRow, StatusRow
 from newshead.settings import Settings
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 DEPLOY = PROJECT / "deploy"
 
 # The systemd unit

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,125 +18,42 @@ from typing import Any
 
 import pytest
 from ibapi.const import MAX_MSG_LEN, UNSET_DECIMAL, UNSET_DOUBLE
-from ibapi.server_versions import MAX_CLIENT_VER
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
+from tws import (
+    DEADLINE_S,
+    EXPECTED,
+    HOST,
+    OWN_WORDS,
+    buffered,
+    came,
+    connected,
+    ended,
+    every_form,
+    every_version,
+    lasting,
+    lines,
+    requested,
+    serving,
+    trade,
+    until,
+    versions,
+)
 
 import ibkr_client
 from ibkr_client import ConnectionState, GatewayError, IBKRClient, get_ibkr_client
 from newshead.settings import ConfigurationError
 from newshead.tws import trades
 from newshead.tws.codes import CODES, Reaction
-from simulator import Gateway, GatewayThread, Handshake, Market
+from simulator import Handshake
 from simulator.encode import Encoder
 from simulator.wire import frame
 
-HOST = "127.0.0.1"
-DEADLINE_S = 15.0
 SHORT_TIMEOUT_S = 0.5
 
 LAST, LAST_SIZE = 4, 5
 TICK_PRICE, PROTOBUF = 1, 200
 ALL_LEVELS = logging.DEBUG
-
-
-def versions(*numbers: int) -> pytest.MarkDecorator:
-    """Run a test at each server version that the installed ibapi can speak."""
-    return pytest.mark.parametrize(
-        "server_version",
-        [
-            pytest.param(
-                number,
-                marks=pytest.mark.skipif(number > MAX_CLIENT_VER, reason="newer than ibapi"),
-            )
-            for number in numbers
-        ],
-    )
-
-
-# Text alone (two ages of it), text after a raw message id, market data as protobuf, all of it.
-every_version = versions(176, 187, 200, 201, 206, 225)
-# One version for each of the three forms that a message has.
-every_form = versions(176, 201, 225)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.005)
-
-
-def serving(*symbols: str, server_version: int = 225, account: str = "DU1234567") -> GatewayThread:
-    """A gateway that knows these symbols; it is played by the test alone."""
-    return GatewayThread(
-        Gateway(Market(symbols=symbols), server_version=server_version, accounts=[account])
-    )
-
-
-@contextmanager
-def connected(
-    thread: GatewayThread,
-    *tickers: str,
-    client_id: int = 10,
-    price_callback: Callable[[str, float, int, datetime], object] | None = None,
-) -> Iterator[IBKRClient]:
-    """A client that is ready and subscribed; the gateway has taken all its requests."""
-    client = IBKRClient(HOST, thread.gateway.port, client_id, price_callback)
-    assert client.connect_and_run(), client.failure
-    try:
-        for ticker in tickers:
-            assert client.subscribe_ticker(ticker)
-        until(lambda: len(requested(thread, "reqMktData", client_id)) == len(tickers))
-        yield client
-    finally:
-        client.disconnect_safely()
-        assert ended(client)
-
-
-def requested(thread: GatewayThread, kind: str, client_id: int = 10) -> list[str]:
-    """The symbols of all requests of a kind, in the order they came."""
-    return [
-        request.symbol
-        for request in list(thread.gateway.requests)
-        if (request.kind, request.client_id) == (kind, client_id)
-    ]
-
-
-def lasting(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    """Give the clients of this test other durations."""
-    durations = replace(ibkr_client.DURATIONS, **seconds)
-    monkeypatch.setattr(ibkr_client, "DURATIONS", durations)
-
-
-def trade(thread: GatewayThread, ticker: str, price: float, size: float) -> None:
-    thread.call(thread.gateway.trade, ticker, price, size)
-
-
-def buffered(client: IBKRClient, ticker: str) -> list[tuple[float, int]]:
-    with client.price_buffer_lock:
-        return [(tick["price"], tick["volume"]) for tick in client.price_buffer.get(ticker, [])]
-
-
-def came(client: IBKRClient, ticker: str, price: float) -> Callable[[], bool]:
-    """Whether a price stands in the buffer: all that was sent before it has been taken in."""
-    return lambda: any(each == price for each, _ in buffered(client, ticker))
-
-
-def ended(client: IBKRClient) -> bool:
-    """Whether the API thread ends; waits for it."""
-    assert client.api_thread is not None
-    client.api_thread.join(DEADLINE_S)
-    return not client.api_thread.is_alive()
-
-
-def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
-    """What the client has logged from a level on."""
-    return [
-        record.getMessage()
-        for record in list(caplog.records)
-        if record.name == "ibkr_client" and record.levelno >= level
-    ]
 
 
 def level_of(caplog: pytest.LogCaptureFixture, part: str) -> str:
@@ -565,42 +481,6 @@ def test_error_takes_the_call_forms_of_both_library_generations(
     assert "Part of it is not subscribed." in line
 
 
-OWN_WORDS = "TWS's own words"
-REMEDY = ("AAPL", "Market Data Subscriptions", "IBKR_MARKET_DATA_TYPE=3", OWN_WORDS)
-ADDRESS = (HOST, "API", "IBKR_HOST", "IBKR_PORT")
-# A second statement of the table: the level of the line, the reaction, and what must stand in
-# the line. What each reaction does is shown in test_gateway_faults.py.
-EXPECTED: dict[int, tuple[int, Reaction, tuple[str, ...]]] = {
-    100: (logging.ERROR, Reaction.SLOW_DOWN, ("50 messages", "slows down", OWN_WORDS)),
-    101: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "line", "again later", OWN_WORDS)),
-    102: (logging.WARNING, Reaction.NEW_REQUEST_ID, ("AAPL", "again", OWN_WORDS)),
-    200: (logging.ERROR, Reaction.DROP_TICKER, ("AAPL", "left out", OWN_WORDS)),
-    300: (logging.DEBUG, Reaction.NONE, (OWN_WORDS,)),
-    320: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "again", OWN_WORDS)),
-    321: (logging.ERROR, Reaction.DROP_TICKER, ("AAPL", "left out", OWN_WORDS)),
-    322: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "again", OWN_WORDS)),
-    326: (logging.ERROR, Reaction.END_CONNECTION, ("Client id 10", "IBKR_CLIENT_ID")),
-    354: (logging.ERROR, Reaction.NO_DATA, REMEDY),
-    502: (logging.ERROR, Reaction.END_CONNECTION, ADDRESS),
-    503: (logging.ERROR, Reaction.STOP, ("too old", "update", OWN_WORDS)),
-    504: (logging.ERROR, Reaction.END_CONNECTION, ADDRESS),
-    505: (logging.ERROR, Reaction.END_CONNECTION, ("cannot be read", OWN_WORDS)),
-    507: (logging.ERROR, Reaction.END_CONNECTION, ("cannot be read", OWN_WORDS)),
-    1100: (logging.WARNING, Reaction.MARK_STALE, ("lost", "restores it itself", OWN_WORDS)),
-    1101: (logging.WARNING, Reaction.RESUBSCRIBE_ALL, ("again", "subscriptions are lost")),
-    1102: (logging.WARNING, Reaction.RESUBSCRIBE_SILENT, ("again", "with its subscriptions")),
-    1300: (logging.ERROR, Reaction.STOP, ("port", "IBKR_PORT", OWN_WORDS)),
-    2103: (logging.WARNING, Reaction.MARK_STALE, ("farm is broken", OWN_WORDS)),
-    2104: (logging.DEBUG, Reaction.RESUBSCRIBE_SILENT, (OWN_WORDS,)),
-    2110: (logging.WARNING, Reaction.MARK_STALE, ("lost", "restores it itself", OWN_WORDS)),
-    10089: (logging.ERROR, Reaction.NO_DATA, REMEDY),
-    10090: (logging.WARNING, Reaction.NONE, ("AAPL", "the rest flows", OWN_WORDS)),
-    10091: (logging.WARNING, Reaction.NONE, ("AAPL", "the rest flows", OWN_WORDS)),
-    10167: (logging.WARNING, Reaction.NONE, ("AAPL", "15 minutes late", OWN_WORDS)),
-    10168: (logging.ERROR, Reaction.NO_DATA, REMEDY),
-    10186: (logging.ERROR, Reaction.NO_DATA, REMEDY),
-    10197: (logging.ERROR, Reaction.PARK_TICKER, ("logged in elsewhere", "log out", OWN_WORDS)),
-}
 # Farm notices that stand in no table.
 FARM_NOTICES = (2105, 2106, 2107, 2108, 2119, 2157, 2158, 2199)
 ENDS = (Reaction.END_CONNECTION, Reaction.STOP)

@@ -551,7 +551,7 @@ def test_the_page_loads_nothing_of_ibkrs_client_or_the_monitor() -> None:
     code = "import sys, dashboard.__main__; print({'ibapi', 'price_checker'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
         check=True,
