@@ -109,23 +109,22 @@ def _protobuf_reader() -> TickReader:
     classes = (TickPrice, TickSize, TickGeneric, TickString)
     parse_price, parse_size, parse_generic, parse_string = (each.FromString for each in classes)
 
-    def size_of(tick: TickPrice | TickSize) -> int:
-        # An empty size is an error unless it is missing altogether.
-        return _size(tick.size) if tick.size or tick.HasField("size") else 0
-
     def read(message: bytes) -> Tick | None:
         kind, body = message[:4], message[4:]
         try:
             if kind == price_id:
                 tick = parse_price(body)
-                return tick.reqId, tick.tickType, tick.price, size_of(tick)
+                size = tick.size
+                # An empty size is an error unless it is missing altogether.
+                volume = _size(size) if size or tick.HasField("size") else 0
+                return tick.reqId, tick.tickType, tick.price, volume
             if kind == size_id:
                 tick = parse_size(body)
-                if tick.tickType in TRADE_SIZES:
-                    return tick.reqId, tick.tickType, None, size_of(tick)
-                if not _is_number(tick.size):
-                    return None
-                return _sign_of_life(tick.reqId, tick.tickType)
+                tick_type, size = tick.tickType, tick.size
+                if tick_type in TRADE_SIZES:
+                    volume = _size(size) if size or tick.HasField("size") else 0
+                    return tick.reqId, tick_type, None, volume
+                return _sign_of_life(tick.reqId, tick_type) if _is_number(size) else None
             if kind == string_id:
                 tick = parse_string(body)
                 return _string(tick.reqId, tick.tickType, tick.value)
