@@ -135,7 +135,7 @@ async def test_the_monitor_is_healthy_only_while_it_is_connected_and_keeps_nothi
 async def test_a_monitor_that_waits_for_its_database_is_not_healthy(
     settings: Settings, server: ClickHouseServer, database: ClickHouseManager
 ) -> None:
-    server.fault("hang", match="CREATE DATABASE")
+    server.fault("hang", match="system.databases")
     starting = asyncio.create_task(_run_for_a_while(settings))
     await becomes(settings, 503, "disconnected; no cycle has ended yet")
     server.clear_faults()
