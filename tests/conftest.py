@@ -13,7 +13,7 @@ from newshead.settings import Settings
 os.environ.setdefault("ALERT_RULE_SEED", str(random.randrange(10**6)))
 
 # The environment of the old client's tests has no ClickHouse.
-pytest_plugins = ["monitoring", "watching"] if find_spec("clickhouse_connect") else []
+pytest_plugins = ["commands", "monitoring", "watching"] if find_spec("clickhouse_connect") else []
 
 
 @pytest.fixture(autouse=True)

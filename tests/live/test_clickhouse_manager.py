@@ -1279,7 +1279,7 @@ ZONED = [
 
 def test_all_of_it_holds_in_new_york_too() -> None:
     names = [f"{__file__}::{test.__name__}" for test in ZONED]
-    rule = ROOT / "tests" / "test_alert_rule.py"
+    rule = ROOT / "tests" / "live" / "test_alert_rule.py"
     names.append(f"{rule}::test_a_row_that_has_its_alert_gives_no_second_one")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *names],
