@@ -9,7 +9,6 @@ import math
 import random
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
@@ -30,9 +29,10 @@ from newshead.database.connection import (
 )
 from newshead.database.queries import UNRATED, Rating
 from newshead.database.store import RowWriter
-from newshead.database.tables import AlertRow, PriceMoveRow, PriceRow
+from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
+from newshead.monitor.alerts import AlertDesk
 from newshead.monitor.figures import Figures
 from newshead.monitor.sight import Change, Sight
 from newshead.monitor.status import StatusWriter
@@ -59,7 +59,6 @@ RETRY_S: Final = 3.0
 MAX_RETRY_S: Final = 60.0
 CLEANUP_EVERY_S: Final = 300.0
 STATS_EVERY_S: Final = 300.0
-LATE_ALERT_S: Final = 10.0
 LAST_FLUSH_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
 # With the two above it stays within the 5 s after which run_system.py kills the monitor.
@@ -77,14 +76,14 @@ ticker_notification_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
 
 async def notify_new_ticker(ticker: str, timestamp: datetime | None = None) -> None:
-    """Tells the monitor in this process of news about `ticker`, as a trigger file would."""
+    """Tell the monitor in this process of news about `ticker`, as a trigger file would."""
     await ticker_notification_queue.put(
         {"ticker": ticker, "timestamp": timestamp or datetime.now(UTC)}
     )
 
 
 class ContinuousPriceMonitor:
-    """Tracks the prices of tickers in the news for 60 seconds each and raises alerts.
+    """Track the prices of tickers in the news for 60 seconds each and raise alerts.
 
     All methods run on one event loop and never block it.
     """
@@ -127,13 +126,12 @@ class ContinuousPriceMonitor:
         self._tickers = TickerBook()
         self._slots = SlotBook(CYCLE_S)
         self._writer = RowWriter(self.ch_manager, "rows", logger)
-        self._outbox = self._writer.outbox
         self._ratings: dict[str, Rating] = {}
         # The tickers whose ratings the window check just read, or tried to.
         self._rated_now: set[str] = set()
-        # Alerts on their way into news_alert, and those there but not in price_move.
-        self._new_alerts: deque[Rise] = deque()
-        self._written_alerts: deque[Rise] = deque()
+        self._alerts = AlertDesk(
+            self.ch_manager, self._writer, self._tickers, self.stats, self.log_price_alert
+        )
         self._roll_waits = False
         self._sight = Sight()
         # The begin of the present time without a connection.
@@ -184,7 +182,7 @@ class ContinuousPriceMonitor:
     def kept_rows(self) -> int:
         """The number of rows that wait because ClickHouse fails or does not answer."""
         stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
-        return len(self._outbox) if self._writer.failing or stuck else 0
+        return len(self._writer.outbox) if self._writer.failing or stuck else 0
 
     @property
     def tick_age_s(self) -> float | None:
@@ -216,7 +214,7 @@ class ContinuousPriceMonitor:
     # --- Life ---------------------------------------------------------------
 
     async def start(self) -> None:
-        """Runs the monitor until it is cancelled.
+        """Run the monitor until it is cancelled.
 
         Raises
         ------
@@ -258,7 +256,7 @@ class ContinuousPriceMonitor:
         return metrics
 
     async def initialize(self) -> None:
-        """Connects to ClickHouse and, without `wait`, to IBKR; loads the active tickers.
+        """Connect to ClickHouse and, without `wait`, to IBKR; load the active tickers.
 
         Raises as `start`.
         """
@@ -277,19 +275,19 @@ class ContinuousPriceMonitor:
         logger.info("Price monitor initialized: %d active tickers.", len(self.active_tickers))
 
     async def create_essential_tables(self) -> None:
-        """Creates the tables that are missing."""
+        """Create the tables that are missing."""
         await off_loop(self.ch_manager.create_tables)
 
     async def get_active_tickers_from_breaking_news(self) -> set[str]:
-        """The tickers with news in the last 5 minutes, at most 100."""
+        """Return the tickers with news in the last 5 minutes, at most 100."""
         found = await off_loop(self.ch_manager.active_tickers)
         checked = {text: parse_ticker(text) for text in found}
         for text in (text for text, ticker in checked.items() if ticker is None):
-            logger.warning("breaking_news names %a, which is no ticker; it is left out.", text)
+            logger.warning("Ignored %a in breaking_news: not a ticker.", text)
         return {ticker for ticker in checked.values() if ticker is not None}
 
     async def _restore_windows(self) -> None:
-        """Goes on where a monitor of this session was killed."""
+        """Go on where a monitor of this session was killed."""
         for ticker, window in (await off_loop(self.ch_manager.windows)).items():
             if window.age_s > rule.WINDOW_S:
                 self._tickers.ended[ticker] = window.first_row
@@ -302,9 +300,9 @@ class ContinuousPriceMonitor:
                 self._tickers.unjudged.add(ticker)
 
     async def cleanup(self) -> None:
-        """Ends the connection to IBKR, stores what waits (for at most 3 s), closes the database.
+        """End the connection to IBKR, store what waits (for at most 3 s), close the database.
 
-        What fails is told, and the next step follows: nothing but a cancellation is raised.
+        What fails is logged, and the next step follows: nothing but a cancellation is raised.
         """
         try:
             await asyncio.gather(
@@ -313,7 +311,7 @@ class ContinuousPriceMonitor:
                 attempt("to store the last rows", self._store_last_rows(), LAST_FLUSH_S),
             )
         finally:
-            lost = len(self._outbox) + len(self._slots)
+            lost = len(self._writer.outbox) + len(self._slots)
             if lost:
                 logger.error("%d rows could not be stored and are lost.", lost)
             self._writer.report_given_up()
@@ -333,13 +331,13 @@ class ContinuousPriceMonitor:
         if len(self._slots):
             await attempt("to read the windows", self.get_tickers_within_60_second_window())
             await self._make_rows(self._slots.all, self._slots.tickers)
-        await self._store()
+        await self._alerts.store()
         await self.check_price_alerts_optimized()
 
     # --- IBKR ---------------------------------------------------------------
 
     async def setup_ibkr_connection(self) -> None:
-        """Connects to IBKR with a new client.
+        """Connect to IBKR with a new client.
 
         Raises
         ------
@@ -362,7 +360,7 @@ class ContinuousPriceMonitor:
         logger.info("IBKR connection established on port %d, mode %s.", client.port, client.mode)
 
     async def close_ibkr(self) -> None:
-        """Ends the connection to IBKR; its ticks stay."""
+        """End the connection to IBKR; its ticks stay."""
         if self.ibkr_client is not None:
             try:
                 self._take_ticks()
@@ -370,14 +368,14 @@ class ContinuousPriceMonitor:
                 await off_loop(self.ibkr_client.disconnect_safely)
 
     async def reconnect_ibkr(self) -> None:
-        """Makes one attempt at a new connection and subscribes what is active."""
+        """Make one attempt at a new connection and subscribe what is active."""
         await self.close_ibkr()
         with suppress(GatewayError):
             await self.setup_ibkr_connection()
             await self.update_ibkr_subscriptions()
 
     async def _keep_connected(self) -> None:
-        """Connects again whenever the connection is lost.
+        """Connect again whenever the connection is lost.
 
         Raises
         ------
@@ -392,7 +390,7 @@ class ContinuousPriceMonitor:
                     ready_at = time.monotonic()
                 if time.monotonic() - ready_at >= RETRY_S:
                     failures = 0
-                self._tell_gap()
+                self._log_gap()
                 self.ready_event.set()
                 await asyncio.sleep(CONNECTION_CHECK_S)
                 continue
@@ -412,12 +410,12 @@ class ContinuousPriceMonitor:
                 pause = _retry_pause_s(failures) if self.ibkr_client.failure.accepted else RETRY_S
                 await asyncio.sleep(pause)
 
-    def _tell_gap(self) -> None:
+    def _log_gap(self) -> None:
         if self._gap_began is not None:
             self.stats["ibkr_reconnections"] += 1
             end = datetime.now(UTC)
             logger.warning(
-                "There is no data from IBKR from %s to %s UTC (%.0f s): the connection was lost.",
+                "No data from IBKR between %s and %s UTC (%.0f s): the connection was lost.",
                 f"{self._gap_began:%H:%M:%S}",
                 f"{end:%H:%M:%S}",
                 (end - self._gap_began).total_seconds(),
@@ -425,7 +423,7 @@ class ContinuousPriceMonitor:
             self._gap_began = None
 
     async def _watch_sight(self) -> None:
-        """Says so when tickers are active and no data comes, and when it comes again."""
+        """Log when no data comes although tickers are active, and when it flows again."""
         while True:
             await asyncio.sleep(SIGHT_CHECK_S)
             now = time.monotonic()
@@ -433,13 +431,13 @@ class ContinuousPriceMonitor:
             change = self._sight.watch(now, data_at, awaited=bool(self.active_tickers))
             if change is Change.LOST:
                 logger.warning(
-                    "BLIND: no data for %.0f s although %d tickers are active: %s",
+                    "BLIND: no data for %.0f s for any of %d active tickers: %s",
                     self._sight.dark_s(now),
                     len(self.active_tickers),
                     self._blind_reason(),
                 )
             elif change is Change.BACK:
-                logger.warning("Sight is back: data comes again.")
+                logger.warning("Market data is flowing again.")
 
     def _blind_reason(self) -> str:
         client = self.ibkr_client
@@ -448,7 +446,7 @@ class ContinuousPriceMonitor:
         if client.stale_reason:
             return client.stale_reason
         if client.quiet_s > DURATIONS.heartbeat_s:
-            return f"TWS has sent nothing at all for {client.quiet_s:.0f} s."
+            return f"no message from TWS for {client.quiet_s:.0f} s on an open socket."
         problems = client.get_ticker_problems()
         if self.active_tickers <= problems.keys():
             return problems[min(self.active_tickers)]
@@ -457,7 +455,7 @@ class ContinuousPriceMonitor:
         return "IBKR sends nothing: a holiday, a trading halt, or nobody trades these stocks."
 
     async def update_ibkr_subscriptions(self) -> None:
-        """Subscribes just the active tickers; those unknown to IBKR are active no more."""
+        """Subscribe exactly the active tickers; untrack those that IBKR does not know."""
         if self.ibkr_client is None or not self.ibkr_connected:
             return
         self._tickers.reject(self.ibkr_client.get_rejected_tickers())
@@ -466,7 +464,7 @@ class ContinuousPriceMonitor:
     # --- Tickers ------------------------------------------------------------
 
     async def file_trigger_monitor_async(self) -> None:
-        """Takes trigger files and notifications as they come, and subscribes their tickers."""
+        """Take trigger files and notifications as they come, and subscribe their tickers."""
         logger.info("Watching the folder %s for triggers.", self.settings.trigger_folder)
         async with asyncio.TaskGroup() as both:
             both.create_task(self._take_files())
@@ -488,7 +486,7 @@ class ContinuousPriceMonitor:
         while True:
             told = (await ticker_notification_queue.get())["ticker"]
             if (ticker := parse_ticker(told)) is None:
-                logger.warning("A notification names %a, which is no ticker.", told)
+                logger.warning("Ignored a notification for %a: not a ticker.", told)
             else:
                 self._answer_trigger(ticker)
 
@@ -509,11 +507,11 @@ class ContinuousPriceMonitor:
         self._tickers.track(ticker, datetime.now(UTC))
 
     async def cleanup_old_tickers(self) -> None:
-        """Drops the tickers that have been tracked for over 30 minutes."""
+        """Drop the tickers that have been tracked for over 30 minutes."""
         self._tickers.drop_old(datetime.now(UTC))
 
     async def get_tickers_within_60_second_window(self) -> set[str]:
-        """The active tickers inside their window; those outside are active no more.
+        """Return the active tickers inside their window; untrack the others.
 
         The same answer brings the ratings, see `_get_sentiment_data`. If the database cannot
         say, all stay: better a row too many than a blind spot.
@@ -532,7 +530,7 @@ class ContinuousPriceMonitor:
     # --- The cycle ----------------------------------------------------------
 
     async def continuous_polling_loop(self) -> None:
-        """Runs a cycle at the end of each 2-second slot; a slow one costs no slot its row."""
+        """Run a cycle at the end of each 2-second slot; a slow one costs no slot its row."""
         cycle = 0
         next_cleanup = time.monotonic() + CLEANUP_EVERY_S
         next_stats = time.monotonic() + STATS_EVERY_S
@@ -574,7 +572,7 @@ class ContinuousPriceMonitor:
         rows_before = self.stats["price_checks"]
         await self.process_ibkr_prices()
         await self.check_price_alerts_optimized()
-        await self._tell_outcomes()
+        await self._alerts.log_outcomes()
         logger.info(
             "Cycle %d: %d rows, %d active tickers, %.3f s.",
             number,
@@ -585,12 +583,11 @@ class ContinuousPriceMonitor:
 
     def _idle(self) -> bool:
         """Whether nothing is tracked and nothing waits."""
-        return self._tickers.idle and not (
-            len(self._slots) or self._written_alerts or len(self._outbox)
-        )
+        waiting = len(self._slots) or len(self._writer.outbox)
+        return not waiting and self._tickers.idle and self._alerts.idle
 
     async def _roll_session(self) -> bool:
-        """Begins a fresh session: tickers may have their window again.
+        """Begin a fresh session: tickers may have their window again.
 
         False if it has to wait: for room on the disk, or for a ticker that came up meanwhile.
         """
@@ -612,10 +609,10 @@ class ContinuousPriceMonitor:
         return True
 
     async def process_ibkr_prices(self) -> None:
-        """Writes one row per ticker and finished slot: its newest tick, with the rating."""
+        """Write one row per ticker and finished slot: its newest tick, with the rating."""
         with suppress(*DATABASE_ERRORS):
             await self._writer.restore_tables()
-        await self._store()
+        await self._alerts.store()
         # A ticker that comes up while these are checked has its first row in the next cycle.
         checked = self.active_tickers | self._slots.tickers
         if checked:
@@ -626,7 +623,7 @@ class ContinuousPriceMonitor:
         if not finished:
             return
         await self._make_rows(finished, checked)
-        await self._store()
+        await self._alerts.store()
 
     def _take_ticks(self) -> None:
         if self.ibkr_client is None:
@@ -636,7 +633,7 @@ class ContinuousPriceMonitor:
             self._slots.add(ticker, ticks)
 
     async def _make_rows(self, slots: Sequence[Slot], checked: set[str]) -> None:
-        """Puts the rows of these slots, oldest first, on their way; leaves out those past
+        """Put the rows of these slots, oldest first, on their way; leave out those past
         their ticker's window."""
         inside = [
             slot for slot in slots if self._tickers.in_window(slot.ticker, self._slots.end_s(slot))
@@ -660,13 +657,13 @@ class ContinuousPriceMonitor:
         ]
         # From here on without a pause: a cancelled task must not lose what it took.
         self._slots.remove(slots)
-        self._outbox.add(sorted(rows))
+        self._writer.outbox.add(sorted(rows))
         self._tickers.unjudged.update(row.ticker for row in rows)
         self.stats["price_checks"] += len(rows)
 
     async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:
-        """The newest ratings of the last hour of those of `tickers` that have one; where the
-        database cannot say, the last known ones.
+        """Return the newest ratings of the last hour of those of `tickers` that have one; where the
+        database fails, the last known ones.
 
         In a cycle the window check's answer serves for both.
         """
@@ -688,72 +685,11 @@ class ContinuousPriceMonitor:
     # --- Alerts -------------------------------------------------------------
 
     async def check_price_alerts_optimized(self) -> None:
-        """Applies the alert rule to the active tickers and to those that got rows."""
-        tickers = self.active_tickers | self._tickers.unjudged
-        # Rows or alerts that are still on their way would be judged wrongly or twice.
-        if not tickers or len(self._outbox):
-            return
-        try:
-            rises = await off_loop(self.ch_manager.rises, tickers)
-        except DATABASE_ERRORS as problem:
-            self._writer.failed(problem)
-            return
-        self._tickers.unjudged -= tickers
-        alerts: dict[tuple[str, datetime], Rise] = {}
-        for rise in rises:
-            if rise.qualifies:
-                alerts.setdefault((rise.ticker, rise.timestamp), rise)
-        if alerts:
-            self._new_alerts.extend(alerts.values())
-            self._outbox.add(
-                [AlertRow(a.ticker, a.timestamp, a.alert, a.price) for a in alerts.values()]
-            )
-            await self._store()
-        else:
-            self._tell_held_back(rises)
-
-    def _tell_held_back(self, rises: list[Rise]) -> None:
-        held = {rise.ticker: rise for rise in rises if rise.held_back}
-        for ticker in self._tickers.first_held_back(held):
-            logger.info(
-                "%s rose %+.1f %% and is held back: it is not rated BUY.",
-                ticker,
-                held[ticker].change_pct,
-            )
-
-    async def _store(self) -> None:
-        """Stores what waits; alerts that came through are told and go on into price_move."""
-        if not await self._writer.flush():
-            return
-        while self._new_alerts:
-            alert = self._new_alerts.popleft()
-            self._tell_alert(alert)
-            self._written_alerts.append(alert)
-        while self._written_alerts:
-            try:
-                await self.log_price_alert(self._written_alerts[0])
-            except DATABASE_ERRORS as problem:
-                self._writer.failed(problem)
-                return
-            self._written_alerts.popleft()
-        await self._writer.flush()
-
-    def _tell_alert(self, alert: Rise) -> None:
-        self.stats["alerts_triggered"] += 1
-        logger.info(
-            "ALERT %d for %s: $%.4f, %+.2f %% in %d s.",
-            alert.alert,
-            alert.ticker,
-            alert.price,
-            alert.change_pct,
-            alert.seconds_elapsed,
-        )
-        late_s = (datetime.now(UTC) - alert.timestamp).total_seconds()
-        if late_s > LATE_ALERT_S:
-            logger.warning("This alert for %s comes %.0f s late.", alert.ticker, late_s)
+        """Apply the alert rule to the active tickers and to those that got rows."""
+        await self._alerts.check()
 
     async def log_price_alert(self, alert: Rise) -> None:
-        """Puts an alert, with the ticker's newest news, on its way into price_move.
+        """Put an alert, with the ticker's newest news, on its way into price_move.
 
         Raises
         ------
@@ -763,7 +699,7 @@ class ContinuousPriceMonitor:
         news = await off_loop(self.ch_manager.newest_news, alert.ticker)
         now = datetime.now(UTC)
         published = parse_time(news.published_utc) if news else None
-        self._outbox.add(
+        self._writer.outbox.add(
             [
                 PriceMoveRow(
                     alert.ticker,
@@ -779,24 +715,10 @@ class ContinuousPriceMonitor:
             ]
         )
 
-    async def _tell_outcomes(self) -> None:
-        """Says what came of the windows that ended."""
-        if not self._tickers.untold or len(self._outbox):
-            return
-        ended = set(self._tickers.untold)
-        try:
-            outcomes = await off_loop(self.ch_manager.outcomes, ended)
-        except DATABASE_ERRORS as problem:
-            self._writer.failed(problem)
-            return
-        self._tickers.untold -= ended
-        for ticker in sorted(ended):
-            logger.info("Window of %s ended: %s.", ticker, rule.describe(outcomes.get(ticker)))
-
     # --- Statistics ---------------------------------------------------------
 
     async def report_stats(self) -> None:
-        """Logs the monitor's figures."""
+        """Log the monitor's figures."""
         mode = self.ibkr_client.mode if self.ibkr_client is not None else "UNKNOWN"
         logger.info(
             "Stats: runtime=%.1f min, active_tickers=%d, tickers_monitored=%d, price_checks=%d, "
@@ -832,7 +754,7 @@ async def _next_slot() -> None:
 
 
 async def run(settings: Settings, *, wait: bool, supervised: bool) -> int:
-    """Runs the monitor until it is told to stop; returns the exit code."""
+    """Run the monitor until it is told to stop; return the exit code."""
     monitor = ContinuousPriceMonitor(settings, wait=wait)
     try:
         await until_stopped(monitor.start(), with_parent=supervised)

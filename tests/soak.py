@@ -786,7 +786,7 @@ class Soak:
             for own in rows.values()
             for earlier, later in itertools.pairwise(own)
         ]
-        late = [int(s) for s in re.findall(r"This alert for \S+ comes (\d+) s late", self.output())]
+        late = [int(s) for s in re.findall(r"The alert for \S+ is (\d+) s late", self.output())]
         published = sum(len(stock.trades) for stock in self.stocks)
         served = sum(trade.served for stock in self.stocks for trade in stock.trades)
         stored = sum(map(len, rows.values()))

@@ -687,7 +687,7 @@ async def test_a_refused_connection_is_tried_at_an_even_pace_until_the_gateway_c
         print(f"tracking {time.monotonic() - began:.2f} s after the gateway's start")  # noqa: T201
         assert time.monotonic() - began < 10
         await ticks_flow(gateway, monitor, "ABCD")
-        assert logged(caplog, "There is no data from IBKR") == []
+        assert logged(caplog, "No data from IBKR between") == []
 
 
 async def test_an_accepted_connection_that_fails_is_tried_with_doubling_pauses(
@@ -754,7 +754,7 @@ async def test_a_killed_gateway_that_comes_back_is_served_by_a_new_client_and_th
         assert time.monotonic() - began < 10
         assert monitor.ibkr_client is not first
         assert monitor.stats["ibkr_reconnections"] == 1
-    (gap,) = logged(caplog, "There is no data from IBKR")
+    (gap,) = logged(caplog, "No data from IBKR between")
     begin, end = re.findall(r"\d\d:\d\d:\d\d", gap.getMessage())
     assert begin in seconds_around(killed)
     assert end in seconds_around(back)
@@ -782,7 +782,7 @@ async def test_a_gateway_gone_silent_is_left_for_a_new_connection_and_the_gap_be
         await come(lambda: len(asked_at(gateway, "reqMktData", "ABCD")) == 2, "the subscription")
         await ticks_flow(gateway, monitor, "ABCD")
     assert len(logged(caplog, "says nothing since")) == 1
-    (gap,) = logged(caplog, "There is no data from IBKR")
+    (gap,) = logged(caplog, "No data from IBKR between")
     assert re.findall(r"\d\d:\d\d:\d\d", gap.getMessage())[0] in seconds_around(fell_silent)
 
 
@@ -1003,12 +1003,12 @@ async def test_blindness_is_told_once_with_its_reason_and_so_is_the_return_of_si
         if reason == "not connected":
             await gateway.start()
             await come(lambda: gateway.sessions and monitor.ibkr_connected, "the connection")
-        assert logged(caplog, "Sight is back") == []
+        assert logged(caplog, "Market data is flowing again") == []
         await ticks_flow(gateway, monitor, "ABCD")
-        await come(lambda: logged(caplog, "Sight is back"), "the line")
+        await come(lambda: logged(caplog, "Market data is flowing again"), "the line")
         (blind,) = logged(caplog, "BLIND")
         assert reason in blind.getMessage()
-        assert len(logged(caplog, "Sight is back")) == 1
+        assert len(logged(caplog, "Market data is flowing again")) == 1
 
 
 @pytest.mark.usefixtures("_soon_blind")
@@ -1031,7 +1031,7 @@ async def test_nothing_is_awaited_while_no_ticker_is_active_and_each_blindness_c
         await tracked(gateway, settings, "EFGH")
         await come(lambda: len(logged(caplog, "BLIND")) == 2, "the second warning")
         assert logged(caplog, "BLIND")[1].created - tracked_at > BLIND_S / 2
-        assert logged(caplog, "Sight is back") == []
+        assert logged(caplog, "Market data is flowing again") == []
 
 
 @pytest.mark.usefixtures("_soon_blind")

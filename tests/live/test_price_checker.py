@@ -25,6 +25,7 @@ import price_checker
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import GatewayError, IBKRClient
 from newshead.database import queries, store, tables
+from newshead.monitor import alerts
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
@@ -126,7 +127,7 @@ async def test_rows_kept_through_an_outage_are_stored_once_in_order_and_alert_la
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(price_checker, "LATE_ALERT_S", 1.0)
+    monkeypatch.setattr(alerts, "LATE_ALERT_S", 1.0)
     rate(database, "ABCD", "BUY")
     prices = [2.0, 2.01, 2.02, 2.2, 2.3, 2.31, 2.32, 2.33]
     async with running(settings):

@@ -1,0 +1,140 @@
+"""From price rows that were stored to alerts in `news_alert` and `price_move`."""
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
+from typing import Final
+
+from newshead.core import rule
+from newshead.core.rule import Rise
+from newshead.core.tickers import TickerBook
+from newshead.database import queries
+from newshead.database.connection import DATABASE_ERRORS, Database
+from newshead.database.store import RowWriter
+from newshead.database.tables import AlertRow
+from newshead.loop import off_loop
+
+# Rows and alerts are told where traders look for them.
+logger = logging.getLogger("price_checker")
+
+LATE_ALERT_S: Final = 10.0
+
+
+class AlertDesk:
+    """Judges rows that were stored, stores what qualifies, and logs alerts and outcomes.
+
+    An alert is stored in `news_alert` first, then logged, then copied into `price_move`.
+    For the monitor's loop, which it never blocks.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        writer: RowWriter,
+        tickers: TickerBook,
+        stats: MutableMapping[str, float],
+        copy: Callable[[Rise], Awaitable[None]],
+    ) -> None:
+        """
+        Parameters
+        ----------
+        writer
+            Stores rows and alerts, in their order.
+        stats
+            Its `alerts_triggered` counts the alerts that were logged.
+        copy
+            Puts an alert on its way into `price_move`; may raise one of DATABASE_ERRORS.
+        """
+        self._database = database
+        self._writer = writer
+        self._tickers = tickers
+        self._stats = stats
+        self._copy = copy
+        # Alerts on their way into news_alert, and those there but not in price_move.
+        self._new: deque[Rise] = deque()
+        self._written: deque[Rise] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no alert is on its way."""
+        return not (self._new or self._written)
+
+    async def check(self) -> None:
+        """Apply the alert rule to the active tickers and to those that got rows."""
+        tickers = self._tickers.active | self._tickers.unjudged
+        # Rows or alerts that are still on their way would be judged wrongly or twice.
+        if not tickers or len(self._writer.outbox):
+            return
+        try:
+            rises = await off_loop(queries.rises, self._database, tickers)
+        except DATABASE_ERRORS as problem:
+            self._writer.failed(problem)
+            return
+        self._tickers.unjudged -= tickers
+        alerts: dict[tuple[str, datetime], Rise] = {}
+        for rise in rises:
+            if rise.qualifies:
+                alerts.setdefault((rise.ticker, rise.timestamp), rise)
+        if alerts:
+            self._new.extend(alerts.values())
+            self._writer.outbox.add(
+                [AlertRow(a.ticker, a.timestamp, a.alert, a.price) for a in alerts.values()]
+            )
+            await self.store()
+        else:
+            self._log_held_back(rises)
+
+    async def store(self) -> None:
+        """Store what waits; log the alerts that came through and copy them into `price_move`."""
+        if not await self._writer.flush():
+            return
+        while self._new:
+            alert = self._new.popleft()
+            self._log(alert)
+            self._written.append(alert)
+        while self._written:
+            try:
+                await self._copy(self._written[0])
+            except DATABASE_ERRORS as problem:
+                self._writer.failed(problem)
+                return
+            self._written.popleft()
+        await self._writer.flush()
+
+    async def log_outcomes(self) -> None:
+        """Log what came of the windows that ended."""
+        if not self._tickers.untold or len(self._writer.outbox):
+            return
+        ended = set(self._tickers.untold)
+        try:
+            outcomes = await off_loop(queries.outcomes, self._database, ended)
+        except DATABASE_ERRORS as problem:
+            self._writer.failed(problem)
+            return
+        self._tickers.untold -= ended
+        for ticker in sorted(ended):
+            logger.info("Window of %s ended: %s.", ticker, rule.describe(outcomes.get(ticker)))
+
+    def _log(self, alert: Rise) -> None:
+        self._stats["alerts_triggered"] += 1
+        logger.info(
+            "ALERT %d for %s: $%.4f, %+.2f %% in %d s.",
+            alert.alert,
+            alert.ticker,
+            alert.price,
+            alert.change_pct,
+            alert.seconds_elapsed,
+        )
+        late_s = (datetime.now(UTC) - alert.timestamp).total_seconds()
+        if late_s > LATE_ALERT_S:
+            logger.warning("The alert for %s is %.0f s late.", alert.ticker, late_s)
+
+    def _log_held_back(self, rises: list[Rise]) -> None:
+        held = {rise.ticker: rise for rise in rises if rise.held_back}
+        for ticker in self._tickers.first_held_back(held):
+            logger.info(
+                "%s rose %+.1f %% and is held back: it is not rated BUY.",
+                ticker,
+                held[ticker].change_pct,
+            )
