@@ -17,6 +17,13 @@ class Durations:
     # again; each time after twice the pause.
     silent_s: float = 30.0
     max_silent_s: float = 600.0
+    # Without any data for so long the silent tickers are asked for again, and so long an answer
+    # (a snapshot) is waited for; then the reference is asked for, and so long waited for.
+    quiet_s: float = 10.0
+    snapshot_s: float = 5.0
+    reference_s: float = 10.0
+    # A connection that brings no data is given up once in so long.
+    silence_reconnect_s: float = 300.0
     # After TWS said that data flows again, it is given so long to show.
     recovery_s: float = 2.0
     watch_every_s: float = 1.0
