@@ -45,12 +45,14 @@ from newshead.tws.link import (
     GiveUp,
 )
 from newshead.tws.notices import Notices
+from newshead.tws.silence import Silence, Step
 from newshead.tws.subscriptions import (
     Cancel,
     Drop,
     FindListing,
     Request,
     Subscribe,
+    SubscribeReference,
     Subscriptions,
 )
 from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, shares, tick_reader
@@ -125,6 +127,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         state_callback: Callable[[], object] | None = None,
         last_trades: LastTrades | None = None,
         durations: Durations | None = None,
+        silence: Silence | None = None,
+        reference: str = "",
     ) -> None:
         """
         Parameters
@@ -145,6 +149,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             What earlier connections learnt of the tickers' last trades; by default nothing.
         durations
             How long to wait for what; by default DURATIONS.
+        silence
+            What earlier connections learnt of the time without data; by default nothing.
+        reference
+            The stock whose data proves that TWS serves any; empty for none.
         """
         EWrapper.__init__(self)
         EClient.__init__(self, self)
@@ -177,6 +185,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # request that fails calls error() at once, which takes it a second time.
         self.price_buffer_lock = threading.RLock()
         self._book = Subscriptions(self._durations)
+        # What it says about the time without data; the monitor hands it on to the next client.
+        self.silence = Silence(self._durations) if silence is None else silence
+        self._reference = reference
         self._trades = TradeBuffer(LastTrades() if last_trades is None else last_trades, sources)
 
         # API thread only, with the requests that had data in the messages at hand.
@@ -219,6 +230,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @connected.setter
     def connected(self, connected: bool) -> None:
         self._attempt.step(self._link.assign, connected)
+
+    @property
+    def serves_data(self) -> bool:
+        """Whether TWS serves market data, as far as requests could tell."""
+        return not self.silence.blind
+
+    @property
+    def last_answer_at(self) -> float:
+        """When data came last, or anything that proves that data can come (monotonic seconds)."""
+        return max(self.last_data_at, self.silence.served_at)
 
     @property
     def quiet_s(self) -> float:
@@ -419,6 +440,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 # Before any subscription can be asked for: it counts for those that follow.
                 self.reqMarketDataType(self.market_data_type)
             self._attempt.step(self._link.on, Event.ACCEPTED)
+            self.silence.connected()
             self._attempt.succeed()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
         if self.market_data_type != LIVE:
@@ -457,6 +479,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             # It is logged as the reason for what follows.
             self._attempt.fail(GatewayError(line, accepted=True, final=reaction is Reaction.STOP))
             self.disconnect()
+            return
+        if reqId == self._book.reference_id:
+            logger.debug("IBKR code %d about the reference %s: %s", number, self._reference, text)
+            self._break_silence(self.silence.served(now))
             return
         logger.log(level, "IBKR code %d: %s", number, line)
         if ticker:
@@ -508,13 +534,57 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                         silence_s,
                     )
                     self._make(requests)
+        self._watch_silence(now)
+
+    def _watch_silence(self, now: float) -> None:
+        with self.price_buffer_lock:
+            awaited = self._book.awaited
+        steps = self.silence.watch(
+            now,
+            self.last_data_at,
+            awaited=awaited
+            and self.state is ConnectionState.READY
+            and in_trading_hours(datetime.now(UTC)),
+            has_reference=bool(self._reference),
+        )
+        self._break_silence(steps)
+
+    def _break_silence(self, steps: Iterable[Step]) -> None:
+        """Find out whether TWS serves data.
+
+        Raises
+        ------
+        GatewayError
+            It serves none: only a new connection may bring some.
+        """
+        for step in steps:
+            with self.price_buffer_lock:
+                match step:
+                    case Step.ASK_AGAIN:
+                        logger.info(
+                            "No data for %s: subscribing again.", ", ".join(self.subscribed())
+                        )
+                        self._make(self._book.renew_silent(time.monotonic(), 0.0))
+                    case Step.LOG_NO_TRADES:
+                        logger.info(
+                            "No trades in %s: requests are answered.", ", ".join(self.subscribed())
+                        )
+                    case Step.ASK_REFERENCE:
+                        self._make(self._book.ask_reference(self._reference))
+                    case Step.END_REFERENCE:
+                        self._make(self._book.end_reference())
+                    case Step.RECONNECT:
+                        raise failures.no_data(self.host, self.port)
 
     def _note_heard(self) -> None:
         """Notes that the subscriptions in `_heard` had data, those that still stand."""
         now = time.monotonic()
         with self.price_buffer_lock:
             heard = self._book.heard(self._heard, now)
+        reference_answered = self._book.reference_id in self._heard
         self._heard.clear()
+        if reference_answered:
+            self._break_silence(self.silence.served(now))
         if heard and self.state is ConnectionState.STALE:
             self._step_to_data(self._link.data_came, now)
 
@@ -663,6 +733,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 case Subscribe(req_id, ticker, listing):
                     self._trades.last_trades.requested(ticker)
                     contract = listing or self._create_stock_contract(ticker)
+                    self.reqMktData(req_id, contract, "", False, False, [])
+                case SubscribeReference(req_id, ticker):
+                    contract = self._create_stock_contract(ticker)
                     self.reqMktData(req_id, contract, "", False, False, [])
                 case Cancel(req_id):
                     self.cancelMktData(req_id)

@@ -20,7 +20,7 @@ from newshead.core import rule
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
 from newshead.core.tickers import Answer, TickerBook, parse_ticker
-from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
+from newshead.core.times import next_roll_after, retry_pause_s
 from newshead.database.connection import (
     DATABASE_ERRORS,
     DiskFullError,
@@ -351,6 +351,8 @@ class ContinuousPriceMonitor:
             market_data_type=self.settings.ibkr_market_data_type,
             state_callback=self._status.state_changed,
             last_trades=self._last_trades,
+            silence=self.ibkr_client.silence if self.ibkr_client is not None else None,
+            reference=self.settings.ibkr_reference,
         )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
@@ -423,23 +425,30 @@ class ContinuousPriceMonitor:
             self._gap_began = None
 
     async def _watch_sight(self) -> None:
-        """Log when no data comes although tickers are active, and when it flows again."""
+        """Log when no data can come although tickers are active, and when it flows again."""
         while True:
             await asyncio.sleep(SIGHT_CHECK_S)
-            now = time.monotonic()
-            data_at = -math.inf if self.ibkr_client is None else self.ibkr_client.last_data_at
-            change = self._sight.watch(now, data_at, awaited=bool(self.active_tickers))
+            now, client = time.monotonic(), self.ibkr_client
+            reason = self._dark_reason()
+            change = self._sight.watch(
+                now,
+                client.last_answer_at if client is not None else -math.inf,
+                awaited=bool(self.active_tickers),
+                cut=bool(reason),
+                unserved=client is not None and client.connected and not client.serves_data,
+            )
             if change is Change.LOST:
                 logger.warning(
                     "BLIND: no data for %.0f s for any of %d active tickers: %s",
                     self._sight.dark_s(now),
                     len(self.active_tickers),
-                    self._blind_reason(),
+                    reason,
                 )
             elif change is Change.BACK:
                 logger.warning("Market data is flowing again.")
 
-    def _blind_reason(self) -> str:
+    def _dark_reason(self) -> str:
+        """Return why no data can come; empty while it can."""
         client = self.ibkr_client
         if client is None or not client.connected:
             return f"not connected to IBKR. {client.failure if client and client.failure else ''}"
@@ -447,12 +456,9 @@ class ContinuousPriceMonitor:
             return client.stale_reason
         if client.quiet_s > DURATIONS.heartbeat_s:
             return f"no message from TWS for {client.quiet_s:.0f} s on an open socket."
-        problems = client.get_ticker_problems()
-        if self.active_tickers <= problems.keys():
-            return problems[min(self.active_tickers)]
-        if not in_trading_hours(datetime.now(UTC)):
-            return "the US market is closed (it is open from 04:00 to 20:00 New York time)."
-        return "IBKR sends nothing: a holiday, a trading halt, or nobody trades these stocks."
+        if not client.serves_data:
+            return "TWS answers but serves no market data, not even after new requests."
+        return ""
 
     async def update_ibkr_subscriptions(self) -> None:
         """Subscribe exactly the active tickers; untrack those that IBKR does not know."""

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from newshead.core.tickers import parse_ticker
+
 
 class ConfigurationError(Exception):
     """The user's configuration is wrong; the text says what and what to do."""
@@ -31,6 +33,7 @@ class Settings:
     ibkr_port: int = 7497
     ibkr_client_id: int = 10
     ibkr_market_data_type: int = 1
+    ibkr_reference: str = "SPY"
     clickhouse_host: str = ""
     clickhouse_port: int = 0
     clickhouse_user: str = "default"
@@ -93,7 +96,7 @@ class Settings:
         values: dict[str, Any] = {}
         for name in cls.variables():
             text = (environ.get(name) or "").strip()
-            if text:
+            if text or (name in _EMPTY_IS_A_VALUE and environ.get(name) is not None):
                 values[name.lower()] = _CHECKS.get(name, _text)(name, text)
         if "clickhouse_port" not in values:
             values["clickhouse_port"] = 8443 if values.get("clickhouse_secure") else 8123
@@ -137,6 +140,13 @@ def _market_data_type(name: str, text: str) -> int:
     if text not in ("1", "3"):
         raise ConfigurationError(f"{name} must be 1 (live) or 3 (delayed), not {text!r}.")
     return int(text)
+
+
+def _ticker_or_nothing(name: str, text: str) -> str:
+    ticker = parse_ticker(text)
+    if text and ticker is None:
+        raise ConfigurationError(f"{name} must be a ticker such as SPY, or empty, not {text!r}.")
+    return ticker or ""
 
 
 def _time_or_off(name: str, text: str) -> time | None:
@@ -185,10 +195,12 @@ def _path(name: str, text: str) -> Path:
         raise ConfigurationError(f"{name} names the home of nobody here: {text!r}.") from None
 
 
+_EMPTY_IS_A_VALUE: Final = frozenset({"IBKR_REFERENCE"})
 _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "IBKR_PORT": _port,
     "IBKR_CLIENT_ID": _client_id,
     "IBKR_MARKET_DATA_TYPE": _market_data_type,
+    "IBKR_REFERENCE": _ticker_or_nothing,
     "SESSION_ROLL": _time_or_off,
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,

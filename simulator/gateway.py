@@ -45,6 +45,9 @@ class Gateway:
         How clients that connect are treated from now on.
     silent
         True: connections stay open and are read, but nothing is sent any more.
+    serving
+        False: requests for market data bring nothing, not even a code, and never will; subscribers
+        get no ticks. All else is answered.
     ambiguous
         Symbols for which market data is refused (200, "… is ambiguous.") unless the client gives a
         primary exchange or a con id; the contract details of one show two listings.
@@ -81,6 +84,7 @@ class Gateway:
         self.requests: list[Request] = []
         self.handshake = Handshake.NORMAL
         self.silent = False
+        self.serving = True
         self.ambiguous: set[str] = set()
         self.delayed_only: set[str] = set()
         self.opening_time = TimeTick.AFTER
@@ -145,6 +149,8 @@ class Gateway:
             If the market does not know the ticker.
         """
         ticks = self.book(ticker).trade(price, size, time.time(), self.running_time)
+        if not self.serving:
+            return
         for session in list(self.sessions):
             session.tell_ticks(ticker, ticks)
 

@@ -252,6 +252,8 @@ class Session(asyncio.Protocol):
                 self._gateway.log_unknown(kind)
 
     def _subscribe(self, encoder: Encoder, asked: Asked) -> None:
+        if not self._gateway.serving:
+            return
         req_id = asked.req_id
         if req_id in self._subscriptions:
             self.send(encoder.error(req_id, 102, "Duplicate ticker ID."))

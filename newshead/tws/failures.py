@@ -61,6 +61,14 @@ def fell_silent(host: str, port: int, quiet_s: float) -> GatewayError:
     )
 
 
+def no_data(host: str, port: int) -> GatewayError:
+    """Return the failure of a connection on which TWS serves no data, whatever is requested."""
+    return GatewayError(
+        f"TWS at {host}:{port} answers but serves no market data, not even after new requests.",
+        accepted=True,
+    )
+
+
 def broke(problem: Exception) -> GatewayError:
     """Return the failure of a connection whose socket or framing broke."""
     return GatewayError(f"The connection to TWS broke: {problem}.", accepted=True)

@@ -23,9 +23,7 @@ class Step(Enum):
     LOG_NO_TRADES = "say that nobody trades these stocks: their requests are served"
     ASK_REFERENCE = "request the reference"
     END_REFERENCE = "cancel the request for the reference"
-    LOG_BLIND = "say that TWS serves no data"
     RECONNECT = "end the connection: only a new one may bring data"
-    LOG_DATA = "say that data flows again"
 
 
 class _Phase(Enum):
@@ -39,8 +37,9 @@ class Silence:
 
     def __init__(self, durations: Durations = DURATIONS) -> None:
         self._durations = durations
-        # Whether TWS serves no data, as far as requests could tell.
+        # Whether TWS serves no data, as far as requests could tell, and when one was answered last.
         self.blind = False
+        self.served_at = -math.inf
         self._phase = _Phase.WAITING
         # The begin of the present phase, and of the time that counts as silent.
         self._phase_at = -math.inf
@@ -49,11 +48,6 @@ class Silence:
         self._asks = 0
         self._asked_at = -math.inf
         self._reconnected_at = -math.inf
-
-    @property
-    def reference_wanted(self) -> bool:
-        """Whether the reference is asked for at present."""
-        return self._phase is _Phase.REFERENCE
 
     def connected(self) -> None:
         """Begin anew on a new connection: its first requests bring their snapshots."""
@@ -94,8 +88,7 @@ class Silence:
         # Data that comes this long after a request is no snapshot.
         if data_at > self._asked_at + self._durations.snapshot_s:
             self._asks = 0
-            if self._over():
-                return [Step.LOG_DATA]
+            self.blind = False
         silent_s = now - max(data_at, self._quiet_since, self._asked_at)
         if silent_s < self._durations.quiet_s * 2 ** min(self._asks, MAX_DOUBLINGS):
             return []
@@ -120,19 +113,18 @@ class Silence:
         return [Step.END_REFERENCE, *self._unanswered(now)]
 
     def _answered(self, now: float) -> list[Step]:
+        self.blind = False
+        self.served_at = now
         self._enter(_Phase.WAITING, now)
-        if self._over():
-            return [Step.LOG_DATA]
         return [Step.LOG_NO_TRADES]
 
     def _unanswered(self, now: float) -> list[Step]:
-        steps = [] if self.blind else [Step.LOG_BLIND]
         self.blind = True
         self._enter(_Phase.WAITING, now)
-        if now - self._reconnected_at >= self._durations.silence_reconnect_s:
-            self._reconnected_at = now
-            steps.append(Step.RECONNECT)
-        return steps
+        if now - self._reconnected_at < self._durations.silence_reconnect_s:
+            return []
+        self._reconnected_at = now
+        return [Step.RECONNECT]
 
     def _rest(self) -> list[Step]:
         steps = [Step.END_REFERENCE] if self._phase is _Phase.REFERENCE else []
@@ -141,10 +133,6 @@ class Silence:
         self._quiet_since = math.inf
         self._asks = 0
         return steps
-
-    def _over(self) -> bool:
-        was_blind, self.blind = self.blind, False
-        return was_blind
 
     def _enter(self, phase: _Phase, now: float) -> None:
         self._phase = phase

@@ -25,6 +25,13 @@ class Subscribe(NamedTuple):
     listing: Contract | None = None
 
 
+class SubscribeReference(NamedTuple):
+    """Request the market data of the reference, which makes no ticks."""
+
+    req_id: int
+    ticker: str
+
+
 class Cancel(NamedTuple):
     """Cancel a market data request."""
 
@@ -54,7 +61,7 @@ class Overdue(NamedTuple):
     requests: list["Request"]
 
 
-Request: TypeAlias = Subscribe | Cancel | FindListing | Drop
+Request: TypeAlias = Subscribe | SubscribeReference | Cancel | FindListing | Drop
 
 
 class Subscriptions:
@@ -80,6 +87,8 @@ class Subscriptions:
         # How often each silent ticker was asked for again, and who gets no data anyway.
         self._silent_asks: dict[str, int] = {}
         self._without_data: set[str] = set()
+        # The request for the reference, while there is one.
+        self.reference_id: int | None = None
         # Tickers that are asked for again later, with the time of when.
         self._parked: dict[str, float] = {}
         # Who was given another request id because its own was in use.
@@ -208,6 +217,23 @@ class Subscriptions:
             for ticker, req_id in self.ticker_to_reqid.items()
             if ticker not in self._without_data
         }
+
+    # --- The reference --------------------------------------------------------
+
+    @property
+    def awaited(self) -> bool:
+        """Whether any subscription should have data."""
+        return any(ticker not in self._without_data for ticker in self.ticker_to_reqid)
+
+    def ask_reference(self, ticker: str) -> list[Request]:
+        """Request a stock that is sure to have data, to see whether TWS serves any."""
+        self.reference_id = self._next_req_id()
+        return [SubscribeReference(self.reference_id, ticker)]
+
+    def end_reference(self) -> list[Request]:
+        """Cancel that request, if there is one."""
+        reference_id, self.reference_id = self.reference_id, None
+        return _cancel(reference_id)
 
     # --- One ticker ---------------------------------------------------------
 

@@ -94,7 +94,7 @@ def market_hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Opens (True) or closes the market, whatever the time is; it is closed at first."""
 
     def set_open(is_open: bool) -> None:
-        for module in (ibkr_client, price_checker):
+        for module in (ibkr_client,):
             monkeypatch.setattr(module, "in_trading_hours", lambda _: is_open)
 
     set_open(False)
@@ -962,35 +962,26 @@ def _soon_blind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Cause = Callable[[Gateway], Any]
-BLINDNESS: dict[str, tuple[bool, Cause, str]] = {
-    "no gateway": (True, lambda gateway: gateway.stop(), "not connected"),
+BLINDNESS: dict[str, tuple[Cause, str]] = {
+    "no gateway": (lambda gateway: gateway.stop(), "not connected"),
     "TWS without IBKR": (
-        True,
         lambda gateway: gateway.send_error(1100, "Connectivity has been lost."),
         "TWS lost its connection to IBKR",
     ),
-    "no subscription": (
-        True,
-        lambda gateway: gateway.send_error(354, "Not subscribed.", req_ids(gateway)[-1]),
-        "No data for ABCD: the account has no live market data subscription",
-    ),
-    "the market closed": (False, lambda _: None, "the US market is closed"),
-    "nobody trades": (True, lambda _: None, "nobody trades"),
 }
 
 
 @pytest.mark.usefixtures("_soon_blind")
-@pytest.mark.parametrize(("is_open", "cause", "reason"), BLINDNESS.values(), ids=BLINDNESS)
+@pytest.mark.parametrize(("cause", "reason"), BLINDNESS.values(), ids=BLINDNESS)
 async def test_blindness_is_told_once_with_its_reason_and_so_is_the_return_of_sight(
     settings: Settings,
     gateway: Gateway,
     market_hours: Callable[[bool], None],
     caplog: pytest.LogCaptureFixture,
-    is_open: bool,
     cause: Cause,
     reason: str,
 ) -> None:
-    market_hours(is_open)
+    market_hours(True)
     async with at_work(settings) as monitor:
         await tracked(gateway, settings, "ABCD")
         await ticks_flow(gateway, monitor, "ABCD")
@@ -1017,6 +1008,7 @@ async def test_nothing_is_awaited_while_no_ticker_is_active_and_each_blindness_c
 ) -> None:
     async with at_work(settings) as monitor:
         await come(lambda: monitor.ibkr_connected, "the connection")
+        gateway.send_error(1100, "Connectivity has been lost.")
         await asyncio.sleep(2 * BLIND_S)
         assert logged(caplog, "BLIND") == []
         tracked_at = time.time()
@@ -1035,39 +1027,19 @@ async def test_nothing_is_awaited_while_no_ticker_is_active_and_each_blindness_c
 
 
 @pytest.mark.usefixtures("_soon_blind")
-async def test_a_start_with_active_tickers_is_not_blind_before_its_time(
+async def test_quiet_stocks_and_refused_ones_are_no_reason_to_be_blind(
     settings: Settings,
     gateway: Gateway,
     database: ClickHouseManager,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     rate(database, "ABCD", "BUY", detected_at=datetime.now(UTC))
-    async with at_work(settings, wait=False) as monitor:
+    async with at_work(settings, wait=False):
         await come(lambda: asked_at(gateway, "reqMktData", "ABCD"), "the subscription")
-        ready_at = time.time()
-        await come(lambda: logged(caplog, "BLIND"), "the warning")
-        (blind,) = logged(caplog, "BLIND")
-        assert blind.created - ready_at > BLIND_S / 4
-        assert "inf" not in blind.getMessage()
-        await ticks_flow(gateway, monitor, "ABCD")
-
-
-async def test_blindness_is_not_put_down_to_a_problem_that_is_over(
-    settings: Settings,
-    gateway: Gateway,
-    market_hours: Callable[[bool], None],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    market_hours(True)
-    async with at_work(settings) as monitor:
-        await tracked(gateway, settings, "ABCD")
-        gateway.send_error(101, "Max number of tickers.", req_ids(gateway)[-1])
-        await come(lambda: len(asked_at(gateway, "reqMktData", "ABCD")) == 2, "the second request")
-        await ticks_flow(gateway, monitor, "ABCD")
-        monkeypatch.setattr(sight, "BLIND_S", BLIND_S)
-        await come(lambda: logged(caplog, "BLIND"), "the warning")
-        assert "nobody trades" in logged(caplog, "BLIND")[0].getMessage()
+        await tracked(gateway, settings, "EFGH")
+        gateway.send_error(354, "Not subscribed.", req_ids(gateway)[-1])
+        await asyncio.sleep(3 * BLIND_S)
+        assert logged(caplog, "BLIND") == []
 
 
 async def test_the_monitor_stores_delayed_trades_as_delayed(

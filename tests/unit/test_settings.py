@@ -15,6 +15,7 @@ VARIABLES = [
     "IBKR_PORT",
     "IBKR_CLIENT_ID",
     "IBKR_MARKET_DATA_TYPE",
+    "IBKR_REFERENCE",
     "CLICKHOUSE_HOST",
     "CLICKHOUSE_PORT",
     "CLICKHOUSE_USER",
@@ -51,6 +52,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ibkr_port=7497,
         ibkr_client_id=10,
         ibkr_market_data_type=1,
+        ibkr_reference="SPY",
         clickhouse_host="",
         clickhouse_port=8123,
         clickhouse_user="default",
@@ -88,6 +90,8 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("IBKR_CLIENT_ID", "2147483647", 2147483647),
         ("IBKR_MARKET_DATA_TYPE", "1", 1),
         ("IBKR_MARKET_DATA_TYPE", "3", 3),
+        ("IBKR_REFERENCE", "qqq", "QQQ"),
+        ("IBKR_REFERENCE", " ", ""),
         ("CLICKHOUSE_HOST", "db.example", "db.example"),
         ("CLICKHOUSE_PORT", "9123", 9123),
         ("CLICKHOUSE_USER", "news", "news"),
@@ -143,6 +147,7 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
             ("IBKR_CLIENT_ID", text)
             for text in ("abc", "-1", "2147483648", "1.5", "0x10", "\u0661", "²")
         ),
+        ("IBKR_REFERENCE", "S&P 500"),
         *(("IBKR_MARKET_DATA_TYPE", text) for text in ("0", "2", "4", "live", "\u0661")),
         *(("CLICKHOUSE_SECURE", text) for text in ("maybe", "2", "truee", "-")),
         ("BENZINGA_TEXT_PING", "often"),
@@ -208,7 +213,7 @@ def test_variables_that_are_given_leave_the_env_file_unread() -> None:
 
 
 @pytest.mark.parametrize("empty", ["", "   "])
-@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("name", [name for name in VARIABLES if name != "IBKR_REFERENCE"])
 def test_an_empty_variable_means_its_default(name: str, empty: str) -> None:
     assert Settings.from_environment({name: empty}) == Settings.from_environment({})
 
@@ -229,6 +234,7 @@ def test_the_example_file_shows_each_variable_with_its_default() -> None:
         "IBKR_PORT": "7497",
         "IBKR_CLIENT_ID": "10",
         "IBKR_MARKET_DATA_TYPE": "1",
+        "IBKR_REFERENCE": "SPY",
         "CLICKHOUSE_USER": "default",
         "CLICKHOUSE_SECURE": "false",
         "CLICKHOUSE_PATH": "data/clickhouse",
