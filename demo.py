@@ -125,7 +125,7 @@ ACTORS: Final = (
 
 
 def market(duration_s: float) -> Market:
-    """The scripted market."""
+    """Return the scripted market."""
     trades = [
         Trade(step * TRADE_EVERY_S, actor.ticker, _price(actor, step * TRADE_EVERY_S), 100 + step)
         for step in range(int(duration_s / TRADE_EVERY_S) + 1)
@@ -144,20 +144,20 @@ def _price(actor: Actor, at: float) -> float:
 
 
 def break_news(stream: NewsServer) -> None:
-    """Publishes the headline of each stock."""
+    """Publish the headline of each stock."""
     for actor in ACTORS:
         stream.publish(news_message(actor.headline, [actor.ticker]))
 
 
 def score(manager: ClickHouseManager) -> None:
-    """Does what the program that scores stocks does."""
+    """Do what the program that scores stocks does."""
     manager.client.insert(
         "News.float_list_detailed_dedup", [["ZOOM", 4.5]], column_names=["ticker", "strength_score"]
     )
 
 
 async def play(folder: Path, duration_s: float) -> bool:
-    """Runs the demo in `folder`; returns whether what was expected came about."""
+    """Run the demo in `folder`; return whether what was expected came about."""
     ratings = {
         actor.ticker: ScriptedRating(actor.recommendation, "high", "It stands in the script.")
         for actor in ACTORS
@@ -190,7 +190,7 @@ async def play(folder: Path, duration_s: float) -> bool:
 async def _watch(
     settings: Settings, analyst: Analyst, stream: NewsServer, duration_s: float
 ) -> bool:
-    """Breaks the news and watches newshead; returns whether what was expected came about."""
+    """Break the news and watch newshead; return whether what was expected came about."""
     monitor = ContinuousPriceMonitor(settings)
     news = NewsMonitor(settings, analyst, any_ticker=True)
     manager = ClickHouseManager(settings)
@@ -231,7 +231,7 @@ async def _watch(
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """A socket for the page at its usual port, or at a free one where that is taken."""
+    """Return a socket for the page at its usual port, or at a free one where that is taken."""
     try:
         return listen(settings)
     except ConfigurationError:
@@ -239,7 +239,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _unless_ended(monitor: asyncio.Task[None], work: Coroutine[Any, Any, object]) -> None:
-    """Awaits `work`, but no longer than the monitor lives; raises what that died of."""
+    """Await `work`, but no longer than the monitor lives; raises what that died of."""
     working = asyncio.ensure_future(work)
     await asyncio.wait({monitor, working}, return_when=asyncio.FIRST_COMPLETED)
     if monitor.done():
@@ -248,7 +248,7 @@ async def _unless_ended(monitor: asyncio.Task[None], work: Coroutine[Any, Any, o
 
 
 def report(results: dict[str, Result], stats: dict[str, float], duration_s: float) -> bool:
-    """Prints the summary; returns whether every expectation that had its time came about."""
+    """Print the summary; return whether every expectation that had its time came about."""
     rows = sum(result.outcome.rows for result in results.values())
     print(
         f"\n{stats['ibkr_ticks_received']:.0f} ticks, {rows} rows, "
@@ -282,7 +282,7 @@ def report(results: dict[str, Result], stats: dict[str, float], duration_s: floa
 
 
 def main(duration_s: float) -> int:
-    """Plays the demo; returns the exit code."""
+    """Play the demo; return the exit code."""
     succeeded = False
 
     async def show() -> None:

@@ -98,7 +98,7 @@ class Shared(Generic[T]):
 
 
 def never_raises(callback: Callable[..., None]) -> Callable[..., None]:
-    """Logs what a callback raises: an exception in one would end the API thread."""
+    """Log what a callback raises: an exception in one would end the API thread."""
 
     @functools.wraps(callback)
     def guarded(*args: Any, **kwargs: Any) -> None:
@@ -264,7 +264,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     # --- Connection ---------------------------------------------------------
 
     def connect_and_run(self) -> bool:
-        """Connects and starts the API thread; answers within 10 s. Blocks.
+        """Connect and start the API thread; answer within 10 s. Blocks.
 
         Returns
         -------
@@ -291,7 +291,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         return False
 
     def connect(self, host: str, port: int, clientId: int) -> None:
-        """Opens the socket and shakes hands. API thread; use `connect_and_run`.
+        """Open the socket and shake hands. API thread; use `connect_and_run`.
 
         Raises
         ------
@@ -312,7 +312,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.startApi()
 
     def run(self) -> None:
-        """Takes messages until the connection ends. API thread; use `connect_and_run`."""
+        """Take messages until the connection ends. API thread; use `connect_and_run`."""
         next_watch = time.monotonic()
         self._link.heard(next_watch)
         for messages in self._messages:
@@ -326,12 +326,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 self._watch(now)
 
     def disconnect(self) -> None:
-        """Ends the connection at once; `connectionClosed` follows on the API thread."""
+        """End the connection at once; `connectionClosed` follows on the API thread."""
         if self.conn is not None:
             self.conn.disconnect()
 
     def disconnect_safely(self) -> None:
-        """Cancels all subscriptions and ends the connection. Blocks for at most 2 s."""
+        """Cancel all subscriptions and end the connection. Blocks for at most 2 s."""
         self.update_subscriptions(set())
         with self._attempt.lock:
             self._attempt.step(self._link.on, Event.CLOSED)
@@ -343,7 +343,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.api_thread.join(timeout_s)
 
     def _live(self) -> None:
-        """The API thread, from the first connection attempt to the socket's end."""
+        """Run the API thread, from the first connection attempt to the socket's end."""
         try:
             self.connect(self.host, self.port, self.client_id)
             self.run()
@@ -379,7 +379,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             logger.info("Data from IBKR flows again.")
 
     def _take(self, messages: Iterable[bytes]) -> None:
-        """Takes the messages of one read; their trades come into the buffer together.
+        """Take the messages of one read; their trades come into the buffer together.
 
         Raises
         ------
@@ -406,7 +406,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._settle(ticks)
 
     def _settle(self, ticks: Sequence[Tick]) -> None:
-        """Brings in what ticks have told so far, before anything else is looked at."""
+        """Bring in what ticks have told so far, before anything else is looked at."""
         self._record(ticks)
         self._note_heard()
 
@@ -414,7 +414,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @never_raises
     def managedAccounts(self, accountsList: str) -> None:
-        """The accounts of the login; TWS sends them before `nextValidId`."""
+        """Note the accounts of the login; TWS sends them before `nextValidId`."""
         self.accounts = [name for name in accountsList.split(",") if name]
         if not self.accounts:
             return
@@ -431,7 +431,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @never_raises
     def nextValidId(self, orderId: int) -> None:
-        """The API is ready."""
+        """Note that the API is ready."""
         with self._attempt.lock:
             if self.failure is not None:
                 return
@@ -452,14 +452,14 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @never_raises
     def connectionClosed(self) -> None:
-        """The connection has ended, wherever the end came from."""
+        """Note that the connection has ended, wherever the end came from."""
         if self.connected:
             logger.warning("IBKR connection closed. %s", self.failure)
         self._attempt.step(self._link.on, Event.CLOSED)
 
     @never_raises
     def error(self, reqId: int, *details: Any) -> None:
-        """A code from TWS, in the library's old form or its new one.
+        """React to a code from TWS, in the library's old form or its new one.
 
         Parameters
         ----------
@@ -529,7 +529,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             with self.price_buffer_lock:
                 for ticker, silence_s, requests in self._book.renew_overdue(now):
                     logger.warning(
-                        "%s has had no data for %.0f s while others have; it is asked for again.",
+                        "No data for %s for %.0f s while others have some: subscribing again.",
                         ticker,
                         silence_s,
                     )
@@ -577,7 +577,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                         raise failures.no_data(self.host, self.port)
 
     def _note_heard(self) -> None:
-        """Notes that the subscriptions in `_heard` had data, those that still stand."""
+        """Note that the subscriptions in `_heard` had data, those that still stand."""
         now = time.monotonic()
         with self.price_buffer_lock:
             heard = self._book.heard(self._heard, now)
@@ -595,7 +595,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @never_raises
     def tickPrice(self, reqId: int, tickType: int, price: float, attrib: Any) -> None:  # noqa: ARG002
-        """A price. One of a trade (LAST) is recorded with the last size known."""
+        """Take a price. One of a trade (LAST) is recorded with the last size known."""
         self._heard.add(reqId)
         if tickType in TRADE_PRICES and tickType in self._trade_ticks:
             with self.price_buffer_lock:
@@ -604,7 +604,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
-        """A size. A trade's (LAST_SIZE) is the last one known from now on; it makes no tick."""
+        """Take a size. A trade's (LAST_SIZE) is the last one known from now on, without a tick."""
         self._heard.add(reqId)
         if tickType in TRADE_SIZES and tickType in self._trade_ticks:
             with self.price_buffer_lock:
@@ -614,12 +614,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @never_raises
     def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
-        """A sign of life of its subscription, no more."""
+        """Take a sign of life of its subscription, no more."""
         self._heard.add(reqId)
 
     @never_raises
     def tickString(self, reqId: int, tickType: int, value: str) -> None:
-        """A text: of a trade (LAST_TIMESTAMP) its time, else a sign of life."""
+        """Take a text: of a trade (LAST_TIMESTAMP) its time, else a sign of life."""
         self._heard.add(reqId)
         if tickType in TRADE_TIMES and tickType in self._trade_ticks and value.isdecimal():
             self._record([(reqId, tickType, int(value), 0)])
@@ -632,20 +632,20 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @never_raises
     def contractDetailsEnd(self, reqId: int) -> None:
-        """All listings of an ambiguous ticker have come: take the US one."""
+        """Choose the US listing: all of an ambiguous ticker have come."""
         with self.price_buffer_lock:
             requests = self._book.choose_listing(reqId, time.monotonic())
             for request in requests:
                 if isinstance(request, Subscribe) and request.listing is not None:
                     logger.info(
-                        "%s is taken to be the one listed on %s.",
+                        "%s is ambiguous: using the %s listing.",
                         request.ticker,
                         request.listing.primaryExchange,
                     )
             self._make(requests)
 
     def _record(self, ticks: Sequence[Tick]) -> None:
-        """Puts trades into the buffer and hands them on; leaves out those without a subscription
+        """Put trades into the buffer and hand them on; leave out those without a subscription
         or a price, and those that TWS only repeats."""
         with self.price_buffer_lock:
             # Taken under the lock, so that whoever drains the buffer knows that
@@ -655,7 +655,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._hand_on(recorded)
 
     def _record_overdue(self) -> None:
-        """Puts the held trades whose slot is over into the buffer and hands them on."""
+        """Put the held trades whose slot is over into the buffer and hand them on."""
         self._record([])
 
     def _hand_on(self, trades: Sequence[Recorded]) -> None:
@@ -670,7 +670,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     # --- Subscriptions ------------------------------------------------------
 
     def subscribe_ticker(self, ticker: str) -> bool:
-        """Asks for the trades of a US stock; True if asked, now or before. Never waits."""
+        """Ask for the trades of a US stock; True if asked, now or before. Never waits."""
         if not self.connected:
             logger.warning("Cannot subscribe %s: not connected to IBKR.", ticker)
             return False
@@ -685,7 +685,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             return True
 
     def unsubscribe_ticker(self, ticker: str) -> None:
-        """Ends a subscription and forgets its buffered ticks. Never waits."""
+        """End a subscription and forget its buffered ticks. Never waits."""
         with self.price_buffer_lock:
             self._trades.forget(ticker)
             requests = self._book.unsubscribe(ticker)
@@ -696,7 +696,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         logger.info("Unsubscribed %s", ticker)
 
     def update_subscriptions(self, needed_tickers: set[str]) -> None:
-        """Subscribes and unsubscribes until just `needed_tickers` are subscribed. Never waits."""
+        """Subscribe and unsubscribe until just `needed_tickers` are subscribed. Never waits."""
         with self.price_buffer_lock:
             removed, added = self._book.changes(needed_tickers, time.monotonic())
         for ticker in removed:
@@ -712,22 +712,22 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             )
 
     def subscribed(self) -> list[str]:
-        """The tickers asked for at present, sorted."""
+        """Return the tickers asked for at present, sorted."""
         with self.price_buffer_lock:
             return sorted(self.active_subscriptions)
 
     def get_rejected_tickers(self) -> set[str]:
-        """The tickers that IBKR refused on this connection; they are not asked for again."""
+        """Return the tickers that IBKR refused on this connection; they are not asked for again."""
         with self.price_buffer_lock:
             return set(self.rejected_tickers)
 
     def get_ticker_problems(self) -> dict[str, str]:
-        """What TWS said last against the data of a ticker."""
+        """Return what TWS said last against the data of a ticker."""
         with self.price_buffer_lock:
             return dict(self.ticker_problems)
 
     def _make(self, requests: Iterable[Request]) -> None:
-        """Carries out what the book answers. Under the lock."""
+        """Carry out what the book answers. Under the lock."""
         for request in requests:
             match request:
                 case Subscribe(req_id, ticker, listing):
@@ -758,7 +758,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     # --- The buffer ---------------------------------------------------------
 
     def get_and_clear_buffer(self) -> dict[str, list[dict[str, Any]]]:
-        """All ticks since the last call, per ticker, oldest first; the caller owns the lists.
+        """Return all ticks since the last call, by ticker, oldest first; the caller owns the lists.
 
         A tick is a dict of `price` (USD), `volume` (shares), `timestamp`
         (aware UTC, when it arrived here) and `source`.
@@ -781,7 +781,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 def _log_lost(lost: dict[str, int]) -> None:
     for ticker, count in lost.items():
         logger.warning(
-            "%d ticks of %s were given up: more than %d came before they were taken.",
+            "Dropped %d ticks of %s: over %d arrived between cycles.",
             count,
             ticker,
             trades.MAX_TICKS_PER_TICKER,
@@ -794,7 +794,7 @@ _ibkr_client: IBKRClient | None = None
 def get_ibkr_client(
     host: str | None = None, port: int | None = None, client_id: int | None = None
 ) -> IBKRClient:
-    """The process's one client, made at the first call, and anew once its connection
+    """Return the process's one client, made at the first call, and anew once its connection
     has failed or ended. For scripts.
 
     Parameters

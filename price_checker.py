@@ -588,7 +588,7 @@ class ContinuousPriceMonitor:
         )
 
     def _idle(self) -> bool:
-        """Whether nothing is tracked and nothing waits."""
+        """Return whether nothing is tracked and nothing waits."""
         waiting = len(self._slots) or len(self._writer.outbox)
         return not waiting and self._tickers.idle and self._alerts.idle
 

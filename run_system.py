@@ -53,7 +53,7 @@ DEMO_S: Final = 80.0
 
 
 def prepare_database(settings: Settings, *, keep_session: bool) -> None:
-    """Creates what is missing and, unless told otherwise, begins a fresh session. Blocks.
+    """Create what is missing and, unless told otherwise, begin a fresh session. Blocks.
 
     May be called again after it failed.
 
@@ -75,7 +75,7 @@ def prepare_database(settings: Settings, *, keep_session: bool) -> None:
 
 
 async def run(options: argparse.Namespace, settings: Settings) -> None:
-    """Starts everything in order and runs until it is cancelled."""
+    """Start everything in order and run until it is cancelled."""
     prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
     await until_database_works(prepare, wait=not settings.embedded)
     takes_news = options.socket and bool(settings.benzinga_api_key)
@@ -106,7 +106,7 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
 
 
 async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
-    """Runs a part of newshead, again and again: at once, but after a growing pause where it
+    """Run a part of newshead, again and again: at once, but after a growing pause where it
     died within 60 s of its start.
 
     Where another start is of no use until the user has acted, the rest goes on without it: the
@@ -154,7 +154,7 @@ async def run_unless_stopped(
 
 
 async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
-    """Runs the news side on this loop until it is cancelled, or the stream refuses the key."""
+    """Run the news side on this loop until it is cancelled, or the stream refuses the key."""
 
     async def run_once() -> str:
         news = NewsMonitor(settings, analyst, any_ticker=options.any, take_old=options.enable_old)
@@ -168,7 +168,7 @@ async def run_news(options: argparse.Namespace, settings: Settings, analyst: Ana
 
 
 async def monitor_here(settings: Settings) -> str:
-    """Runs the monitor on this loop: the embedded engine belongs to one process."""
+    """Run the monitor on this loop: the embedded engine belongs to one process."""
     try:
         await ContinuousPriceMonitor(settings, wait=True).start()
     except (ConfigurationError, GatewayError) as problem:
@@ -178,20 +178,20 @@ async def monitor_here(settings: Settings) -> str:
 
 
 async def monitor_process() -> str:
-    """Runs the monitor as a process of its own, which news handling cannot slow."""
+    """Run the monitor as a process of its own, which news handling cannot slow."""
     code = await run_child("Price monitor", str(CODE / "price_checker.py"), "--wait")
     return f"ended with code {code}"
 
 
 async def page_process(environment: Mapping[str, str]) -> str | None:
-    """Runs the page as a process of its own, which takes nothing from the others."""
+    """Run the page as a process of its own, which takes nothing from the others."""
     code = await run_child("Page", "-m", "dashboard", environment=environment)
     # The page has said why.
     return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
 
 
 async def push_process(environment: Mapping[str, str]) -> str | None:
-    """Runs the push as a process of its own: a slow service costs the others nothing."""
+    """Run the push as a process of its own: a slow service costs the others nothing."""
     code = await run_child("Push", "-m", "dashboard.notify", environment=environment)
     return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
 
@@ -205,7 +205,7 @@ def demo_seconds(text: str) -> float:
 
 
 def command_line() -> CommandLine:
-    """The flags."""
+    """Return the flags."""
     command = CommandLine(
         prog="run_system.py",
         description=__doc__,
@@ -244,7 +244,7 @@ def command_line() -> CommandLine:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs newshead; returns the exit code."""
+    """Run newshead; return the exit code."""
     options = command_line().parse_args(arguments)
     if options.demo:
         # Not above: it needs the simulator and the web server.
@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_until_stopped(options: argparse.Namespace, settings: Settings) -> int:
-    """Runs newshead until Ctrl-C or SIGTERM; returns the exit code."""
+    """Run newshead until Ctrl-C or SIGTERM; return the exit code."""
     try:
         asyncio.run(until_stopped(run(options, settings)))
     except DATABASE_ERRORS as problem:

@@ -21,7 +21,7 @@ logger = logging.getLogger("dashboard")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves the page until it is told to stop; returns the exit code."""
+    """Serve the page until it is told to stop; return the exit code."""
     command = CommandLine(
         prog="python -m dashboard",
         description=__doc__,

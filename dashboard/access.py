@@ -31,7 +31,7 @@ SECURITY_HEADERS: Final = {
 
 
 class Guard:
-    """Asks for the password, where there is one, and sends the security headers with everything.
+    """Ask for the password, where there is one, and send the security headers with everything.
 
     The password comes by HTTP Basic, under any user name: nothing has to be
     kept here, and it stands in no address and no log.
@@ -68,7 +68,7 @@ class Guard:
 
 
 def _password(authorization: str) -> bytes:
-    """The password in a header of HTTP Basic; empty where there is none."""
+    """Return the password in a header of HTTP Basic; empty where there is none."""
     scheme, _, encoded = authorization.partition(" ")
     try:
         user_and_password = base64.b64decode(encoded.strip(), validate=True)

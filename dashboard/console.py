@@ -64,11 +64,11 @@ class LogLines:
         self._lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
 
     def add(self, line: str) -> None:
-        """Takes a line."""
+        """Take a line."""
         self._lines.append(_printable(line))
 
     def newest(self, count: int) -> list[str]:
-        """The newest lines, oldest first."""
+        """Return the newest lines, oldest first."""
         return list(self._lines.copy())[-count:] if count > 0 else []
 
 
@@ -137,7 +137,7 @@ class LiveTable:
 
 
 def read_view(database: Database, most: int) -> View:
-    """Reads the state and no more than the newest `most` cards. Blocks."""
+    """Read the state and no more than the newest `most` cards. Blocks."""
     tickers = list(marks(database))
     return View(
         clock(database),
@@ -149,7 +149,7 @@ def read_view(database: Database, most: int) -> View:
 
 
 def screen(view: View, log: LogLines, height: int) -> RenderableType:
-    """The state, as many of the newest cards as fit, and the log below, in `height` lines."""
+    """Return the state, the newest cards that fit, and the log below, in `height` lines."""
     now = view.now + timedelta(seconds=time.monotonic() - view.read_at)
     room = max(0, height - LINES_WITHOUT_CARDS - MIN_LOG_LINES)
     shown = view.cards[:room]
@@ -165,7 +165,7 @@ def screen(view: View, log: LogLines, height: int) -> RenderableType:
 
 
 def state_line(view: View, now: datetime) -> Text:
-    """The monitor's state in one line; a monitor or a database that is away stands before it."""
+    """Return the monitor's state in one line, behind what is away: monitor or database."""
     line = Text(no_wrap=True, overflow="ellipsis")
     found = view.status
     if view.problem:
@@ -222,7 +222,7 @@ def _table(shown: Sequence[Card], now: datetime) -> Table:
 
 
 def _bar(card: Card, now: datetime) -> str:
-    """What is left of the window; nothing once it is over."""
+    """Return what is left of the window; nothing once it is over."""
     left_s = 0.0 if card.closes is None else (card.closes - now).total_seconds()
     if left_s <= 0:
         return ""

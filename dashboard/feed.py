@@ -41,7 +41,7 @@ class Reader:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """What `query` gives.
+        """Return what `query` gives.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class Reader:
             return query(self._database, *args, **kwargs)
 
     def close(self) -> None:
-        """Closes the connection once the present reader is done."""
+        """Close the connection once the present reader is done."""
         with self._turn:
             self._connected = False
             self._database.close()
@@ -71,7 +71,7 @@ class Round(NamedTuple):
 
 
 def read_round(database: Database, known: Mapping[str, tuple[Any, ...]]) -> Round:
-    """Reads what changed since the marks were `known`. Blocks."""
+    """Read what changed since the marks were `known`. Blocks."""
     now = queries.clock(database)
     marks = queries.marks(database)
     changed = [ticker for ticker, mark in marks.items() if known.get(ticker) != mark]
@@ -113,7 +113,7 @@ class Feed:
         self._gone: dict[str, int] = {}
 
     async def follow(self) -> AsyncGenerator[str]:
-        """A viewer's updates, in JSON: at first all there is, then what changed.
+        """Yield a viewer's updates, in JSON: at first all there is, then what changed.
 
         `cards` are those that are new or changed, `gone` the tickers that are
         no longer shown; `full` says that nothing told before holds.
@@ -138,7 +138,7 @@ class Feed:
                 self._forget()
 
     def close(self) -> None:
-        """Ends all viewers' updates."""
+        """End all viewers' updates."""
         self._closed = True
         self._wake()
 
@@ -164,7 +164,7 @@ class Feed:
             self._fail(one_line(problem))
         except Exception:
             logger.exception("The page's reading failed.")
-            self._fail("An error that should not be; see the log.")
+            self._fail("An unexpected error; see the log.")
         finally:
             reading.cancel()
 

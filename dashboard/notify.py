@@ -94,13 +94,13 @@ class Service:
         return self._pushed_out + self._expired - self._told_of
 
     def start(self, stopping: threading.Event) -> None:
-        """Sends what it is told, in a daemon thread, until `stopping` is set."""
+        """Send what it is told, in a daemon thread, until `stopping` is set."""
         threading.Thread(
             target=self._work, args=(stopping,), name=f"push {self.name}", daemon=True
         ).start()
 
     def tell(self, message: Message) -> None:
-        """Puts a message on its way. One caller; never waits."""
+        """Put a message on its way. One caller; never waits."""
         if self._waiting.full():
             with suppress(queue.Empty):
                 self._waiting.get_nowait()
@@ -109,7 +109,7 @@ class Service:
         self._waiting.put_nowait(message)
 
     def send(self, message: Message) -> bool:
-        """Sends a message now; whether the service took it. Blocks."""
+        """Send a message now; whether the service took it. Blocks."""
         try:
             return bool(
                 self._plugin.notify(
@@ -131,7 +131,7 @@ class Service:
                 self._waiting.task_done()
 
     def _deliver(self, message: Message, stopping: threading.Event) -> None:
-        """Tries until the service takes the message, or it is too old."""
+        """Try until the service takes the message, or it is too old."""
         while time.monotonic() - message.made_at < MAX_MESSAGE_AGE_S:
             if self.send(message):
                 if self._failures:
@@ -140,7 +140,7 @@ class Service:
             self._failures += 1
             if self._failures == 1:
                 logger.warning(
-                    "%s takes no messages; it is tried again, each for %.0f minutes.",
+                    "%s does not accept messages; each is retried for %.0f minutes.",
                     self.name,
                     MAX_MESSAGE_AGE_S / 60,
                 )
@@ -153,11 +153,11 @@ class Service:
         self._failures = 0
         given_up = self._given_up
         self._told_of += given_up
-        logger.info("%s takes messages again; %d were given up.", self.name, given_up)
+        logger.info("%s accepts messages again; %d were dropped.", self.name, given_up)
 
 
 class ConnectionWatch:
-    """Judges from the monitor's newest status whether the connection to IBKR is lost.
+    """Judge from the monitor's newest status whether the connection to IBKR is lost.
 
     Lost is every state but ready, and a status that is not renewed. Times that
     are handed in are time.monotonic().
@@ -171,11 +171,11 @@ class ConnectionWatch:
         self._lost_since = ""
 
     def cannot_see(self, now: float) -> None:
-        """The database cannot be read, so nobody knows whether the status is renewed."""
+        """Note that the database cannot be read, so nobody knows whether the status is renewed."""
         self._renewed_at = now
 
     def see(self, status: StatusRow | None, now: float) -> list[Message]:
-        """What is to be told now."""
+        """Return what is to be told now."""
         if status != self._status:
             self._status, self._renewed_at = status, now
         silent = now - self._renewed_at > LOST_S
@@ -209,13 +209,13 @@ class ConnectionWatch:
 
 
 class AlertWatch:
-    """Finds each ticker's first alert of the session, once."""
+    """Find each ticker's first alert of the session, once."""
 
     def __init__(self) -> None:
         self._told: Collection[str] | None = None
 
     def see(self, database: Database) -> list[Message]:
-        """What is to be told now. Blocks; raises as `queries` does."""
+        """Return what is to be told now. Blocks; raises as `queries` does."""
         found = queries.first_alerts(database)
         new = [
             alert
@@ -234,7 +234,7 @@ class AlertWatch:
 
 
 def alert_message(alert: queries.FirstAlert, card: queries.Card | None) -> Message:
-    """The message for a ticker's first alert, with what else is known of the ticker."""
+    """Return the message for a ticker's first alert, with what else is known of the ticker."""
     body = f"{alert.timestamp:%H:%M:%S} UTC"
     if card is not None:
         if card.alerts and card.alerts[0].change_pct is not None:
@@ -245,7 +245,7 @@ def alert_message(alert: queries.FirstAlert, card: queries.Card | None) -> Messa
 
 
 def services(addresses: Sequence[str]) -> list[Service]:
-    """The services of ALERT_URLS; one that is none is one line in the log."""
+    """Return the services of ALERT_URLS; one that is none is one line in the log."""
     found = []
     for number, address in enumerate(addresses, 1):
         try:
@@ -256,7 +256,7 @@ def services(addresses: Sequence[str]) -> list[Service]:
 
 
 async def watch(settings: Settings) -> None:
-    """Tells the services what is to be told, in a thread of its own, until it is cancelled.
+    """Tell the services what is to be told, in a thread of its own, until it is cancelled.
 
     Raises
     ------
@@ -273,7 +273,7 @@ async def watch(settings: Settings) -> None:
 
 
 def run(settings: Settings, stopping: threading.Event) -> None:
-    """Does so until `stopping` is set. Blocks; raises as `watch`."""
+    """Do so until `stopping` is set. Blocks; raises as `watch`."""
     told = services(settings.alert_urls)
     if not told:
         raise ConfigurationError("ALERT_URLS names no service that apprise knows.")
@@ -288,7 +288,7 @@ def run(settings: Settings, stopping: threading.Event) -> None:
             _tell(told, reader.read(alerts.see))
             _tell(told, connection.see(reader.read(queries.status), time.monotonic()))
             if failed:
-                logger.info("ClickHouse can be read again; messages go on.")
+                logger.info("ClickHouse can be read again; messages are sent again.")
             failed = False
         except DATABASE_ERRORS as problem:
             connection.cannot_see(time.monotonic())
@@ -296,7 +296,7 @@ def run(settings: Settings, stopping: threading.Event) -> None:
             failed = True
             logger.log(level, "No messages are sent until ClickHouse works: %s", one_line(problem))
         except Exception:
-            logger.exception("A look for news to send failed; the next one goes on.")
+            logger.exception("Looking for messages to send failed; trying again.")
     # Before the connection's end, which may fail or hang.
     if unsent := sum(service.unsent for service in told):
         logger.warning("%d messages were not sent.", unsent)
@@ -310,7 +310,7 @@ def _tell(told: Sequence[Service], messages: Sequence[Message]) -> None:
 
 
 def send_test(settings: Settings) -> bool:
-    """Sends a test message to each address and prints what came of it."""
+    """Send a test message to each address and print what came of it."""
     message = Message("newshead: test", "Alerts come this way.", NotifyType.INFO, time.monotonic())
     all_sent = True
     for number, address in enumerate(settings.alert_urls, 1):
@@ -327,7 +327,7 @@ def send_test(settings: Settings) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the push or its test; returns the exit code."""
+    """Run the push or its test; return the exit code."""
     command = CommandLine(prog="python -m dashboard.notify", description=__doc__)
     command.add_argument("--test", action="store_true", help="send a test message to all addresses")
     command.add_argument(

@@ -227,7 +227,7 @@ class Card(NamedTuple):
         return self.opened + timedelta(seconds=WINDOW_S + 1) if self.opened else None
 
     def reason(self, now: datetime) -> str:
-        """Why it has or has not alerted, in a trader's words."""
+        """Return why it has or has not alerted, in a trader's words."""
         if self.closes is None:
             waits = self.news_at is not None and (now - self.news_at).total_seconds() <= WINDOW_S
             return "waiting for the first price" if waits else "no price since the news"
@@ -245,12 +245,12 @@ class Day(NamedTuple):
 
 
 def until_next_reading_s() -> float:
-    """The seconds until the session is to be read again."""
+    """Return the seconds until the session is to be read again."""
     return READ_EVERY_S - (time.time() - READ_AT_S) % READ_EVERY_S
 
 
 def clock(manager: Database) -> datetime:
-    """The database's clock, by which windows are judged.
+    """Return the database's clock, by which windows are judged.
 
     Raises
     ------
@@ -263,7 +263,7 @@ def clock(manager: Database) -> datetime:
 
 
 def status(manager: Database) -> StatusRow | None:
-    """The monitor's newest status, its times by the database's clock.
+    """Return the monitor's newest status, its times by the database's clock.
 
     None where none wrote one in the last 7 days.
     """
@@ -280,13 +280,13 @@ def status(manager: Database) -> StatusRow | None:
 
 
 def marks(manager: Database) -> dict[str, tuple[Any, ...]]:
-    """A mark per ticker of the session, newest first: its card is what it was while it stays."""
+    """Return a mark per ticker of the session, newest first: a card is as before while it stays."""
     rows = _read_if_there(manager, MARKS, limit=MAX_TICKERS)
     return {ticker: tuple(mark) for ticker, *mark in rows}
 
 
 def cards(manager: Database, tickers: Collection[str] | None = None) -> list[Card]:
-    """The cards of those of `tickers` (by default of all) that are in the session, newest first."""
+    """Return the cards of those of `tickers` (by default all) in the session, newest first."""
     asked = list(marks(manager)) if tickers is None else list(tickers)
     if not asked:
         return []
@@ -303,18 +303,18 @@ def cards(manager: Database, tickers: Collection[str] | None = None) -> list[Car
 
 
 def first_alerts(manager: Database) -> list[FirstAlert]:
-    """The first alerts of the session's tickers that alerted in the last day, newest first."""
+    """Return the first alerts, newest first, of the tickers that alerted in the last day."""
     rows = _read_if_there(manager, FIRST_ALERTS, limit=MAX_TICKERS)
     return [FirstAlert(*row) for row in rows]
 
 
 def days(manager: Database) -> list[Day]:
-    """The days of earlier sessions, newest first."""
+    """Return the days of earlier sessions, newest first."""
     return [Day(*row) for row in _read_if_there(manager, DAYS, limit=MAX_DAYS)]
 
 
 def earlier(manager: Database, *, day: date | None = None, ticker: str = "") -> list[Card]:
-    """The windows of earlier sessions of a New York day, or of a ticker, newest first.
+    """Return the windows of earlier sessions of a New York day, or of a ticker, newest first.
 
     Tickers that never had a price are not among them.
     """
@@ -335,7 +335,7 @@ def earlier(manager: Database, *, day: date | None = None, ticker: str = "") -> 
 
 
 def _read_if_there(manager: Database, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
-    """A query's rows, times in UTC; none where newshead has not made the table yet."""
+    """Return a query's rows, times in UTC; none where newshead has not made the table yet."""
     bound = {
         # Seconds since 1970, which no time zone can shift.
         name: int(value.timestamp()) if isinstance(value, datetime) else value
@@ -373,7 +373,7 @@ def _card(
     news: Sequence[Any] | None,
     alerted: Sequence[Sequence[Any]],
 ) -> Card:
-    """A card of the rows that the queries of windows, news and alerts give of a ticker."""
+    """Return a card of the rows that the queries of windows, news and alerts give of a ticker."""
     news_at, headline, url = news[1] if news else (None, "", "")
     rating = Rating(*news[2]) if news and news[2][1] else UNRATED
     card = Card(ticker, news_at, headline, url, rating, Outcome(len(alerted), 0, 0, 0.0, 0, 0))

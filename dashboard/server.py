@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The socket the page is to be served on.
+    """Return the socket the page is to be served on.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """The page's address for a browser."""
+    """Return the page's address for a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
@@ -85,7 +85,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
-    """The page's routes.
+    """Return the page's routes.
 
     Parameters
     ----------
@@ -181,12 +181,12 @@ class Asked:
             raise HTTPException(503, f"ClickHouse cannot be read: {one_line(problem)}") from problem
 
     async def days(self, _request: Request) -> Response:
-        """The days of earlier sessions: (day, tickers, alerts), newest first."""
+        """Return the days of earlier sessions: (day, tickers, alerts), newest first."""
         days = await self._read(queries.days)
         return _json([(str(day.day), day.tickers, day.alerts) for day in days])
 
     async def windows(self, request: Request) -> Response:
-        """The windows of a day, or of a ticker, of earlier sessions."""
+        """Return the windows of a day, or of a ticker, of earlier sessions."""
         query = _earlier(request)
         if query is None:
             raise HTTPException(400, "day or ticker must be given.")
@@ -194,7 +194,7 @@ class Asked:
         return _json([wire.card_json(card, card.reason(now)) for card in cards])
 
     async def csv(self, request: Request) -> Response:
-        """A list or a chart of the session, or with `day` or `ticker` of an earlier one."""
+        """Return a list or a chart of the session, or with `day` or `ticker` of an earlier one."""
         what = request.path_params["what"]
         if what not in ("cards", "alerts", "points"):
             raise HTTPException(404, "There are cards.csv, alerts.csv and points.csv.")
@@ -224,7 +224,7 @@ def _at(query: Callable[[Database], list[Card]], database: Database) -> tuple[da
 
 
 def _earlier(request: Request) -> Callable[[Database], list[Card]] | None:
-    """The reading of earlier sessions that a request asks for with `day` or `ticker`."""
+    """Return the reading of earlier sessions that a request asks for with `day` or `ticker`."""
     day, ticker = request.query_params.get("day", ""), _ticker(request, "ticker")
     if not day and not ticker:
         return None
@@ -245,7 +245,7 @@ def _ticker(request: Request, name: str) -> str:
 
 
 def _one(request: Request, cards: list[Card]) -> Card:
-    """The card of the window that a request names by `opened`, in Unix seconds."""
+    """Return the card of the window that a request names by `opened`, in Unix seconds."""
     opened = request.query_params.get("opened", "")
     for card in cards:
         if card.opened is not None and opened in ("", str(int(card.opened.timestamp()))):
@@ -262,12 +262,12 @@ def _json(value: object) -> Response:
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves signals to `until_stopped`."""
+        """Leave signals to `until_stopped`."""
         yield
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serves the page on `listener` until it is cancelled."""
+    """Serve the page on `listener` until it is cancelled."""
     watched, asked = Reader(settings), Reader(settings)
     feed = Feed(watched)
     server = _Server(
@@ -300,7 +300,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
 
 @asynccontextmanager
 async def serving(settings: Settings, listener: socket.socket, folder: Path) -> AsyncIterator[None]:
-    """Serves the embedded engine's page on `listener` from a process of its own, started in
+    """Serve the embedded engine's page on `listener` from a process of its own, started in
     `folder`, while the context lasts. The user's configuration has no say in it.
 
     Raises as `engine_served`.

@@ -50,7 +50,7 @@ def compact(value: object) -> str:
 
 
 def status_json(status: StatusRow | None) -> dict[str, Any] | None:
-    """A status with its times in Unix seconds."""
+    """Return a status with its times in Unix seconds."""
     if status is None:
         return None
     return {
@@ -61,7 +61,7 @@ def status_json(status: StatusRow | None) -> dict[str, Any] | None:
 
 
 def card_json(card: Card, reason: str) -> dict[str, Any]:
-    """A card with its times in Unix seconds, and the reason it has or has not alerted."""
+    """Return a card with its times in Unix seconds, and the reason it has or has not alerted."""
     return {
         "ticker": card.ticker,
         "began": card.began.timestamp(),
@@ -82,7 +82,7 @@ def card_json(card: Card, reason: str) -> dict[str, Any]:
 
 
 def cards_csv(cards: Iterable[Card], now: datetime) -> str:
-    """The cards, one a line."""
+    """Return the cards, one a line."""
     return _csv(
         CARD_COLUMNS,
         (
@@ -110,7 +110,7 @@ def cards_csv(cards: Iterable[Card], now: datetime) -> str:
 
 
 def alerts_csv(cards: Iterable[Card]) -> str:
-    """The cards' alerts, newest first."""
+    """Return the cards' alerts, newest first."""
     alerts = sorted((a for card in cards for a in card.alerts), key=_when, reverse=True)
     return _csv(
         ALERT_COLUMNS,
@@ -119,7 +119,7 @@ def alerts_csv(cards: Iterable[Card]) -> str:
 
 
 def points_csv(card: Card) -> str:
-    """A chart's points, oldest first."""
+    """Return a chart's points, oldest first."""
     return _csv(
         POINT_COLUMNS,
         ((datetime.fromtimestamp(point.time, UTC), *point[1:]) for point in card.points),
@@ -153,5 +153,5 @@ def _unix(at: datetime | None) -> float | None:
 
 
 def _link(url: str) -> str:
-    """The address if it is one of the web, which a click may open."""
+    """Return the address if it is one of the web, which a click may open."""
     return url if url.startswith(("https://", "http://")) and len(url) < 2048 else ""

@@ -24,7 +24,7 @@ _writers: list[QueueListener] = []
 
 
 def configure_logging(folder: Path, *, rotate: bool) -> None:
-    """Sends the log to the console and to `newshead.log` in `folder`.
+    """Send the log to the console and to `newshead.log` in `folder`.
 
     A thread of its own writes both, so that a terminal that stands still
     (Ctrl-S, a slow connection) or a slow disk never stops the event loop.

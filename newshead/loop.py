@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def off_loop(function: Callable[..., T], *args: Any) -> T:
-    """Runs a blocking call in a daemon thread of its own and awaits what it returns or raises.
+    """Run a blocking call in a daemon thread of its own and await what it returns or raises.
 
     Unlike `asyncio.to_thread`, a call that hangs never delays the end of the
     process. When the awaiting task is cancelled the call goes on unwatched.
@@ -62,21 +62,21 @@ async def attempt(what: str, work: Awaitable[object], within_s: float | None = N
 
 
 def described(problem: BaseException) -> str:
-    """An exception in one line; of a group, its first one."""
+    """Return an exception in one line; of a group, its first one."""
     while isinstance(problem, BaseExceptionGroup):
         problem = problem.exceptions[0]
     return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:300]
 
 
 def stop_asked() -> bool:
-    """Whether the running task was cancelled, even if something has swallowed that."""
+    """Return whether the running task was cancelled, even if something has swallowed that."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 @asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """Runs `work` while the context lasts; then it is cancelled and given the time it takes to
+    """Run `work` while the context lasts; then it is cancelled and given the time it takes to
     clean up. What it raised by itself is raised at the end."""
     task = asyncio.create_task(work)
     try:

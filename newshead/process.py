@@ -58,7 +58,7 @@ class CommandLine(argparse.ArgumentParser):
 
 
 def lock_file(path: Path) -> int:
-    """Takes a lock that lasts until the descriptor it returns is closed, or the process ends.
+    """Take a lock that lasts until the descriptor it returns is closed, or the process ends.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def lock_file(path: Path) -> int:
 
 
 async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = False) -> None:
-    """Runs `work` until it ends, or until Ctrl-C or SIGTERM; then it is cancelled, once,
+    """Run `work` until it ends, or until Ctrl-C or SIGTERM; then it is cancelled, once,
     and given the time it takes to clean up, which no exception of the cleanup undoes.
 
     A second signal ends this process and its children at once, with exit code 1, and so does
@@ -134,7 +134,7 @@ async def run_child(
     folder: Path | None = None,
     descriptors: Sequence[int] = (),
 ) -> int:
-    """Runs a part of newshead as a process until it ends; gives its exit code.
+    """Run a part of newshead as a process until it ends; give its exit code.
 
     Its standard input is a pipe from here, so that it ends with this process
     however that ends.

@@ -32,7 +32,7 @@ class _SchedulingAttributes(ctypes.Structure):
 
 
 def ask_for_short_slices() -> None:
-    """Asks that the calling thread, when it wakes, run before those that have the processors.
+    """Ask that the calling thread, when it wakes, run before those that have the processors.
 
     Otherwise it may wait until a running thread's slice of time is over: with a browser
     beside newshead on two processors, now and then for 1 to 4 ms. From version 6.12 Linux

@@ -79,7 +79,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str | None] | None = None) -> Self:
-        """Reads and checks the variables.
+        """Read and check the variables.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class Settings:
 
     @classmethod
     def variables(cls) -> list[str]:
-        """The names of all environment variables."""
+        """Return the names of all environment variables."""
         return [f.name.upper() for f in fields(cls) if not f.name.endswith("_folder")]
 
 

@@ -14,7 +14,7 @@ NO_TEXT: Final = ["script", "style", "template"]
 
 
 def visible(text: str) -> str:
-    """The text with a blank for each character that cannot be seen, but for the line's end."""
+    """Return the text with a blank for each invisible character but the line's end."""
     # Nearly all text is, and this is many times as fast.
     if text.isprintable():
         return text
@@ -22,13 +22,13 @@ def visible(text: str) -> str:
 
 
 def folded(text: str, size: int) -> str:
-    """The text as one line of at most `size` characters: white space and what cannot be seen
+    """Return the text as one line of at most `size` characters: white space and what cannot be seen
     become single blanks."""
     return " ".join(visible(" ".join(text.split())[: 2 * size]).split())[:size].rstrip()
 
 
 def without_markup(html: str, size: int) -> str:
-    """The text of HTML as one line of at most `size` characters. Blocks; any thread.
+    """Return the text of HTML as one line of at most `size` characters. Blocks; any thread.
 
     Hostile markup may take seconds, in which other threads run.
     """
@@ -39,7 +39,7 @@ def without_markup(html: str, size: int) -> str:
 
 
 def parse_time(text: str) -> datetime | None:
-    """A time as news sources write it (ISO 8601 or RFC 2822; UTC if it names no zone)."""
+    """Return a time as news sources write it (ISO 8601 or RFC 2822; UTC if it names no zone)."""
     for parse in (datetime.fromisoformat, parsedate_to_datetime):
         with suppress(ValueError, OverflowError):
             parsed = parse(text.strip())

@@ -33,7 +33,7 @@ EXCHANGE_ZONE: Final = "US/Eastern"
 
 
 class Encoder:
-    """Writes each kind of message as bytes for the socket, its length before it."""
+    """Write each kind of message as bytes for the socket, its length before it."""
 
     def __init__(self, server_version: int) -> None:
         self.server_version = server_version

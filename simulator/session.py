@@ -98,7 +98,7 @@ class Subscription(NamedTuple):
 
 
 class Session(asyncio.Protocol):
-    """Speaks with one client, from its hello to the end of the connection."""
+    """Speak with one client, from its hello to the end of the connection."""
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway

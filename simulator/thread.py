@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class GatewayThread:
-    """Runs a gateway on an event loop of its own, in a daemon thread.
+    """Run a gateway on an event loop of its own, in a daemon thread.
 
     A context manager: the gateway listens from `with` on until the block ends. Its attributes may
     be read and set from any thread; its functions run through `call`.

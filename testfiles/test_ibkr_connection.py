@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def reason(problem: str | None) -> str:
-    """Why no trades came, as far as can be known from here."""
+    """Return why no trades came, as far as can be known from here."""
     if problem is not None:
         return f"TWS says: {problem}"
     now = datetime.now(UTC).astimezone(ZoneInfo("America/New_York"))

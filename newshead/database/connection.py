@@ -254,7 +254,7 @@ async def until_database_works(work: Callable[[], object], *, wait: bool) -> Non
                 raise
             if one_line(problem) != told:
                 told = one_line(problem)
-                logger.error("%s It is tried again every %.0f s.", told, RETRY_S)
+                logger.error("%s Retrying every %.0f s.", told, RETRY_S)
             await asyncio.sleep(RETRY_S)
         else:
             return

@@ -49,7 +49,7 @@ _NOT_A_SETTING: Final = re.compile(
 
 @asynccontextmanager
 async def engine_served(settings: Settings) -> AsyncIterator[dict[str, str]]:
-    """Serves the embedded engine while the context lasts.
+    """Serve the embedded engine while the context lasts.
 
     Gives the environment variables by which another process of newshead reads it.
 
@@ -75,7 +75,7 @@ async def engine_served(settings: Settings) -> AsyncIterator[dict[str, str]]:
 
 
 def form_fields(boundary: bytes, body: bytes) -> dict[str, str]:
-    """The fields of a form: clickhouse-connect sends one where parameters are long."""
+    """Return the fields of a form: clickhouse-connect sends one where parameters are long."""
     fields = {}
     for part in body.split(b"--" + boundary)[1:-1]:
         head, _, value = part.partition(b"\r\n\r\n")
@@ -85,29 +85,29 @@ def form_fields(boundary: bytes, body: bytes) -> dict[str, str]:
 
 
 def parameters_in(fields: Mapping[str, str]) -> dict[str, str]:
-    """The values to be bound among a request's fields."""
+    """Return the values to be bound among a request's fields."""
     return {k.removeprefix("param_"): v for k, v in fields.items() if k.startswith("param_")}
 
 
 def settings_in(fields: Mapping[str, str]) -> dict[str, str]:
-    """The engine's settings among a request's fields."""
+    """Return the engine's settings among a request's fields."""
     return {name: value for name, value in fields.items() if not _NOT_A_SETTING.fullmatch(name)}
 
 
 def set_statement(name: str, value: str) -> str:
-    """The statement that gives a setting a value."""
+    """Return the statement that gives a setting a value."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"SET {quote_identifier(name)} = '{escaped}'"
 
 
 def exception_code(text: str) -> str:
-    """The code in the engine's words for an exception."""
+    """Return the code in the engine's words for an exception."""
     found = re.search(r"Code: (\d+)", text)
     return found[1] if found else UNKNOWN_EXCEPTION
 
 
 def basic_authorization(user: str, password: str) -> str:
-    """What HTTP Basic sends for a user and their password."""
+    """Return what HTTP Basic sends for a user and their password."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
@@ -133,7 +133,7 @@ class _EngineServer(socketserver.ThreadingTCPServer):
         super().__init__((LOOPBACK, 0), _Handler)
 
     def close(self) -> None:
-        """Ends all connections, then the engine's. Blocks for at most 3 s."""
+        """End all connections, then the engine's. Blocks for at most 3 s."""
         self.shutdown()
         self.server_close()
         for connection in tuple(self.connections):
@@ -145,7 +145,7 @@ class _EngineServer(socketserver.ThreadingTCPServer):
         self._database.close()
 
     def handle_error(self, *_: object) -> None:
-        """Notes that a request broke, most likely since its reader has gone."""
+        """Note that a request broke, most likely since its reader has gone."""
         logger.debug("A request to the engine broke: %r", sys.exception())
 
 

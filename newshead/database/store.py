@@ -66,7 +66,7 @@ class Outbox:
         while len(self) > self._max_rows and not self._flushing.locked():
             if not self.given_up:
                 logger.error(
-                    "Over %d rows wait for ClickHouse: from now on the oldest are given up.",
+                    "Over %d rows are waiting for ClickHouse: dropping the oldest from now on.",
                     self._max_rows,
                 )
             self.given_up += len(self._batches.popleft().rows)
@@ -86,7 +86,7 @@ class Outbox:
 
 
 class RowWriter:
-    """Stores what waits in its outbox, and says once per outage that the database fails.
+    """Store what waits in its outbox, and say once per outage that the database fails.
 
     For an event loop, which it never blocks.
 
@@ -179,7 +179,7 @@ class RowWriter:
         """Log how many rows were given up since the last call, if any, and return it."""
         count, self.outbox.given_up = self.outbox.given_up, 0
         if count:
-            self._log.error("%d %s were given up for want of memory.", count, self._rows)
+            self._log.error("Dropped %d %s for lack of memory.", count, self._rows)
         return count
 
 

@@ -22,7 +22,7 @@ LATE_ALERT_S: Final = 10.0
 
 
 class AlertDesk:
-    """Judges rows that were stored, stores what qualifies, and logs alerts and outcomes.
+    """Judge rows that were stored, store what qualifies, and log alerts and outcomes.
 
     An alert is stored in `news_alert` first, then logged, then copied into `price_move`.
     For the monitor's loop, which it never blocks.

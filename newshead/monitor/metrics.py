@@ -62,7 +62,7 @@ class Metrics:
         self._server: ThreadingWSGIServer | None = None
 
     def start(self, port: int) -> None:
-        """Serves from now on; a port that cannot be had is one line in the log."""
+        """Serve from now on; a port that cannot be had is one line in the log."""
         try:
             self._server = make_server(HOST, port, self._answer, ThreadingWSGIServer, _Handler)
         except OSError as problem:
@@ -76,7 +76,7 @@ class Metrics:
         logger.info("Metrics at http://%s:%d/metrics, health at /healthz.", HOST, port)
 
     def close(self) -> None:
-        """Serves no more."""
+        """Serve no more."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()

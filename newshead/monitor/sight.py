@@ -19,7 +19,7 @@ class Change(Enum):
 
 
 class Sight:
-    """Notices when data stops coming, and when it comes again. Times are monotonic seconds."""
+    """Notice when data stops coming, and when it comes again. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         # Of the last data, and of since when some is awaited.

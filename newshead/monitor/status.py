@@ -39,7 +39,7 @@ ATTEMPT_SHOWS_S: Final = 1.0
 
 
 class StatusWriter:
-    """Writes a monitor's status with a connection of its own, so that no price row waits for it.
+    """Write a monitor's status with a connection of its own, so that no price row waits for it.
 
     A row that cannot be stored is not kept: the next one holds all it said.
     Runs on the monitor's loop.
@@ -67,14 +67,14 @@ class StatusWriter:
         self._changed = asyncio.Event()
 
     def state_changed(self) -> None:
-        """Tells that the connection's state changed. Any thread; never waits."""
+        """Tell that the connection's state changed. Any thread; never waits."""
         if self._loop is not None:
             # The loop may have ended.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._changed.set)
 
     async def run(self) -> None:
-        """Writes rows until it is cancelled."""
+        """Write rows until it is cancelled."""
         self._loop = asyncio.get_running_loop()
         logging.getLogger().addHandler(self._last_error)
         due = -math.inf
@@ -90,7 +90,7 @@ class StatusWriter:
                     await self._changed.wait()
 
     async def close(self) -> None:
-        """Writes a last row and ends the connection; may take as long as the database does."""
+        """Write a last row and end the connection; may take as long as the database does."""
         logging.getLogger().removeHandler(self._last_error)
         if self._loop is not None:
             self._see_state()
@@ -98,7 +98,7 @@ class StatusWriter:
         await off_loop(self._database.close)
 
     async def _await_attempt(self) -> None:
-        """Gives an attempt to connect the time to end."""
+        """Give an attempt to connect the time to end."""
         self._changed.clear()
         with suppress(TimeoutError):
             while self._figures().state in ATTEMPT:
@@ -107,7 +107,7 @@ class StatusWriter:
                 self._changed.clear()
 
     def _see_state(self) -> bool:
-        """Whether the state is another than the one seen last."""
+        """Return whether the state is another than the one seen last."""
         state = self._figures().state
         if state is self._state:
             return False
@@ -122,7 +122,7 @@ class StatusWriter:
             self._failures += 1
             logger.log(
                 logging.WARNING if self._failures == TOLD_AT_FAILURE else logging.DEBUG,
-                "The monitor's status cannot be stored, pages and messages lack it: %s",
+                "The monitor's status cannot be stored; the page and push show an old one: %s",
                 one_line(problem),
             )
         except Exception:
@@ -153,7 +153,7 @@ class StatusWriter:
         )
 
     def _store(self, row: StatusRow) -> None:
-        """Blocks."""
+        """Insert a row. Blocks."""
         with self._writing:
             if not self._connected:
                 self._database.connect()
@@ -172,7 +172,7 @@ class StatusWriter:
 
 
 class _LastError(logging.Handler):
-    """Holds the last line that was logged as an error, with its time."""
+    """Hold the last line that was logged as an error, with its time."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

@@ -58,7 +58,7 @@ class TriggerFolder:
         self._problem = ""
 
     def write(self, ticker: str, timestamp: datetime | None = None) -> Path:
-        """Writes a trigger so that no reader ever sees half of it.
+        """Write a trigger so that no reader ever sees half of it.
 
         Parameters
         ----------
@@ -91,7 +91,7 @@ class TriggerFolder:
         return unfinished.replace(self.folder / name)
 
     def take(self) -> Iterator[str]:
-        """The tickers of the triggers that lie there, oldest first.
+        """Return the tickers of the triggers that lie there, oldest first.
 
         A trigger is removed once the caller has come back for the next one,
         so one that was not acted upon is still there. What is no trigger is
@@ -113,7 +113,7 @@ class TriggerFolder:
                 self._remove(path)
 
     async def arrivals(self) -> AsyncGenerator[str]:
-        """The tickers of the triggers as they come, for ever; each as `take` gives it.
+        """Yield the tickers of the triggers as they come, for ever; each as `take` gives it.
 
         Close it when done with it. The event loop has its turn after each.
         """
@@ -127,7 +127,7 @@ class TriggerFolder:
                 await events.wait()
 
     def reject_old(self) -> None:
-        """Moves aside what was left there too long ago to be news. For the monitor's start."""
+        """Move aside what was left there too long ago to be news. For the monitor's start."""
         for modified_ns, name in self._found():
             age = time.time() - modified_ns / 1e9
             if age > MAX_AGE_AT_START_S:
@@ -152,7 +152,9 @@ class TriggerFolder:
                 ]
         except OSError as problem:
             if str(problem) != self._problem:
-                logger.error("The trigger folder cannot be read, no trigger is seen: %s", problem)
+                logger.error(
+                    "The trigger folder cannot be read, triggers are not picked up: %s", problem
+                )
             self._problem = str(problem)
             return []
         self._problem = ""
@@ -175,7 +177,7 @@ class TriggerFolder:
             path.unlink(missing_ok=True)
         except OSError as problem:
             self._stuck.add(path.name)
-            logger.error("Trigger %a was taken but cannot be removed: %s", path.name, problem)
+            logger.error("Trigger %a was handled but cannot be removed: %s", path.name, problem)
 
     def _reject(self, path: Path, reason: str) -> None:
         try:
@@ -186,13 +188,13 @@ class TriggerFolder:
             path.rename(aside)
         except OSError as problem:
             self._stuck.add(path.name)
-            logger.error("Trigger %a is no use and cannot be moved: %s", path.name, problem)
+            logger.error("Invalid trigger %a could not be moved aside: %s", path.name, problem)
         else:
             logger.warning("Trigger %a was moved to %s: %s.", path.name, self.rejected, reason)
 
 
 class FolderEvents:
-    """Wakes its one reader when a trigger comes into a folder or changes there.
+    """Wake its one reader when a trigger comes into a folder or changes there.
 
     Linux tells of that at once (inotify). It does not where another machine writes into the
     folder (a network drive, Windows below WSL2, a container's mount), nor when the user's
@@ -214,7 +216,7 @@ class FolderEvents:
             self._say_polled("this system has no inotify")
 
     def follow(self) -> None:
-        """Watches the folder that bears the name now. Call it before you look into it."""
+        """Watch the folder that bears the name now. Call it before you look into it."""
         self._told = self._came.is_set()
         self._came.clear()
         if self._none_here:
@@ -233,7 +235,7 @@ class FolderEvents:
             self._told = True
 
     def found(self) -> None:
-        """A trigger was found."""
+        """Note that a trigger was found."""
         if self._told or self._watch is None:
             return
         self._read()
@@ -243,20 +245,20 @@ class FolderEvents:
             self._say_polled("a trigger came without an event")
 
     async def wait(self) -> None:
-        """Comes back when there may be something new, or when it is time to look anyway."""
+        """Come back when there may be something new, or when it is time to look anyway."""
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_S if self._watch is None else SCAN_S):
                 await self._came.wait()
 
     def close(self) -> None:
-        """Ends the watch."""
+        """End the watch."""
         if self._inotify is not None:
             asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
         self._inotify = self._watch = None
 
     def _new_watch(self) -> Watch:
-        """The watch for the folder: the same one as long as it is the same folder."""
+        """Return the watch for the folder: the same one as long as it is the same folder."""
         if self._inotify is None:
             self._inotify = Inotify(sync_timeout=0)
             asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
@@ -281,7 +283,7 @@ class FolderEvents:
         if reason != self._reason:
             self._reason = reason
             logger.info(
-                "The folder %s is looked into every %.0f ms: there are no events (%s).",
+                "Polling the folder %s every %.0f ms: no file system events (%s).",
                 self._folder,
                 POLL_S * 1000,
                 reason,
@@ -289,7 +291,7 @@ class FolderEvents:
 
 
 def _may_be_one(name: str) -> bool:
-    """Whether a file of that name may be a trigger."""
+    """Return whether a file of that name may be a trigger."""
     return name.startswith("immediate_") and name.endswith(".json")
 
 

@@ -1,13 +1,11 @@
 """The news side: from an article on the stream to its trigger file, rating and row."""
 
 import asyncio
-import hashlib
 import logging
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -23,8 +21,10 @@ from newshead.database.store import RowWriter
 from newshead.database.tables import NewsRow, create_tables
 from newshead.loop import attempt, off_loop
 from newshead.monitor.triggers import TriggerFolder
+from newshead.news.intake import MEMORY_S, Intake, content_hash
+from newshead.news.message import Article
 from newshead.news.rating import Analyst, Opinion, unrated
-from newshead.news.stream import Action, Article, NewsStream
+from newshead.news.stream import NewsStream
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import Settings
 from newshead.text import without_markup
@@ -32,9 +32,6 @@ from newshead.text import without_markup
 logger = logging.getLogger(__name__)
 
 SOURCE: Final = "Benzinga_WebSocket"
-MAX_AGE_S: Final = 120.0
-# How long an article is remembered without asking the database.
-MEMORY_S: Final = 86_400.0
 # From the first row that waits to the insert, the time to get there left out of 250 ms.
 BATCH_S: Final = 0.2
 RETRY_S: Final = 3.0
@@ -59,41 +56,6 @@ MAX_KEPT_NEWS: Final = 10_000
 T = TypeVar("T")
 
 
-def content_hash(article: Article, ticker: str) -> str:
-    """What makes an article about a ticker be taken once: MD5 of `<url>_<ticker>`; the article's
-    id stands for the url of one that has none."""
-    text = f"{article.url or article.id}_{ticker}"
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _marks(article: Article, ticker: str) -> list[str]:
-    """What tells an article that is known: its hash, and its id, since an update may come with
-    another headline and, made from that, another url."""
-    marks = [content_hash(article, ticker)]
-    return [*marks, f"{article.id}_{ticker}"] if article.id else marks
-
-
-class Memory:
-    """What was seen within the last day."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, float] = {}
-
-    def load(self, seen: dict[str, int]) -> None:
-        """Adds keys, oldest first, with the Unix times they were seen at."""
-        self._seen.update(seen)
-
-    def add(self, keys: Collection[str]) -> bool:
-        """Remembers `keys`; whether none of them was known."""
-        now = time.time()
-        while self._seen and next(iter(self._seen.values())) < now - MEMORY_S:
-            del self._seen[next(iter(self._seen))]
-        new = self._seen.keys().isdisjoint(keys)
-        for key in keys:
-            self._seen.setdefault(key, now)
-        return new
-
-
 @dataclass(eq=False)
 class Story:
     """An article about one ticker, on its way."""
@@ -112,7 +74,7 @@ class Story:
 
 
 class TriggerWriter:
-    """Writes the trigger files, off the loop, in one thread at a time. One event loop."""
+    """Write the trigger files, off the loop, in one thread at a time. One event loop."""
 
     def __init__(self, folder: TriggerFolder) -> None:
         self._folder = folder
@@ -120,11 +82,11 @@ class TriggerWriter:
         self._work: asyncio.Task[None] | None = None
 
     async def write(self, stories: Sequence[Story]) -> None:
-        """Writes a file for each story, and notes when.
+        """Write a file for each story, and note when.
 
-        Returns once the files of all articles that came meanwhile are written
+        Return once the files of all articles that came meanwhile are written
         too: in a burst they go before any rating, which would slow them. What
-        cannot be written, or not within 2 s since the disk hangs, is told.
+        cannot be written, or not within 2 s since the disk hangs, is logged.
         """
         self._waiting.extend(stories)
         if self._work is None or self._work.done():
@@ -135,7 +97,7 @@ class TriggerWriter:
         self._waiting = [story for story in self._waiting if story not in stories]
         for story in stories:
             if story.trigger_ms is None:
-                _tell_no_trigger(story.ticker, f"no answer within {TRIGGER_TIMEOUT_S:.0f} s")
+                _log_no_trigger(story.ticker, f"no answer within {TRIGGER_TIMEOUT_S:.0f} s")
 
     async def _write_waiting(self) -> None:
         while self._waiting:
@@ -147,13 +109,13 @@ class TriggerWriter:
             try:
                 self._folder.write(story.ticker, story.detected)
             except OSError as problem:
-                _tell_no_trigger(story.ticker, problem.strerror or str(problem))
+                _log_no_trigger(story.ticker, problem.strerror or str(problem))
             else:
                 story.trigger_ms = story.age_ms
 
 
 class NewsMonitor:
-    """Takes articles from the stream: a trigger file at once, then the rating and the row.
+    """Take articles from the stream: a trigger file at once, then the rating and the row.
 
     All methods run on one event loop and never block it.
 
@@ -184,20 +146,15 @@ class NewsMonitor:
         """
         self.settings = settings
         self._database = Database(settings)
-        self.stats = dict.fromkeys(
-            ("articles", "old", "deleted", "known", "not_listed", "rows_stored"), 0
-        )
+        self._intake = Intake(any_ticker=any_ticker, take_old=take_old)
+        self.stats = self._intake.stats
+        self.stats["rows_stored"] = 0
         self._analyst = analyst
-        self._any_ticker = any_ticker
-        self._take_old = take_old
         self._stream = NewsStream(settings, self.take)
         self._triggers = TriggerWriter(TriggerFolder(settings.trigger_folder))
         self._readers = asyncio.Semaphore(READ_AT_ONCE)
         # Its connection serves one caller at a time.
         self._turn = threading.Lock()
-        self._memory = Memory()
-        # Ticker, as `_listed_as` spells it → the company's country.
-        self._countries: dict[str, str] = {}
         self._told_no_list = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_their_way = 0
@@ -212,7 +169,7 @@ class NewsMonitor:
     # --- Life ---------------------------------------------------------------
 
     async def start(self) -> None:
-        """Runs the news side until it is cancelled.
+        """Run the news side until it is cancelled.
 
         Raises
         ------
@@ -227,7 +184,7 @@ class NewsMonitor:
             patient = not self.settings.embedded
             await until_database_works(self._database.connect, wait=patient)
             await until_database_works(self._load, wait=patient)
-            self._tell_list()
+            self._log_list()
             for part in (
                 self._stream.run(),
                 self._keep_storing(),
@@ -243,11 +200,11 @@ class NewsMonitor:
 
     def _load(self) -> None:
         create_tables(self._database)
-        self._memory.load(recent_hashes(self._database))
+        self._intake.memory.load(recent_hashes(self._database))
         self._load_list()
 
     async def _end(self, parts: Sequence[asyncio.Task[Any]]) -> None:
-        """Stores what can be stored in the time that is left."""
+        """Store what can be stored in the time that is left."""
         ending = {*parts, *self._tasks}
         try:
             if ending:
@@ -268,9 +225,9 @@ class NewsMonitor:
     # --- Articles -----------------------------------------------------------
 
     def take(self, article: Article) -> None:
-        """Begins with an article: for the stream, which it never fails."""
+        """Begin with an article: for the stream, which it never fails."""
         try:
-            tickers = self._tickers_to_take(article)
+            tickers = self._intake.take(article, time.time())
             if tickers:
                 task = asyncio.create_task(self._follow(article, tickers))
                 self._tasks.add(task)
@@ -278,30 +235,8 @@ class NewsMonitor:
         except Exception:
             logger.exception("The article %a failed; the next one goes on.", article.title)
 
-    def _tickers_to_take(self, article: Article) -> list[str]:
-        """The tickers for which the article is news."""
-        self.stats["articles"] += 1
-        if article.action is Action.DELETED:
-            self.stats["deleted"] += 1
-            logger.debug("Article %a was deleted.", article.id)
-            return []
-        if article.age_s > MAX_AGE_S and not self._take_old:
-            self.stats["old"] += 1
-            logger.debug("Article %a is %.0f s old.", article.title, article.age_s)
-            return []
-        taken = []
-        for ticker in article.tickers:
-            if not self._any_ticker and _listed_as(ticker) not in self._countries:
-                self.stats["not_listed"] += 1
-                logger.debug("%s, in %a, is not in float_list.", ticker, article.title)
-            elif self._memory.add(_marks(article, ticker)):
-                taken.append(ticker)
-            else:
-                self.stats["known"] += 1
-        return taken
-
     async def _follow(self, article: Article, tickers: Sequence[str]) -> None:
-        """Takes an article all its way to the rows."""
+        """Take an article all its way to the rows."""
         detected = datetime.now(UTC)
         stories = [Story(article, t, content_hash(article, t), detected) for t in tickers]
         self._on_their_way += len(stories)
@@ -318,7 +253,7 @@ class NewsMonitor:
             logger.exception("The article %a failed; the others go on.", article.title)
 
     async def _not_stored_yet(self, stories: Sequence[Story]) -> list[Story]:
-        """For articles older than the memory reaches."""
+        """Return those that are not stored yet: for articles older than the memory reaches."""
         hashes = [story.hash for story in stories]
         try:
             stored = await self._ask(stored_hashes, self._database, hashes)
@@ -333,7 +268,7 @@ class NewsMonitor:
         return new
 
     async def _texts(self, article: Article) -> tuple[str, str]:
-        """The article's summary and content without markup; empty where that takes too long."""
+        """Return summary and content without markup; empty where that takes too long."""
 
         def read() -> tuple[str, str]:
             summary = without_markup(article.teaser, MAX_SUMMARY)
@@ -343,13 +278,15 @@ class NewsMonitor:
             async with self._readers, asyncio.timeout(TEXT_TIMEOUT_S):
                 return await off_loop(read)
         except TimeoutError:
-            logger.warning("The text of %a cannot be read in time; it is left out.", article.title)
+            logger.warning(
+                "Reading the text of %a timed out; only its title is rated.", article.title
+            )
             return "", ""
 
     async def _rate(self, story: Story, summary: str, content: str) -> None:
-        """The opinion, and with it the row."""
+        """Get the opinion, and with it the row."""
         article = story.article
-        country = self._countries.get(_listed_as(story.ticker), "")
+        country = self._intake.country(story.ticker)
         began = time.perf_counter()
         try:
             opinion = await self._analyst.rate(
@@ -397,7 +334,7 @@ class NewsMonitor:
     # --- Rows ---------------------------------------------------------------
 
     async def _keep_storing(self) -> None:
-        """Stores rows as they come, those of 250 ms together."""
+        """Store rows as they come, those of 250 ms together."""
         while True:
             await self._row_waits.wait()
             await asyncio.sleep(BATCH_S)
@@ -411,7 +348,7 @@ class NewsMonitor:
                 self._row_waits.set()
 
     async def _store(self) -> bool:
-        """Stores what waits; False if the database did not take it all."""
+        """Store what waits; return False if the database did not take it all."""
         self._row_waits.clear()
         # No pause between these: a cancelled task must not lose what it took.
         self._writer.outbox.add(self._rows)
@@ -425,10 +362,10 @@ class NewsMonitor:
         else:
             await self._writer.flush()
         while len(self._untold) > len(self._writer.outbox) + len(self._rows):
-            self._tell_stored(*self._untold.popleft())
+            self._log_stored(*self._untold.popleft())
         return not self._writer.outbox
 
-    def _tell_stored(self, story: Story, opinion: Opinion) -> None:
+    def _log_stored(self, story: Story, opinion: Opinion) -> None:
         self.stats["rows_stored"] += 1
         logger.info(
             "News %s: %s (%.0f s old), %s %s, %s, row after %.0f ms.",
@@ -444,7 +381,7 @@ class NewsMonitor:
         )
 
     async def _ask(self, function: Callable[..., T], *args: Any) -> T:
-        """Does blocking work on the database's connection, one at a time."""
+        """Do blocking work on the database's connection, one at a time."""
 
         def work() -> T:
             with self._turn:
@@ -455,21 +392,20 @@ class NewsMonitor:
     # --- The ticker list and the figures -------------------------------------
 
     async def _keep_list(self) -> None:
-        """Reads the ticker list again from time to time; while that fails the old one stands."""
+        """Read the ticker list again from time to time; while that fails the old one stands."""
         while True:
             await asyncio.sleep(LIST_EVERY_S)
             try:
                 await self._ask(self._load_list)
             except DATABASE_ERRORS as problem:
                 logger.warning("News.float_list cannot be read again: %s", one_line(problem))
-            self._tell_list()
+            self._log_list()
 
     def _load_list(self) -> None:
-        listed = listed_tickers(self._database)
-        self._countries = {_listed_as(ticker): country for ticker, country in listed.items()}
+        self._intake.list_tickers(listed_tickers(self._database))
 
-    def _tell_list(self) -> None:
-        if self._any_ticker or self._countries or self._told_no_list:
+    def _log_list(self) -> None:
+        if self._told_no_list or not self._intake.takes_nothing:
             return
         self._told_no_list = True
         logger.error(
@@ -483,7 +419,7 @@ class NewsMonitor:
             self.report_stats()
 
     def report_stats(self) -> None:
-        """Logs the news side's figures."""
+        """Log the news side's figures."""
         figures = ", ".join(f"{name}={count}" for name, count in self.stats.items())
         logger.info(
             "News stats: messages=%d, no_articles=%d, %s, rows_waiting=%d",
@@ -494,12 +430,7 @@ class NewsMonitor:
         )
 
 
-def _listed_as(ticker: str) -> str:
-    """Share classes stand behind a dash in Finviz's list, behind a dot or slash in news."""
-    return re.sub(r"[./-]", " ", ticker)
-
-
-def _tell_no_trigger(ticker: str, reason: str) -> None:
+def _log_no_trigger(ticker: str, reason: str) -> None:
     logger.error(
         "No trigger for %s (%s): its price is not watched. Check the trigger folder.",
         ticker,

@@ -90,7 +90,7 @@ class Opinion(NamedTuple):
 
 
 def unrated(reason: str) -> Opinion:
-    """The opinion on an article that was not rated."""
+    """Return the opinion on an article that was not rated."""
     return Opinion("HOLD", "low", folded(f"Not rated: {reason}", MAX_EXPLANATION))
 
 
@@ -111,7 +111,7 @@ class _Key:
 
 
 class Analyst:
-    """Rates articles with Claude, at most 20 at once. One event loop.
+    """Rate articles with Claude, at most 20 at once. One event loop.
 
     Without a key, or with `enabled=False`, every article is unrated and nothing is contacted.
     With one, the first Analyst of a process takes over a second to be constructed: it loads the
@@ -141,7 +141,7 @@ class Analyst:
             logger.warning("Every article is rated HOLD: %s", self._idle)
 
     async def rate(self, ticker: str, headline: str, text: str, country: str) -> Opinion:
-        """What the analysis says of an article, within DEADLINE_S. Raises nothing.
+        """Return what the analysis says of an article, within DEADLINE_S. Raises nothing.
 
         Parameters
         ----------
@@ -172,13 +172,13 @@ class Analyst:
         return opinion
 
     async def close(self) -> None:
-        """Closes the connections, which all keys share, in at most 1 s. Raises nothing."""
+        """Close the connections, which all keys share, in at most 1 s. Raises nothing."""
         if self._keys:
             what = "to close the connections to the rating service"
             await attempt(what, self._keys[0].client.close(), CLOSE_TIMEOUT_S)
 
     async def _ask(self, asked: str) -> Opinion:
-        """Asks with one key after the other until one may be used."""
+        """Ask with one key after the other until one may be used."""
         # Loaded by the constructor already.
         import anthropic
 
@@ -210,7 +210,7 @@ class Analyst:
                 return opinion_of(message)
 
     def _next_key(self) -> _Key:
-        """The key whose turn it is; the next one's turn is after it."""
+        """Return the key whose turn it is; the next one's turn is after it."""
         now = time.monotonic()
         for position, key in enumerate(self._keys):
             if key.rests_until <= now and not key.refused:
@@ -228,14 +228,14 @@ class Analyst:
         now = time.monotonic()
         # Of requests that were under way together the first one tells.
         if key.rests_until <= now:
-            logger.info("%s rests for %.0f s: %s", key.variable, rest_s, _said(problem, key))
+            logger.info("Pausing %s for %.0f s: %s", key.variable, rest_s, _said(problem, key))
         key.rests_until = max(key.rests_until, now + rest_s)
 
     def _leave_out(self, key: _Key, problem: "APIStatusError") -> None:
         if not key.refused:
             key.refused = True
             logger.error(
-                "%s is left out until newshead is started again: %s Check the key.",
+                "%s is not used until newshead is restarted: %s Check the key.",
                 key.variable,
                 _said(problem, key),
             )
@@ -244,18 +244,18 @@ class Analyst:
         self._failed_at = time.monotonic()
         if self._works:
             self._works = False
-            logger.warning("The sentiment analysis does not work, articles are HOLD: %s", reason)
+            logger.warning("Sentiment analysis is failing, articles are rated HOLD: %s", reason)
         return unrated(reason)
 
     def _note_success(self, began: float) -> None:
         # An article that was asked about before the last failure proves nothing new.
         if not self._works and began >= self._failed_at:
             self._works = True
-            logger.info("The sentiment analysis works again.")
+            logger.info("Sentiment analysis works again.")
 
 
 def prompt(ticker: str, headline: str, text: str, country: str) -> str:
-    """The question about an article, which stays inside its block whatever it holds."""
+    """Return the question about an article, which stays inside its block whatever it holds."""
     return (
         f"Ticker: {folded(ticker, MAX_FACT).translate(_BRACKETS)}\n"
         f"Country: {folded(country, MAX_FACT).translate(_BRACKETS) or 'unknown'}\n"
@@ -267,7 +267,7 @@ def prompt(ticker: str, headline: str, text: str, country: str) -> str:
 
 
 def opinion_of(message: Any) -> Opinion:
-    """The opinion in the service's answer, whose form the library does not check.
+    """Return the opinion in the service's answer, whose form the library does not check.
 
     Raises
     ------
@@ -325,7 +325,7 @@ def _keys(settings: Settings) -> list[_Key]:
 
 
 def _said(problem: "APIStatusError", key: _Key) -> str:
-    """What the service said, in one line and without the key it was asked with."""
+    """Return what the service said, in one line and without the key it was asked with."""
     body = problem.body
     error = body.get("error") if isinstance(body, dict) else None
     text = error.get("message") if isinstance(error, dict) else None

@@ -48,7 +48,7 @@ class TickerList(NamedTuple):
 
 
 async def refresh(settings: Settings, database: Database) -> None:
-    """Puts the configured list into the database; the log says what was done, or why not.
+    """Put the configured list into the database; the log says what was done, or why not.
 
     Raises nothing: where something fails the old list stays.
 
@@ -64,7 +64,7 @@ async def refresh(settings: Settings, database: Database) -> None:
     elif settings.finviz_export_url:
         source = "Finviz"
     else:
-        logger.warning("No source for the ticker list is configured; News.float_list stays.")
+        logger.warning("No source for the ticker list is configured; News.float_list is unchanged.")
         return
     try:
         content = (
@@ -75,10 +75,10 @@ async def refresh(settings: Settings, database: Database) -> None:
         found = await off_loop(parse, content)
         await off_loop(_store, database, found.stocks)
     except ListError as problem:
-        logger.error("No ticker list from %s: %s News.float_list stays.", source, problem)
+        logger.error("No ticker list from %s: %s News.float_list is unchanged.", source, problem)
     except (*DATABASE_ERRORS, ConfigurationError) as problem:
         logger.error(
-            "The ticker list cannot be stored, News.float_list stays: %s", one_line(problem)
+            "The ticker list cannot be stored, News.float_list is unchanged: %s", one_line(problem)
         )
     else:
         logger.info(
@@ -91,7 +91,7 @@ async def refresh(settings: Settings, database: Database) -> None:
 
 
 def parse(content: bytes) -> TickerList:
-    """The stocks in a file of Finviz Elite's export; of a ticker that comes twice, the last.
+    """Return the stocks in a file of Finviz Elite's export; of a ticker that comes twice, the last.
 
     Raises
     ------

@@ -174,7 +174,7 @@ OTHER_CODE: Final = Code(Reaction.NONE, logging.WARNING, "{ticker}: {text}")
 
 
 def meaning(number: int, text: str) -> Code:
-    """What a code, with TWS's words for it, means."""
+    """Return what a code, with TWS's words for it, means."""
     if number == 200 and "ambiguous" in text.lower():
         return AMBIGUOUS
     if number not in CODES and 2100 <= number < 2200:

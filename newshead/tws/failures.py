@@ -26,7 +26,7 @@ def no_answer(host: str, port: int, state: ConnectionState) -> GatewayError:
             accepted=False,
         )
     return GatewayError(
-        f"{host}:{port} accepted the connection but says nothing: TWS may be asking on its "
+        f"{host}:{port} accepted the connection but sends nothing: TWS may be asking on its "
         "screen whether to accept it, or it hangs and needs a restart; or IBKR_PORT belongs "
         "to another program.",
         accepted=True,
@@ -55,8 +55,8 @@ def closed_early(host: str, port: int) -> GatewayError:
 def fell_silent(host: str, port: int, quiet_s: float) -> GatewayError:
     """Return the failure of a connection on which TWS gives no sign of life."""
     return GatewayError(
-        f"TWS at {host}:{port} says nothing since {quiet_s:.0f} s although its "
-        "socket is open: it hangs, or the network between is cut.",
+        f"No message from TWS at {host}:{port} for {quiet_s:.0f} s on an open socket: it hangs, "
+        "or the network between is cut.",
         accepted=True,
     )
 

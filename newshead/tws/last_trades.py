@@ -51,7 +51,7 @@ class _Known:
 
 
 class LastTrades:
-    """Tells new trades from those that TWS only repeats; outlives the connections to TWS."""
+    """Tell new trades from those that TWS only repeats; outlives the connections to TWS."""
 
     def __init__(self, slot_s: float = SLOT_S) -> None:
         """

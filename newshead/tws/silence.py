@@ -33,7 +33,7 @@ class _Phase(Enum):
 
 
 class Silence:
-    """Finds out whether TWS still serves data; outlives the connections."""
+    """Find out whether TWS still serves data; outlives the connections."""
 
     def __init__(self, durations: Durations = DURATIONS) -> None:
         self._durations = durations

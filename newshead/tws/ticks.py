@@ -42,7 +42,7 @@ TickReader: TypeAlias = Callable[[bytes], Tick | None]
 
 
 def tick_reader(server_version: int) -> TickReader:
-    """What reads TICK_PRICE, TICK_SIZE, TICK_GENERIC and TICK_STRING of a server version.
+    """Return what reads TICK_PRICE, TICK_SIZE, TICK_GENERIC and TICK_STRING of a server version.
 
     What a tick does not tell is checked all the same: a message that the decoder
     would refuse is left to it. What is missing in protobuf reads as 0, which is no

@@ -55,26 +55,26 @@ class TwsSocket:
         self._closed = False
 
     def isConnected(self) -> bool:
-        """Whether the socket is open; that says nothing about TWS."""
+        """Return whether the socket is open; that says nothing about TWS."""
         return not self._closed
 
     def sendMsg(self, message: bytes) -> None:
-        """Puts a message on its way."""
+        """Put a message on its way."""
         self._outbox.append(message)
         self._wake()
 
     def disconnect(self, within_s: float = 0.0) -> None:
-        """Ends `messages`, at the latest in `within_s` seconds; sooner if all has been sent."""
+        """End `messages`, at the latest in `within_s` seconds; sooner if all has been sent."""
         self._ends_at = time.monotonic() + within_s
         self._wake()
 
     def slow_down(self) -> None:
-        """Sends fewer messages a second from now on. API thread."""
+        """Send fewer messages a second from now on. API thread."""
         self._sends_per_s = SLOW_SENDS_PER_S
 
     def messages(self) -> Iterator[list[bytes]]:
-        """The whole messages of each read, until either side ends the connection, and an empty
-        list in between, at least once a second. API thread.
+        """Yield the whole messages of each read, until either side ends the connection, and an
+        empty list in between, at least once a second. API thread.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class TwsSocket:
                 _refuse_too_long(received)
 
     def close(self) -> None:
-        """Closes the socket. API thread."""
+        """Close the socket. API thread."""
         self._closed = True
         for each in (self._connection, self._wake_in, self._wake_out):
             each.close()
@@ -125,7 +125,7 @@ class TwsSocket:
         )
 
     def _send(self) -> float:
-        """Sends what may be sent now; returns the seconds until more may be, inf if none waits."""
+        """Send what may be sent now; return the seconds until more may be, inf if none waits."""
         while self._unsent or self._outbox:
             if not self._unsent:
                 now = time.monotonic()
@@ -142,7 +142,7 @@ class TwsSocket:
 
 
 def _whole_messages(received: bytes) -> tuple[list[bytes], bytes]:
-    """The messages that have arrived whole, and what has arrived of the next."""
+    """Return the messages that have arrived whole, and what has arrived of the next."""
     messages = []
     start, end = 0, len(received)
     while end - start >= _LENGTH.size:

@@ -582,7 +582,7 @@ def test_a_fresh_session_moves_the_last_one_and_keep_session_does_not(
 
     command = start("run_system.py", **on_server(server, gateway))
     command.shows("Fresh session: 1 rows of price_tracking moved to price_tracking_history")
-    command.shows("News.float_list stays")
+    command.shows("News.float_list is unchanged")
     assert command.stop() == EXIT_OK
     assert database.windows() == {}
     assert database.client.command("SELECT count() FROM News.price_tracking_history") == 1

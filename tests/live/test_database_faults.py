@@ -150,10 +150,10 @@ async def test_beyond_its_limit_the_oldest_kept_rows_are_given_up_and_counted(
         await until(lambda: monitor.stats["price_checks"] == len(prices), "all rows made")
         await asyncio.sleep(2 * CYCLE_S)
         server.clear_faults()
-        await until(lambda: "given up for want of memory" in caplog.text, "the count")
+        await until(lambda: "for lack of memory" in caplog.text, "the count")
     assert [r["price"] for r in rows(database)] == prices[-3:]
-    assert caplog.text.count("from now on the oldest are given up") == 1
-    assert "5 rows were given up" in caplog.text
+    assert caplog.text.count("dropping the oldest from now on") == 1
+    assert "Dropped 5 rows" in caplog.text
 
 
 async def test_alerts_come_through_an_outage_once(

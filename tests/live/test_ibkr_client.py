@@ -724,7 +724,7 @@ def test_the_buffer_keeps_the_newest_and_what_is_pushed_out_is_counted_and_logge
         assert [tick["price"] for tick in taken["MSFT"]] == list(range(1, 51))
         assert client.ticks_pushed_out == 13
         (line,) = lines(caplog)
-        assert line.startswith("13 ticks of AAPL were given up: more than 50 ")
+        assert line.startswith("Dropped 13 ticks of AAPL: over 50 ")
         drain(client)
         assert len(lines(caplog)) == 1
 
@@ -942,14 +942,14 @@ FAILURES: dict[
     "silent": (
         lambda: a_handshake(Handshake.SILENT),
         True,
-        ("accepted the connection but says nothing", "IBKR_PORT"),
+        ("accepted the connection but sends nothing", "IBKR_PORT"),
     ),
     "an answer in HTTP": (
         lambda: a_handshake(Handshake.NOT_TWS),
         True,
         ("is not TWS", "IBKR_PORT"),
     ),
-    "a web server": (a_web_server, True, ("says nothing", "IBKR_PORT")),
+    "a web server": (a_web_server, True, ("sends nothing", "IBKR_PORT")),
     "closes at once": (lambda: a_handshake(Handshake.CLOSE), True, CLOSED),
     "id in use": (a_taken_client_id, True, ("Client id 10 is in use", "IBKR_CLIENT_ID")),
     "unknown host": (an_unknown_host, False, ("no-such-host.invalid", "IBKR_HOST")),
@@ -1014,7 +1014,7 @@ def test_a_client_that_was_connected_before_never_takes_that_for_a_new_connectio
         thread.gateway.handshake = Handshake.SILENT
         with suppress(RuntimeError):  # it may refuse to be used again
             assert client.connect_and_run() is False
-            assert "says nothing" in str(client.failure)
+            assert "No message from TWS" in str(client.failure)
         assert ended(client)
 
 

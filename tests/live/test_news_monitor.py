@@ -265,7 +265,7 @@ async def test_markup_that_takes_too_long_costs_the_text_and_not_the_row(
         stream.publish(news_message("Deep", ["ABCD"], body="<div>" * 50_000))
         await until(lambda: news(database), "the row")
     assert news(database)[0]["full_content"] == ""
-    assert "The text of 'Deep' cannot be read in time" in caplog.text
+    assert "Reading the text of 'Deep' timed out" in caplog.text
 
 
 # --- What counts ------------------------------------------------------------------

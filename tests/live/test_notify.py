@@ -369,8 +369,8 @@ def test_a_failing_service_is_told_once_tried_again_and_named_without_its_token(
     lines = [r.getMessage() for r in caplog.records if "address 1" in r.getMessage()]
     assert [line.split(" of ALERT_URLS) ")[-1] for line in lines] == [
         "Alerts are sent to json (address 1 of ALERT_URLS).",
-        "takes no messages; it is tried again, each for 10 minutes.",
-        "takes messages again; 0 were given up.",
+        "does not accept messages; each is retried for 10 minutes.",
+        "accepts messages again; 0 were dropped.",
     ]
     assert TOKEN not in caplog.text
 
@@ -396,9 +396,9 @@ def test_what_cannot_be_sent_in_time_and_what_is_too_much_is_given_up_and_counte
         assert receiver.messages == []
         receiver.status = 200
         alert(database, "LAST")
-        until(lambda: "takes messages again" in caplog.text, "the recovery")
+        until(lambda: "accepts messages again" in caplog.text, "the recovery")
     assert receiver.titles == _first("LAST")
-    assert "takes messages again; 5 were given up." in caplog.text
+    assert "accepts messages again; 5 were dropped." in caplog.text
 
 
 def test_an_address_that_is_none_is_named_without_it_and_the_others_are_served(

@@ -243,7 +243,7 @@ async def test_what_is_no_list_is_refused_and_the_old_one_stays(
     await refreshed(settings, finviz_export_url=web.address())
     line = only_line(caplog)
     assert reason in line
-    assert "News.float_list stays" in line
+    assert "News.float_list is unchanged" in line
     assert stored(database) == OLD
 
 
@@ -326,7 +326,7 @@ async def test_without_a_source_the_list_stays(
     replace_ticker_list(database, OLD)
     await refreshed(settings)
     line = only_line(caplog)
-    assert line == "No source for the ticker list is configured; News.float_list stays."
+    assert line == "No source for the ticker list is configured; News.float_list is unchanged."
     assert stored(database) == OLD
 
 
@@ -344,7 +344,7 @@ async def test_a_database_that_fails_halfway_keeps_the_old_list(
     path = write(tmp_path, EXPORT)
     server.fault("error", match="EXCHANGE", code=243, text="(NOT_ENOUGH_SPACE)")
     await refreshed(settings, ticker_list_csv=path)
-    assert "cannot be stored, News.float_list stays" in only_line(caplog)
+    assert "cannot be stored, News.float_list is unchanged" in only_line(caplog)
     assert stored(database) == OLD
     server.clear_faults()
     await refreshed(settings, ticker_list_csv=path)

@@ -221,7 +221,7 @@ async def test_a_failing_service_is_told_once_and_once_when_it_works_again(
         api.fault = Fault()
         for _ in range(3):
             assert (await rate(analyst)).recommendation == "BUY"
-    assert lines(caplog, logging.INFO)[1:] == ["The sentiment analysis works again."]
+    assert lines(caplog, logging.INFO)[1:] == ["Sentiment analysis works again."]
 
 
 async def test_an_article_asked_about_before_a_failure_does_not_end_it(
@@ -315,7 +315,7 @@ async def test_a_limited_key_rests_and_the_next_one_is_tried_at_once(
     assert keys_asked(api) == [first, second, third, first, third, first]
     assert not lines(caplog, logging.WARNING)
     [line] = [line for line in lines(caplog, logging.INFO) if "rests" in line]
-    assert line.startswith("ANTHROPIC_API_KEY2 rests for 30 s")
+    assert line.startswith("Pausing ANTHROPIC_API_KEY2 for 30 s")
 
 
 async def test_a_key_rests_as_long_as_the_service_says(api: MessagesServer, start: Start) -> None:
@@ -339,7 +339,7 @@ async def test_a_rest_is_bounded(
     api.fault = Fault(status=429, retry_after=told)
     async with start() as analyst:
         await rate(analyst)
-    assert f"ANTHROPIC_API_KEY rests for {rest}: " in caplog.text
+    assert f"Pausing ANTHROPIC_API_KEY for {rest}: " in caplog.text
 
 
 async def test_a_burst_against_limited_keys_asks_each_of_them_no_oftener_than_there_are_places(

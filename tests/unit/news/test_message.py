@@ -1,0 +1,168 @@
+"""A message, in either of the vendor's spellings, becomes an article or is refused by name."""
+
+import contextlib
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from newshead.news.message import Action, Article, NoArticleError, parse_message
+from simulator.news import news_message
+
+# Messages of the simulator name the times of now.
+NOW = datetime.now(UTC)
+
+
+def parsed(text: str | bytes) -> Article:
+    return parse_message(text, NOW, 12.5)
+
+
+def message(**content: Any) -> dict[str, Any]:
+    """A message with these fields of its content changed; None: without it."""
+    made = news_message("Up", ["ABCD"])
+    for name, value in content.items():
+        made["data"]["content"][name] = value
+        if value is None:
+            del made["data"]["content"][name]
+    return made
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("action", list(Action))
+def test_an_article_is_read_in_both_spellings(older: bool, action: Action) -> None:
+    made = news_message(
+        "Up",
+        ["ABCD", "NYSE:brk.b"],
+        action=action,
+        article_id=7,
+        url="https://x/7",
+        teaser="<b>t</b>",
+        body="<p>b</p>",
+        age_s=3600,
+        older=older,
+    )
+    article = parsed(json.dumps(made))
+    assert article[:7] == (
+        *(action, "7", "https://x/7", "Up", "<b>t</b>", "<p>b</p>"),
+        ("ABCD", "BRK.B"),
+    )
+    assert article.age_s == pytest.approx(3600, abs=600)
+    assert (article.received, article.received_at) == (NOW, 12.5)
+
+
+def test_a_removed_article_is_a_deleted_one_even_without_content() -> None:
+    data = {"action": "Removed", "id": 7, "content": None}
+    article = parsed(json.dumps({"kind": "News/v1", "data": data}))
+    assert (article.action, article.id, article.tickers) == (Action.DELETED, "7", ())
+
+
+@pytest.mark.parametrize(
+    "created",
+    [
+        "2026-11-22T09:30:00-05:00",
+        "2026-11-22T14:30:00.000Z",
+        "Sun, 22 Nov 2026 09:30:00 -0500",
+    ],
+)
+@pytest.mark.parametrize("field", ["created", "created_at"])
+def test_the_creation_is_read_as_iso_8601_and_rfc_2822(field: str, created: str) -> None:
+    made = message(created=None)
+    made["data"]["content"][field] = created
+    article = parsed(json.dumps(made))
+    assert article.published == datetime(2026, 11, 22, 14, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("created", [None, "no time", 1_700_000_000])
+def test_an_article_without_any_time_is_new(created: Any) -> None:
+    made = message(created=created)
+    del made["data"]["timestamp"]
+    assert parsed(json.dumps(made)).age_s == 0
+
+
+def test_a_creation_in_the_future_is_new() -> None:
+    assert parsed(json.dumps(news_message("Up", ["ABCD"], age_s=-3600))).age_s == 0
+
+
+def test_the_age_counts_from_the_message_s_time_where_there_is_no_creation() -> None:
+    made = message(created=None)
+    made["data"]["timestamp"] = (NOW - timedelta(minutes=5)).isoformat()
+    assert parsed(json.dumps(made)).age_s == pytest.approx(300, abs=30)
+
+
+@pytest.mark.parametrize(
+    ("named", "tickers"),
+    [
+        (["aapl", "AAPL", "NASDAQ:AAPL"], ("AAPL",)),
+        (["BRK.B", "BF-A", "NYSE:BRK/B"], ("BRK.B", "BF-A", "BRK/B")),
+        (["BTC/USDT", "$BTC", "", "TOOLONGNAME", "ABC'; DROP TABLE x", "\u017f"], ()),
+        # Another company than the one with these letters in the US.
+        (["TSX:AC", "tsxv:AC", "OTC:ABCD"], ("ABCD",)),
+        ([f"T{number}" for number in range(150)], tuple(f"T{number}" for number in range(100))),
+    ],
+)
+def test_tickers_are_found_whatever_they_carry(named: list[str], tickers: tuple[str, ...]) -> None:
+    assert parsed(json.dumps(news_message("Up", named))).tickers == tickers
+    exchange_in_the_symbol = [{"symbol": name} for name in named]
+    assert parsed(json.dumps(message(securities=exchange_in_the_symbol))).tickers == tickers
+
+
+def test_hostile_text_becomes_one_short_line() -> None:
+    article = parsed(
+        json.dumps(message(title="A\nB\x00\x1b[2J\ud800" + "x" * 2_000_000, url="u\n" * 5_000))
+    )
+    assert article.title.startswith("A B [2J x")
+    assert (len(article.title), len(article.url)) == (1_000, 1_999)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("hello", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        (b"\xff\xfe", "it is not JSON"),
+        ("9" * 10_000, "it is not JSON"),
+        ("[]", "its kind is ''"),
+        ('{"kind": "ratings"}', "its kind is 'ratings'"),
+        ('{"kind": "news", "data": 1}', "its action is ''"),
+        ('{"kind": "news", "data": {"action": "sold"}}', "its action is 'sold'"),
+        ('{"kind": "news", "data": {"action": "created"}}', "it has neither id nor url"),
+        (json.dumps(message(title="\x00")), "it has no title"),
+        (json.dumps(message(title=["x"])), "it has no title"),
+    ],
+)
+def test_what_is_no_article_is_named(text: str | bytes, told: str) -> None:
+    with pytest.raises(NoArticleError, match=told):
+        parsed(text)
+
+
+FIELDS = (
+    *("kind", "data", "action", "timestamp", "content", "id", "url", "title", "teaser", "body"),
+    *("created", "securities", "stocks", "symbol", "name", "exchange"),
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING), ANYTHING)
+@hypothesis_settings(deadline=None)
+def test_whatever_a_message_holds_it_is_an_article_or_none(
+    fields: dict[str, Any], other: object
+) -> None:
+    made = news_message("Up", ["ABCD"])
+    made["data"]["content"] |= fields
+    made["data"]["timestamp"] = other
+    for anything in (made, other):
+        with contextlib.suppress(NoArticleError):
+            assert parsed(json.dumps(anything)).age_s >= 0
+
+
+@pytest.mark.parametrize("securities", [None, "AAPL", {"symbol": "AAPL"}, ["AAPL", None, [], {}]])
+def test_an_article_without_securities_is_about_no_ticker(securities: object) -> None:
+    assert parsed(json.dumps(message(securities=securities))).tickers == ()
