@@ -1014,7 +1014,7 @@ def test_a_client_that_was_connected_before_never_takes_that_for_a_new_connectio
         thread.gateway.handshake = Handshake.SILENT
         with suppress(RuntimeError):  # it may refuse to be used again
             assert client.connect_and_run() is False
-            assert "No message from TWS" in str(client.failure)
+            assert "sends nothing" in str(client.failure)
         assert ended(client)
 
 

@@ -314,7 +314,7 @@ async def test_a_limited_key_rests_and_the_next_one_is_tried_at_once(
     first, second, third = KEYS
     assert keys_asked(api) == [first, second, third, first, third, first]
     assert not lines(caplog, logging.WARNING)
-    [line] = [line for line in lines(caplog, logging.INFO) if "rests" in line]
+    [line] = [line for line in lines(caplog, logging.INFO) if "Pausing" in line]
     assert line.startswith("Pausing ANTHROPIC_API_KEY2 for 30 s")
 
 
@@ -351,7 +351,7 @@ async def test_a_burst_against_limited_keys_asks_each_of_them_no_oftener_than_th
     for opinion in opinions:
         assert_unrated(opinion, "every key is rate-limited")
     assert len(api.requests) <= 3 * sentiment.AT_ONCE
-    assert len([line for line in lines(caplog, logging.INFO) if "rests" in line]) == 3
+    assert len([line for line in lines(caplog, logging.INFO) if "Pausing" in line]) == 3
     assert len(lines(caplog, logging.WARNING)) == 1
 
 
@@ -365,7 +365,7 @@ async def test_a_refused_key_is_left_out_and_its_variable_named(
             assert (await rate(analyst)).recommendation == "BUY"
     assert keys_asked(api).count(KEYS[2]) == 1
     [line] = lines(caplog, logging.ERROR)
-    assert line.startswith("ANTHROPIC_API_KEY9 is left out")
+    assert line.startswith("ANTHROPIC_API_KEY9 is not used")
     assert "invalid key (the key)" in line
 
 
