@@ -37,6 +37,7 @@ from newshead.monitor.figures import Figures
 from newshead.monitor.sight import Change, Sight
 from newshead.monitor.status import StatusWriter
 from newshead.monitor.triggers import TriggerFolder
+from newshead.outage import Outage
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
@@ -132,7 +133,7 @@ class ContinuousPriceMonitor:
         self._alerts = AlertDesk(
             self.ch_manager, self._writer, self._tickers, self.stats, self.log_price_alert
         )
-        self._roll_waits = False
+        self._roll_outage = Outage()
         self._sight = Sight()
         # The begin of the present time without a connection.
         self._gap_began: datetime | None = None
@@ -182,7 +183,7 @@ class ContinuousPriceMonitor:
     def kept_rows(self) -> int:
         """The number of rows that wait because ClickHouse fails or does not answer."""
         stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
-        return len(self._writer.outbox) if self._writer.failing or stuck else 0
+        return len(self._writer.outbox) if self._writer.outage.lasts or stuck else 0
 
     @property
     def tick_age_s(self) -> float | None:
@@ -607,11 +608,10 @@ class ContinuousPriceMonitor:
             kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
             await off_loop(self.ch_manager.move_session, kept_since)
         except DiskFullError as problem:
-            level = logging.DEBUG if self._roll_waits else logging.ERROR
-            self._roll_waits = True
+            level = logging.ERROR if self._roll_outage.begins() else logging.DEBUG
             logger.log(level, "The session cannot roll over yet: %s", one_line(problem))
             return False
-        self._roll_waits = False
+        self._roll_outage.ends()
         return True
 
     async def process_ibkr_prices(self) -> None:

@@ -13,6 +13,7 @@ from dashboard.wire import RULE, card_json, compact, status_json
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import StatusRow
 from newshead.loop import off_loop
+from newshead.outage import Outage
 from newshead.settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Feed:
     def _forget(self) -> None:
         self._version = 0
         self._now = datetime.now(UTC)
-        self._problem = ""
+        self._outage = Outage()
         self._status: StatusRow | None = None
         self._marks: dict[str, tuple[Any, ...]] = {}
         self._shown: dict[str, _Shown] = {}
@@ -169,16 +170,14 @@ class Feed:
             reading.cancel()
 
     def _fail(self, problem: str) -> None:
-        if problem != self._problem:
+        if self._outage.begins(problem):
             logger.error("The page cannot read the database: %s", problem)
-        self._problem = problem
         self._version += 1
 
     def _take(self, read: Round) -> None:
         self._version += 1
-        if self._problem:
+        if self._outage.ends():
             logger.info("The page reads the database again.")
-        self._problem = ""
         self._now, self._status, self._marks = read.now, read.status, read.marks
         for ticker in self._shown.keys() - read.marks.keys():
             del self._shown[ticker]
@@ -197,7 +196,7 @@ class Feed:
     def _update(self, told: int) -> str:
         head = {
             "now": self._now.timestamp(),
-            "problem": self._problem,
+            "problem": self._outage.reason,
             "status": status_json(self._status),
             "full": told == 0,
             "gone": [ticker for ticker, version in self._gone.items() if version > told > 0],

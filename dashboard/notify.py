@@ -28,6 +28,7 @@ from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import StatusRow
 from newshead.logs import configure_logging
 from newshead.loop import off_loop
+from newshead.outage import Outage
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
 from newshead.settings import ConfigurationError, Settings
 
@@ -282,18 +283,16 @@ def run(settings: Settings, stopping: threading.Event) -> None:
     logger.info("Alerts are sent to %s.", ", ".join(service.name for service in told))
     reader = Reader(settings)
     alerts, connection = AlertWatch(), ConnectionWatch(time.monotonic())
-    failed = False
+    outage = Outage()
     while not stopping.wait(POLL_S):
         try:
             _tell(told, reader.read(alerts.see))
             _tell(told, connection.see(reader.read(queries.status), time.monotonic()))
-            if failed:
+            if outage.ends():
                 logger.info("ClickHouse can be read again; messages are sent again.")
-            failed = False
         except DATABASE_ERRORS as problem:
             connection.cannot_see(time.monotonic())
-            level = logging.DEBUG if failed else logging.ERROR
-            failed = True
+            level = logging.ERROR if outage.begins() else logging.DEBUG
             logger.log(level, "No messages are sent until ClickHouse works: %s", one_line(problem))
         except Exception:
             logger.exception("Looking for messages to send failed; trying again.")

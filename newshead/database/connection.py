@@ -24,6 +24,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.query import QueryResult
 
 from newshead.loop import off_loop
+from newshead.outage import Outage
 from newshead.process import lock_file
 from newshead.settings import ConfigurationError, Settings
 
@@ -245,16 +246,15 @@ async def until_database_works(work: Callable[[], object], *, wait: bool) -> Non
     ConfigurationError
         It can never succeed.
     """
-    told = ""
+    outage = Outage()
     while True:
         try:
             await off_loop(work)
         except DATABASE_ERRORS as problem:
             if not wait:
                 raise
-            if one_line(problem) != told:
-                told = one_line(problem)
-                logger.error("%s Retrying every %.0f s.", told, RETRY_S)
+            if outage.begins(one_line(problem)):
+                logger.error("%s Retrying every %.0f s.", outage.reason, RETRY_S)
             await asyncio.sleep(RETRY_S)
         else:
             return

@@ -26,6 +26,7 @@ from newshead.database.tables import (
     existing_tables,
 )
 from newshead.loop import off_loop
+from newshead.outage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,8 @@ class RowWriter:
     ----------
     outbox
         The rows that wait.
-    failing
-        Whether the database failed and nothing has been stored since.
+    outage
+        Lasts from a failure of the database until something is stored again.
     tables_missing
         Whether it failed for want of a table.
     """
@@ -122,7 +123,7 @@ class RowWriter:
             Does blocking work with the database.
         """
         self.outbox = Outbox(max_rows)
-        self.failing = False
+        self.outage = Outage()
         self.tables_missing = False
         self._database = database
         self._rows = rows
@@ -139,11 +140,10 @@ class RowWriter:
         except DATABASE_ERRORS as problem:
             self.failed(problem)
             return False
-        if self.failing:
+        if self.outage.ends():
             self._log.info(
                 "ClickHouse works again; %d %s that waited were stored.", waiting, self._rows
             )
-            self.failing = False
             self.report_given_up()
         return True
 
@@ -166,10 +166,8 @@ class RowWriter:
         """Say once, until the database works again, that it does not."""
         if getattr(problem, "code", None) in MISSING_TABLE_CODES:
             self.tables_missing = True
-        level = logging.DEBUG if self.failing else logging.ERROR
-        self.failing = True
         self._log.log(
-            level,
+            logging.ERROR if self.outage.begins() else logging.DEBUG,
             "ClickHouse failed, %s are kept until it works: %s",
             self._rows,
             one_line(problem),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from newshead.core.tickers import parse_ticker
+from newshead.outage import Outage
 
 if sys.platform == "linux":
     from asyncinotify import Inotify, Mask, Watch
@@ -55,7 +56,7 @@ class TriggerFolder:
         self._stuck: set[str] = set()
         # When the trigger that was given last was written, in Unix time.
         self.modified_at = 0.0
-        self._problem = ""
+        self._outage = Outage()
 
     def write(self, ticker: str, timestamp: datetime | None = None) -> Path:
         """Write a trigger so that no reader ever sees half of it.
@@ -135,7 +136,7 @@ class TriggerFolder:
 
     def _files(self) -> list[Path]:
         found = self._found()
-        if self._problem:
+        if self._outage.lasts:
             return []
         names = {name for _, name in found}
         self._stuck &= names
@@ -151,13 +152,12 @@ class TriggerFolder:
                     (_modified(entry), entry.name) for entry in entries if _may_be_one(entry.name)
                 ]
         except OSError as problem:
-            if str(problem) != self._problem:
+            if self._outage.begins(str(problem)):
                 logger.error(
                     "The trigger folder cannot be read, triggers are not picked up: %s", problem
                 )
-            self._problem = str(problem)
             return []
-        self._problem = ""
+        self._outage.ends()
         return sorted(found)
 
     def _settled(self, path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from newshead.database.connection import one_line
 from newshead.loop import attempt
+from newshead.outage import Outage
 from newshead.settings import Settings
 from newshead.text import folded, visible
 
@@ -122,7 +123,7 @@ class Analyst:
         self._model = settings.sentiment_model
         self._places = asyncio.Semaphore(AT_ONCE)
         self._keys: list[_Key] = []
-        self._works = True
+        self._outage = Outage()
         self._failed_at = 0.0
         if not enabled:
             self._idle = "the sentiment analysis is switched off (--no-sentiment)."
@@ -242,15 +243,13 @@ class Analyst:
 
     def _failed(self, reason: str) -> Opinion:
         self._failed_at = time.monotonic()
-        if self._works:
-            self._works = False
+        if self._outage.begins():
             logger.warning("Sentiment analysis is failing, articles are rated HOLD: %s", reason)
         return unrated(reason)
 
     def _note_success(self, began: float) -> None:
         # An article that was asked about before the last failure proves nothing new.
-        if not self._works and began >= self._failed_at:
-            self._works = True
+        if began >= self._failed_at and self._outage.ends():
             logger.info("Sentiment analysis works again.")
 
 

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from newshead.core.times import retry_pause_s
 from newshead.news.message import Article, NoArticleError, parse_message
+from newshead.outage import Outage
 from newshead.settings import Settings
 from newshead.text import folded
 
@@ -72,7 +73,7 @@ class NewsStream:
         self._text_ping = settings.benzinga_text_ping
         self._address = _with_token(settings.benzinga_stream_url, self._key)
         self._host = urlsplit(settings.benzinga_stream_url).netloc.rpartition("@")[2]
-        self._logged = ""
+        self._outage = Outage()
         self._lost: datetime | None = None
         self._no_articles_logged = 0
         self._no_article_logged_at = 0.0
@@ -174,7 +175,7 @@ class NewsStream:
         return pause_s
 
     def _log_connected(self) -> None:
-        self._logged = ""
+        self._outage.ends()
         logger.info("Connected to the news stream at %s.", self._host)
         if self._lost is not None:
             end = datetime.now(UTC)
@@ -187,8 +188,7 @@ class NewsStream:
 
     def _log_failure(self, problem: Exception) -> None:
         reason = self._reason(problem)
-        level = logging.DEBUG if reason == self._logged else logging.WARNING
-        self._logged = reason
+        level = logging.WARNING if self._outage.begins(reason) else logging.DEBUG
         logger.log(
             level,
             "No connection to the news stream at %s (%s); retrying until it works.",

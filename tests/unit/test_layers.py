@@ -20,7 +20,7 @@ ROOMS = [
     {"newshead.monitor"},
     {"newshead.database", "newshead.tws"},
     {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"},
-    {"newshead.settings", "newshead.text", "newshead.core"},
+    {"newshead.settings", "newshead.text", "newshead.outage", "newshead.core"},
 ]
 STANDARD = set(sys.stdlib_module_names)
 IMPURE = {"asyncio", "socket", "selectors", "threading", "time", "logging", "os", "pathlib"}
@@ -137,6 +137,7 @@ def test_the_dashboard_reads_the_database_only() -> None:
         "newshead.database",
         "newshead.settings",
         "newshead.text",
+        "newshead.outage",
         # What every command needs: its arguments, its log, its loop.
         "newshead.process",
         "newshead.logs",

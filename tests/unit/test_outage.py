@@ -1,0 +1,25 @@
+"""An outage is news when it begins, when its reason changes, and when it ends."""
+
+from newshead.outage import Outage
+
+
+def test_an_outage_is_news_once_and_so_is_its_end() -> None:
+    outage = Outage()
+    assert not outage.ends()
+    assert outage.begins()
+    assert outage.lasts
+    assert not outage.begins()
+    assert outage.ends()
+    assert not outage.ends()
+    assert not outage.lasts
+    assert outage.begins()
+
+
+def test_another_reason_is_news_and_is_forgotten_with_the_end() -> None:
+    outage = Outage()
+    assert outage.begins("no disk")
+    assert not outage.begins("no disk")
+    assert outage.begins("no rights")
+    assert outage.reason == "no rights"
+    assert outage.ends()
+    assert outage.reason == ""
