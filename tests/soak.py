@@ -369,7 +369,7 @@ class Soak:
             self.by_ticker[ticker].trades.append(published)
 
     def _follow_requests(self) -> None:
-        """Keeps account of newshead's subscriptions. Gateway's thread."""
+        """Keeps account of newshead's subscriptions, but for the reference's. Gateway's thread."""
         offset = time.time() - time.monotonic()
         for request in self.gateway.requests[self._requests_seen :]:
             self._requests_seen += 1
@@ -378,7 +378,7 @@ class Soak:
             if request.kind == "startApi":
                 self._connections += 1
                 self._served.clear()
-            elif request.kind == "reqMktData":
+            elif request.kind == "reqMktData" and request.symbol in self.by_ticker:
                 self._served[request.req_id] = request.symbol
                 self.by_ticker[request.symbol].asked_at.append(request.at + offset)
             elif request.kind == "cancelMktData":
