@@ -173,7 +173,7 @@ class NewsMonitor:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         except Exception:
-            logger.exception("The article %a failed; the next one goes on.", article.title)
+            logger.exception("Article %a failed; continuing with the next one.", article.title)
 
     async def _follow(self, article: Article, tickers: Sequence[str]) -> None:
         """Take an article all its way to the rows."""
@@ -190,7 +190,7 @@ class NewsMonitor:
                 story.article = article._replace(teaser="", body="")
             await asyncio.gather(*(self._rate(story, summary, content) for story in stories))
         except Exception:
-            logger.exception("The article %a failed; the others go on.", article.title)
+            logger.exception("Article %a failed; other articles are not affected.", article.title)
 
     async def _not_stored_yet(self, stories: Sequence[Story]) -> list[Story]:
         """Return those that are not stored yet: for articles older than the memory reaches."""
@@ -199,7 +199,9 @@ class NewsMonitor:
             stored = await self._ask(stored_hashes, self._database, hashes)
         except DATABASE_ERRORS as problem:
             # One old article twice does less harm than one that is lost.
-            logger.warning("An old article may be taken twice: %s", one_line(problem))
+            logger.warning(
+                "Could not look up an old article, it may be taken twice: %s", one_line(problem)
+            )
             return list(stories)
         new = [story for story in stories if story.hash not in stored]
         known = len(stories) - len(new)
@@ -234,7 +236,7 @@ class NewsMonitor:
             )
         except asyncio.CancelledError:
             # At the end: the row is worth keeping without a rating.
-            self._hand_over(story, summary, content, unrated("newshead was ended."), began)
+            self._hand_over(story, summary, content, unrated("newshead was stopped."), began)
             raise
         self._hand_over(story, summary, content, opinion, began)
 
@@ -317,7 +319,10 @@ class NewsMonitor:
             try:
                 await self._ask(self._load_list)
             except DATABASE_ERRORS as problem:
-                logger.warning("News.float_list cannot be read again: %s", one_line(problem))
+                logger.warning(
+                    "Could not reload News.float_list, keeping the previous list: %s",
+                    one_line(problem),
+                )
             self._log_list()
 
     def _load_list(self) -> None:
