@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -24,6 +23,7 @@ from newshead.monitor.triggers import TriggerFolder
 from newshead.news.intake import MEMORY_S, Intake, content_hash
 from newshead.news.message import Article
 from newshead.news.rating import Analyst, Opinion, unrated
+from newshead.news.stories import Story, TriggerWriter, news_row
 from newshead.news.stream import NewsStream
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import Settings
@@ -31,12 +31,10 @@ from newshead.text import without_markup
 
 logger = logging.getLogger(__name__)
 
-SOURCE: Final = "Benzinga_WebSocket"
 # From the first row that waits to the insert, the time to get there left out of 250 ms.
 BATCH_S: Final = 0.2
 RETRY_S: Final = 3.0
-# A disk that hangs delays the rating by this much; hostile markup, too.
-TRIGGER_TIMEOUT_S: Final = 2.0
+# Hostile markup delays the rating by this much.
 TEXT_TIMEOUT_S: Final = 1.0
 # Threads that read texts; one for each article of a burst would slow the loop.
 READ_AT_ONCE: Final = 2
@@ -54,64 +52,6 @@ MAX_TEXT: Final = 8_000
 MAX_KEPT_NEWS: Final = 10_000
 
 T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class Story:
-    """An article about one ticker, on its way."""
-
-    article: Article
-    ticker: str
-    hash: str
-    detected: datetime
-    trigger_ms: float | None = None
-    """From the message to the trigger file; None if there is none."""
-
-    @property
-    def age_ms(self) -> float:
-        """Milliseconds since the message came."""
-        return (time.perf_counter() - self.article.received_at) * 1000
-
-
-class TriggerWriter:
-    """Write the trigger files, off the loop, in one thread at a time. One event loop."""
-
-    def __init__(self, folder: TriggerFolder) -> None:
-        self._folder = folder
-        self._waiting: list[Story] = []
-        self._work: asyncio.Task[None] | None = None
-
-    async def write(self, stories: Sequence[Story]) -> None:
-        """Write a file for each story, and note when.
-
-        Return once the files of all articles that came meanwhile are written
-        too: in a burst they go before any rating, which would slow them. What
-        cannot be written, or not within 2 s since the disk hangs, is logged.
-        """
-        self._waiting.extend(stories)
-        if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._write_waiting())
-        written, _ = await asyncio.wait({self._work}, timeout=TRIGGER_TIMEOUT_S)
-        if written:
-            return
-        self._waiting = [story for story in self._waiting if story not in stories]
-        for story in stories:
-            if story.trigger_ms is None:
-                _log_no_trigger(story.ticker, f"no answer within {TRIGGER_TIMEOUT_S:.0f} s")
-
-    async def _write_waiting(self) -> None:
-        while self._waiting:
-            stories, self._waiting = self._waiting, []
-            await off_loop(self._write, stories)
-
-    def _write(self, stories: Sequence[Story]) -> None:
-        for story in stories:
-            try:
-                self._folder.write(story.ticker, story.detected)
-            except OSError as problem:
-                _log_no_trigger(story.ticker, problem.strerror or str(problem))
-            else:
-                story.trigger_ms = story.age_ms
 
 
 class NewsMonitor:
@@ -233,7 +173,7 @@ class NewsMonitor:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         except Exception:
-            logger.exception("The article %a failed; the next one goes on.", article.title)
+            logger.exception("Article %a failed; continuing with the next one.", article.title)
 
     async def _follow(self, article: Article, tickers: Sequence[str]) -> None:
         """Take an article all its way to the rows."""
@@ -250,7 +190,7 @@ class NewsMonitor:
                 story.article = article._replace(teaser="", body="")
             await asyncio.gather(*(self._rate(story, summary, content) for story in stories))
         except Exception:
-            logger.exception("The article %a failed; the others go on.", article.title)
+            logger.exception("Article %a failed; other articles are not affected.", article.title)
 
     async def _not_stored_yet(self, stories: Sequence[Story]) -> list[Story]:
         """Return those that are not stored yet: for articles older than the memory reaches."""
@@ -259,7 +199,9 @@ class NewsMonitor:
             stored = await self._ask(stored_hashes, self._database, hashes)
         except DATABASE_ERRORS as problem:
             # One old article twice does less harm than one that is lost.
-            logger.warning("An old article may be taken twice: %s", one_line(problem))
+            logger.warning(
+                "Could not look up an old article, it may be taken twice: %s", one_line(problem)
+            )
             return list(stories)
         new = [story for story in stories if story.hash not in stored]
         known = len(stories) - len(new)
@@ -294,38 +236,17 @@ class NewsMonitor:
             )
         except asyncio.CancelledError:
             # At the end: the row is worth keeping without a rating.
-            self._hand_over(story, summary, content, unrated("newshead was ended."), began)
+            self._hand_over(story, summary, content, unrated("newshead was stopped."), began)
             raise
         self._hand_over(story, summary, content, opinion, began)
 
     def _hand_over(
         self, story: Story, summary: str, content: str, opinion: Opinion, began: float
     ) -> None:
-        article = story.article
+        analysis_ms = (time.perf_counter() - began) * 1000
+        now = datetime.now(UTC)
         self._rows.append(
-            NewsRow(
-                timestamp=story.detected,
-                source=SOURCE,
-                ticker=story.ticker,
-                headline=article.title,
-                published_utc=article.published.isoformat(),
-                article_url=article.url,
-                summary=summary,
-                full_content=content,
-                detected_at=story.detected,
-                processing_latency_ms=round(story.age_ms),
-                market_relevant=int(opinion.recommendation != "HOLD"),
-                source_check_time=article.received,
-                content_hash=story.hash,
-                news_type="other",
-                urgency_score=0,
-                sentiment=opinion.sentiment,
-                recommendation=opinion.recommendation,
-                confidence=opinion.confidence,
-                explanation=opinion.explanation,
-                analysis_time_ms=round((time.perf_counter() - began) * 1000),
-                analyzed_at=datetime.now(UTC),
-            )
+            news_row(story, summary, content, opinion, analysis_ms=analysis_ms, now=now)
         )
         self._untold.append((story, opinion))
         self._on_their_way -= 1
@@ -398,7 +319,10 @@ class NewsMonitor:
             try:
                 await self._ask(self._load_list)
             except DATABASE_ERRORS as problem:
-                logger.warning("News.float_list cannot be read again: %s", one_line(problem))
+                logger.warning(
+                    "Could not reload News.float_list, keeping the previous list: %s",
+                    one_line(problem),
+                )
             self._log_list()
 
     def _load_list(self) -> None:
@@ -428,11 +352,3 @@ class NewsMonitor:
             figures,
             len(self._writer.outbox) + len(self._rows) + self._on_their_way,
         )
-
-
-def _log_no_trigger(ticker: str, reason: str) -> None:
-    logger.error(
-        "No trigger for %s (%s): its price is not watched. Check the trigger folder.",
-        ticker,
-        reason,
-    )

@@ -206,7 +206,7 @@ class Analyst:
             except anthropic.APIConnectionError as problem:
                 raise ServiceError(f"no connection: {one_line(problem)}") from None
             except (anthropic.APIError, json.JSONDecodeError, UnicodeDecodeError):
-                raise ServiceError("the answer is none of the Messages API.") from None
+                raise ServiceError("the answer is not a Messages API response.") from None
             else:
                 return opinion_of(message)
 
@@ -279,7 +279,7 @@ def opinion_of(message: Any) -> Opinion:
         stop = message.stop_reason
         text = "".join(block.text for block in message.content if block.type == "text")
     except (AttributeError, TypeError):
-        raise ServiceError("the answer is none of the Messages API.") from None
+        raise ServiceError("the answer is not a Messages API response.") from None
     if stop != "end_turn":
         said = {"refusal": "the model refuses", "max_tokens": "the answer is too long"}
         raise AnswerError(f"{said.get(stop) or f'the answer ended with {stop!a:.40}'}.")
@@ -293,7 +293,7 @@ def opinion_of(message: Any) -> Opinion:
             recommendation in SENTIMENTS and confidence in CONFIDENCES
         ):
             return Opinion(recommendation, confidence, folded(explanation, MAX_EXPLANATION))
-    raise AnswerError("the answer has another form than asked for.")
+    raise AnswerError("the answer does not match the schema.")
 
 
 def _keys(settings: Settings) -> list[_Key]:

@@ -215,10 +215,10 @@ class NewsStream:
         """
         match problem:
             case InvalidStatus():
-                text = f"it answers with HTTP status {problem.response.status_code}"
+                text = f"answered with HTTP status {problem.response.status_code}"
             case ConnectionClosed():
                 closed = problem.rcvd or problem.sent
-                text = f"closed: {closed.code} {closed.reason}" if closed else "it broke off"
+                text = f"closed: {closed.code} {closed.reason}" if closed else "connection dropped"
             case TimeoutError():
                 text = f"no answer within {OPEN_TIMEOUT_S:.0f} s"
             case OSError():

@@ -82,10 +82,9 @@ async def refresh(settings: Settings, database: Database) -> None:
         )
     else:
         logger.info(
-            "The ticker list has %d stocks now, from %s; %d rows without a valid ticker were "
-            "left out.",
-            len(found.stocks),
+            "Replaced the ticker list from %s: %d stocks; skipped %d rows without a valid ticker.",
             source,
+            len(found.stocks),
             found.left_out,
         )
 
@@ -96,19 +95,19 @@ def parse(content: bytes) -> TickerList:
     Raises
     ------
     ListError
-        It is no such file, or holds no stock.
+        It is not such a file, or contains no stock.
     """
     text = content.decode("utf-8-sig", errors="replace").lstrip()
     if not text:
         raise ListError("it is empty; is the token still valid?")
     if text.startswith("<"):
-        raise ListError("it is a web page, no CSV; is the token still valid?")
+        raise ListError("it is a web page, not a CSV file; is the token still valid?")
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     stocks: dict[str, ListedStock] = {}
     left_out = 0
     try:
         if "Ticker" not in (reader.fieldnames or ()):
-            raise ListError("its first line names no column Ticker.")
+            raise ListError("its header has no Ticker column.")
         for row in reader:
             ticker = parse_ticker(row["Ticker"])
             if ticker is None:
@@ -116,9 +115,9 @@ def parse(content: bytes) -> TickerList:
             else:
                 stocks[ticker] = _stock(ticker, row)
     except csv.Error as problem:
-        raise ListError(f"it is no CSV ({problem}).") from None
+        raise ListError(f"it is not a CSV file ({problem}).") from None
     if not stocks:
-        raise ListError("it holds no stock.")
+        raise ListError("it contains no stock.")
     return TickerList(list(stocks.values()), left_out)
 
 
@@ -158,7 +157,7 @@ def _read(path: Path) -> bytes:
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise ListError("it is no file; check TICKER_LIST_CSV.")
+            raise ListError("it is not a file; check TICKER_LIST_CSV.")
         if state.st_size > MAX_BYTES:
             raise ListError(f"it is over {MAX_BYTES:,} bytes.")
         return path.read_bytes()
@@ -177,15 +176,17 @@ async def _fetch(address: str) -> bytes:
         start = httpx2.URL(address)
         # Plain HTTP is for a server on this machine.
         if start.scheme != "https" and start.host not in ("127.0.0.1", "::1", "localhost"):
-            raise ListError("its token may not go out unencrypted; FINVIZ_EXPORT_URL needs https.")
+            raise ListError(
+                "its token must not be sent unencrypted; FINVIZ_EXPORT_URL needs https."
+            )
         async with asyncio.timeout(FETCH_TIMEOUT_S):
             return await _download(start)
     except TimeoutError:
-        raise ListError(f"it does not arrive within {FETCH_TIMEOUT_S:.0f} s.") from None
+        raise ListError(f"it timed out after {FETCH_TIMEOUT_S:.0f} s.") from None
     except httpx2.InvalidURL:
-        raise ListError("FINVIZ_EXPORT_URL is no address.") from None
+        raise ListError("FINVIZ_EXPORT_URL is not a valid URL.") from None
     except httpx2.HTTPError as problem:
-        raise ListError(f"the connection fails: {one_line(problem)}") from None
+        raise ListError(f"the connection failed: {one_line(problem)}") from None
 
 
 async def _download(start: "httpx2.URL") -> bytes:
@@ -194,8 +195,8 @@ async def _download(start: "httpx2.URL") -> bytes:
     async def keep_to_start(request: httpx2.Request) -> None:
         if (request.url.scheme, request.url.netloc) != (start.scheme, start.netloc):
             raise ListError(
-                f"it is redirected to {request.url.scheme}://{request.url.host}, which may not "
-                "have the token; check FINVIZ_EXPORT_URL."
+                f"it redirects to {request.url.scheme}://{request.url.host}, which must not "
+                "receive the token; check FINVIZ_EXPORT_URL."
             )
 
     async with (
@@ -208,7 +209,9 @@ async def _download(start: "httpx2.URL") -> bytes:
         client.stream("GET", start) as response,
     ):
         if response.status_code != httpx2.codes.OK:
-            raise ListError(f"it answers {response.status_code}; check FINVIZ_EXPORT_URL.")
+            raise ListError(
+                f"it answered with HTTP status {response.status_code}; check FINVIZ_EXPORT_URL."
+            )
         content = bytearray()
         async for chunk in response.aiter_bytes():
             content += chunk

@@ -22,6 +22,7 @@ import run_system
 from clickhouse_manager import ClickHouseManager
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news import monitor as news_monitor
+from newshead.news import stories
 from newshead.news import stream as benzinga
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
@@ -111,7 +112,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[s
     return [
         record.getMessage()
         for record in caplog.records
-        if record.levelno >= level and record.name == news_monitor.__name__
+        if record.levelno >= level and record.name in (news_monitor.__name__, stories.__name__)
     ]
 
 
@@ -271,18 +272,6 @@ async def test_markup_that_takes_too_long_costs_the_text_and_not_the_row(
 # --- What counts ------------------------------------------------------------------
 
 
-async def test_only_listed_tickers_count_however_their_class_is_spelt(
-    settings: Settings, stream: NewsServer, database: ClickHouseManager
-) -> None:
-    list_tickers(database, ("ABCD", "USA"), ("BRK-B", "USA"))
-    async with at_work(settings, stream, any_ticker=False) as monitor:
-        stream.publish(news_message("Up", ["ABCD", "EFGH", "BRK.B"]))
-        await until(lambda: len(news(database)) == 2, "the rows")
-    assert stored(database) == [("Up", "ABCD"), ("Up", "BRK.B")]
-    assert triggers(settings) == ["ABCD", "BRK.B"]
-    assert monitor.stats["not_listed"] == 1
-
-
 async def test_an_empty_list_is_said_loudly_and_a_later_one_is_read(
     settings: Settings,
     stream: NewsServer,
@@ -302,46 +291,17 @@ async def test_an_empty_list_is_said_loudly_and_a_later_one_is_read(
     assert len([line for line in lines(caplog, logging.ERROR) if "NO NEWS IS TAKEN" in line]) == 1
 
 
-async def test_old_and_deleted_articles_are_left_out(
+async def test_an_article_that_is_left_out_gets_neither_trigger_nor_row(
     settings: Settings, stream: NewsServer, database: ClickHouseManager
 ) -> None:
     async with at_work(settings, stream) as monitor:
-        stream.publish(news_message("Old", ["ABCD"], age_s=130))
-        stream.publish(news_message("Deleted", ["ABCD"], action="deleted"))
-        stream.publish(news_message("Removed", ["ABCD"], action="removed", older=True))
-        stream.publish(news_message("Almost old", ["ABCD"], age_s=60))
-        await until(lambda: news(database), "the row")
-    assert stored(database) == [("Almost old", "ABCD")]
-    assert (monitor.stats["old"], monitor.stats["deleted"]) == (1, 2)
-
-
-async def test_old_articles_are_taken_where_they_are_wanted(
-    settings: Settings, stream: NewsServer, database: ClickHouseManager
-) -> None:
-    async with at_work(settings, stream, take_old=True):
         stream.publish(news_message("Old", ["ABCD"], age_s=3_600))
-        stream.publish(news_message("Deleted", ["ABCD"], action="deleted", age_s=3_600))
+        stream.publish(news_message("Deleted", ["ABCD"], action="deleted"))
+        stream.publish(news_message("New", ["EFGH"]))
         await until(lambda: news(database), "the row")
-    assert stored(database) == [("Old", "ABCD")]
-
-
-async def test_an_update_counts_for_the_tickers_the_article_did_not_have(
-    settings: Settings, stream: NewsServer, database: ClickHouseManager
-) -> None:
-    async with at_work(settings, stream) as monitor:
-        stream.publish(news_message("First", ["ABCD"], article_id=7))
-        await until(lambda: len(news(database)) == 1, "the row")
-        # Another headline makes another url.
-        stream.publish(
-            news_message(
-                "Second", ["ABCD", "EFGH"], article_id=7, action="updated", url="https://2"
-            )
-        )
-        stream.publish(news_message("Third", ["EFGH"], article_id=7, action="Updated"))
-        stream.publish(news_message("Unseen", ["ABCD"], article_id=8, action="updated"))
-        await until(lambda: len(news(database)) == 3, "the rows")
-    assert stored(database) == [("First", "ABCD"), ("Second", "EFGH"), ("Unseen", "ABCD")]
-    assert monitor.stats["known"] == 2
+    assert stored(database) == [("New", "EFGH")]
+    assert triggers(settings) == ["EFGH"]
+    assert (monitor.stats["old"], monitor.stats["deleted"]) == (1, 1)
 
 
 # --- Once -------------------------------------------------------------------------
@@ -398,7 +358,7 @@ async def test_an_article_older_than_the_memory_is_looked_up(
         stream.publish(message(2))
         await until(lambda: news(database), "the row")
     assert stored(database) == [("Number 2", "ABCD")]
-    assert "An old article may be taken twice" in caplog.text
+    assert "it may be taken twice" in caplog.text
 
 
 # --- Faults -----------------------------------------------------------------------
@@ -463,7 +423,7 @@ async def test_a_disk_that_hangs_delays_the_row_by_its_time_and_no_more(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(news_monitor, "TRIGGER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(stories, "TRIGGER_TIMEOUT_S", 0.2)
     disk = threading.Event()
     sound = TriggerFolder.write
 
@@ -513,7 +473,7 @@ async def test_at_the_end_an_article_that_is_being_rated_is_stored_unrated(
     assert [(r["recommendation"], r["sentiment"], r["confidence"]) for r in news(database)] == [
         ("HOLD", "neutral", "low")
     ] * 2
-    assert {row["explanation"] for row in news(database)} == {"Not rated: newshead was ended."}
+    assert {row["explanation"] for row in news(database)} == {"Not rated: newshead was stopped."}
 
 
 @pytest.mark.usefixtures("database")

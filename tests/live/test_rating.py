@@ -156,12 +156,15 @@ def answer(**changes: Any) -> str:
         (Fault(text="I would buy it."), "not JSON"),
         (Fault(text=""), "not JSON"),
         (Fault(text="[" * 100_000), "not JSON"),
-        (Fault(text='"BUY"'), "another form"),
-        (Fault(text=answer(recommendation="STRONG BUY")), "another form"),
-        (Fault(text=answer(confidence="certain")), "another form"),
-        (Fault(text=answer(recommendation=["BUY"])), "another form"),
-        (Fault(text=answer(explanation=None)), "another form"),
-        (Fault(text='{"recommendation": "BUY", "confidence": "high"}'), "another form"),
+        (Fault(text='"BUY"'), "does not match the schema"),
+        (Fault(text=answer(recommendation="STRONG BUY")), "does not match the schema"),
+        (Fault(text=answer(confidence="certain")), "does not match the schema"),
+        (Fault(text=answer(recommendation=["BUY"])), "does not match the schema"),
+        (Fault(text=answer(explanation=None)), "does not match the schema"),
+        (
+            Fault(text='{"recommendation": "BUY", "confidence": "high"}'),
+            "does not match the schema",
+        ),
         (Fault(stop_reason="refusal"), "the model refuses"),
         (Fault(text='{"recommendation": "BU', stop_reason="max_tokens"), "too long"),
         (Fault(stop_reason="tool_use"), "ended with 'tool_use'"),
@@ -202,7 +205,7 @@ async def test_what_is_no_message_at_all_is_a_service_that_does_not_work(
 ) -> None:
     api.fault = fault
     async with start() as analyst:
-        assert_unrated(await rate(analyst), "none of the Messages API")
+        assert_unrated(await rate(analyst), "not a Messages API response")
     assert len(lines(caplog, logging.WARNING)) == 1
 
 

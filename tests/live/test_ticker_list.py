@@ -130,7 +130,7 @@ async def test_a_file_replaces_the_list(
     replace_ticker_list(database, OLD)
     await refreshed(settings, ticker_list_csv=write(tmp_path, EXPORT))
     assert stored(database) == STORED
-    assert "has 2 stocks now" in only_line(caplog)
+    assert ": 2 stocks;" in only_line(caplog)
 
 
 async def test_the_embedded_engine_takes_the_list_too(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ async def test_rows_without_a_valid_ticker_are_left_out_and_counted(
     rows = "3,,Nobody\n4,'; DROP TABLE News.float_list; --,Bobby\n5\n6,efgh,Lower\n"
     await refreshed(settings, ticker_list_csv=write(tmp_path, EXPORT + rows))
     assert [row[0] for row in stored(database)] == ["ABCD", "BRK-B", "EFGH"]
-    assert "3 rows without a valid ticker" in only_line(caplog)
+    assert "skipped 3 rows without a valid ticker" in only_line(caplog)
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,10 @@ def test_of_a_ticker_that_comes_twice_the_last_row_counts() -> None:
 NO_LISTS = {
     "empty": ("", "is empty"),
     "web page": ("\n<!DOCTYPE html><html>Please log in</html>", "web page"),
-    "no ticker": ("No.,Name\n1,Soup\n", "no column Ticker"),
+    "no ticker": ("No.,Name\n1,Soup\n", "no Ticker column"),
     "head alone": (EXPORT.splitlines()[0], "no stock"),
     "no valid ticker": ("Ticker\n$$$\n", "no stock"),
-    "huge field": ("Ticker\n" + "x" * 200_000, "no CSV"),
+    "huge field": ("Ticker\n" + "x" * 200_000, "not a CSV file"),
 }
 
 
@@ -256,7 +256,7 @@ async def test_a_redirect_to_another_host_never_takes_the_token_along(
     web.pages["/export"] = Page(status=302, location=web.address("localhost"))
     await refreshed(settings, finviz_export_url=web.address())
     assert len(web.asked) == 1
-    assert "http://localhost, which may not have the token" in only_line(caplog)
+    assert "http://localhost, which must not receive the token" in only_line(caplog)
     assert not stored(database)
 
 
@@ -273,7 +273,7 @@ async def test_an_error_of_finviz_is_told_in_one_line(
 ) -> None:
     web.pages["/export"] = Page(EXPORT.encode(), status)
     await refreshed(settings, finviz_export_url=web.address())
-    assert f"answers {status}" in only_line(caplog)
+    assert f"answered with HTTP status {status}" in only_line(caplog)
 
 
 async def test_a_server_that_is_not_there_is_told_in_one_line(
@@ -281,7 +281,7 @@ async def test_a_server_that_is_not_there_is_told_in_one_line(
 ) -> None:
     web.server_close()
     await refreshed(settings, finviz_export_url=web.address())
-    assert "the connection fails" in only_line(caplog)
+    assert "the connection failed" in only_line(caplog)
 
 
 async def test_a_list_that_does_not_arrive_in_time_is_given_up(
@@ -293,7 +293,7 @@ async def test_a_list_that_does_not_arrive_in_time_is_given_up(
     monkeypatch.setattr(ticker_list, "FETCH_TIMEOUT_S", 0.5)
     web.pages["/export"] = Page(EXPORT.encode(), drips=True)
     await refreshed(settings, finviz_export_url=web.address())
-    assert "does not arrive" in only_line(caplog)
+    assert "it timed out after" in only_line(caplog)
 
 
 async def test_a_list_that_is_too_big_is_refused(

@@ -63,12 +63,20 @@ def test_a_deleted_article_is_no_news() -> None:
     assert intake.stats["deleted"] == 1
 
 
-def test_an_update_is_known_by_its_id_though_headline_and_url_are_others() -> None:
+def test_an_update_counts_once_for_the_tickers_the_article_did_not_have() -> None:
     intake = Intake(any_ticker=True)
     intake.take(ARTICLE, NOW)
+    # Another headline makes another url; the id is the same.
     update = ARTICLE._replace(action=Action.UPDATED, title="More", url="https://x/more")
     assert intake.take(update, NOW) == []
-    assert intake.take(update._replace(tickers=("IJKL",)), NOW) == ["IJKL"]
+    more = update._replace(tickers=("ABCD", "IJKL"))
+    assert intake.take(more, NOW) == ["IJKL"]
+    assert intake.take(more, NOW) == []
+
+
+def test_an_update_of_an_article_that_never_came_is_taken() -> None:
+    unseen = ARTICLE._replace(action=Action.UPDATED)
+    assert Intake(any_ticker=True).take(unseen, NOW) == ["ABCD", "EFGH"]
 
 
 def test_the_id_stands_for_a_missing_url_in_the_hash() -> None:
