@@ -26,7 +26,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     monkeypatch.setattr(ibkr_client, "in_trading_hours", lambda _: True)
     monkeypatch.setattr(price_checker, "SIGHT_CHECK_S", 0.02)
     monkeypatch.setattr(price_checker, "RETRY_S", 0.2)
-    lasting(monkeypatch, watch_every_s=0.02, quiet_s=QUIET_S, snapshot_s=0.25, reference_s=0.5)
+    lasting(monkeypatch, watch_every_s=0.02, quiet_s=QUIET_S, snapshot_s=1.0, reference_s=0.5)
 
 
 async def test_data_that_stopped_without_a_code_comes_again_after_a_new_request(
