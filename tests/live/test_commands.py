@@ -490,7 +490,7 @@ def test_run_system_waits_for_a_server_that_is_not_there(
 ) -> None:
     server.stop()
     command = start("run_system.py", "--skip-list", **on_server(server, gateway))
-    command.shows("Connection refused.*It is tried again")
+    command.shows("Connection refused.*Retrying every")
     server.start()
     command.shows("Connected to IBKR")
     assert command.stop() == EXIT_OK
@@ -509,7 +509,7 @@ def test_no_secret_appears_in_a_log(
         CLICKHOUSE_PASSWORD=secret,
         **on_server(server, gateway),
     )
-    command.shows("It is tried again")
+    command.shows("Retrying every")
     assert command.stop() == EXIT_OK
     assert "password" in command.text()
     assert secret not in command.text()
