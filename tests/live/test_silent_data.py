@@ -16,7 +16,7 @@ from simulator import Gateway
 
 QUIET_S = 0.5
 
-pytestmark = pytest.mark.usefixtures("short_cycles")
+pytestmark = pytest.mark.usefixtures("short_cycles", "database")
 
 
 @pytest.fixture(autouse=True)
