@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 from newshead.core import rule
-from newshead.core.rule import PricePoint, Rule
+from newshead.core.rule import PricePoint
 from newshead.core.slots import SLOT_S, SlotBook, Tick
 from newshead.replay.files import NewsLine, Trade
 from newshead.replay.sessions import Session, Window
@@ -36,7 +36,7 @@ class Day:
             The longest window that rows are asked for.
         """
         self._begin = begin
-        self._longest = Rule(window_s=window_s)
+        self._window_s = window_s
         self._opened_by_trades = news is None
         self._stocks: dict[str, _Stock] = {}
         # Each spelling in the trades, and how the stock is known.
@@ -62,7 +62,7 @@ class Day:
         elif trade.seconds < stock.over:
             stock.slots.add(stock.ticker, [self._tick(trade, trade.seconds)])
             # The first row is older than the end of this one's slot.
-            over = trade.seconds + SLOT_S + self._longest.window_s
+            over = trade.seconds + SLOT_S + self._window_s
             stock.over = min(stock.over, over)
 
     def session(self) -> Session:
@@ -82,8 +82,6 @@ class Day:
         ends: list[float] = []
         for slot in sorted(slots.all):
             end_s = slots.end_s(slot)
-            if prices and not rule.inside(prices[0].time, end_s, self._longest):
-                break
             tick = slots[slot]
             _, recommendation = stock.ratings[bisect_right(rated_at, end_s) - 1]
             time_s = math.floor(tick["timestamp"].timestamp())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from newshead.core.rule import Rule
 from newshead.replay.__main__ import main
 from newshead.replay.day import Day
 from newshead.replay.files import NewsLine, Trade
@@ -168,4 +169,13 @@ def test_a_day_keeps_only_what_its_windows_may_need() -> None:
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept_bytes < 200_000
-    assert [len(window.prices) for window in day.session().windows] == [30]
+    [window] = day.session().windows
+    assert len(window.rows(Rule())) == 30
+
+
+def test_a_window_of_an_odd_length_has_its_last_slot_whole() -> None:
+    day = Day(DAY, [NewsLine(0.0, "ABCD", "BUY")], 61)
+    for seconds in (0.1, 1.9, 60.2, 61.9):
+        day.add(Trade(seconds, "ABCD", seconds, 100.0))
+    [window] = day.session().windows
+    assert [row.price for row in window.rows(Rule(window_s=61))] == [1.9, 61.9]
