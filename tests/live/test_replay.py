@@ -52,7 +52,7 @@ def windows(result: dict[str, Any]) -> list[tuple[str, str, int, int]]:
 def test_a_session_is_judged_as_live_did(
     database: ClickHouseManager, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stories = {
+    stories: dict[str, tuple[list[float], str]] = {
         "ABCD": (RISING, "BUY"),
         "EFGH": (RISING, "HOLD"),
         "IJ": (FLAT, "BUY"),
