@@ -9,12 +9,14 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 WINDOW_S: Final = 60
 ALERT_CHANGE_PCT: Final = 5.0
 STRONG_SCORE: Final = 4
+
+_TIME: Final = itemgetter(0)
 
 
 class Rule(NamedTuple):
@@ -102,6 +104,20 @@ class Rise(NamedTuple):
     qualifies: bool
     held_back: bool
     alert: int
+
+
+class Changes(NamedTuple):
+    """What a window's rows are from its baseline: the same for all rules with one `window_s` and
+    `baseline_rows`.
+
+    `total` counts all rows; `rows` are those inside the window that have a baseline, with
+    `changes_pct` in percent, of which `best_pct` is the best, or 0.
+    """
+
+    total: int
+    rows: Sequence[PricePoint]
+    changes_pct: Sequence[float]
+    best_pct: float
 
 
 class Outcome(NamedTuple):
@@ -199,24 +215,31 @@ def priority(score: float | None) -> int:
     return 1 if score >= STRONG_SCORE else 2
 
 
-def outcome(prices: Sequence[PricePoint], alerts: int, by: Rule | None = None) -> Outcome:
-    """Return what came of a window with these rows, see `judge`, and so many alerts.
+def changes(prices: Sequence[PricePoint], by: Rule | None = None) -> Changes:
+    """Return what a ticker's rows, see `judge`, are from its baseline.
 
     It takes a small part of the time that judging each row takes.
     """
     rule = by or LIVE
     counting = _counting(prices, rule)
     rows = prices[counting.start : counting.stop]
-    changes = _changes_pct(rows, baseline(prices, rule))
-    # No comparison holds for a change that is not a number.
-    best = max([change for change in changes if change == change], default=0.0)
-    risen = (
-        [row for row, change in zip(rows, changes, strict=True) if change >= rule.change_pct]
-        if best >= rule.change_pct
-        else []
-    )
+    changes_pct = _changes_pct(rows, baseline(prices, rule))
+    best = max(changes_pct, default=0.0)
+    if math.isnan(best):
+        # It is the first one. Others are never the greatest.
+        best = max((change for change in changes_pct if not math.isnan(change)), default=0.0)
+    return Changes(len(prices), rows, changes_pct, best)
+
+
+def outcome(found: Changes, alerts: int, by: Rule | None = None) -> Outcome:
+    """Return what came of a window with these changes and so many alerts."""
+    rule = by or LIVE
+    risen: list[PricePoint] = []
+    if found.best_pct >= rule.change_pct:
+        pairs = zip(found.rows, found.changes_pct, strict=True)
+        risen = [row for row, change in pairs if change >= rule.change_pct]
     in_range = sum(rule.lowest <= row.price < rule.highest for row in risen)
-    return Outcome(alerts, len(prices), len(rows), best, len(risen), in_range)
+    return Outcome(alerts, found.total, len(found.rows), found.best_pct, len(risen), in_range)
 
 
 def describe(result: Outcome | None, by: Rule | None = None) -> str:
@@ -277,7 +300,7 @@ def _counting(prices: Sequence[PricePoint], rule: Rule) -> range:
     if first >= len(prices):
         return range(first, first)
     end_s = prices[0].time + rule.window_s
-    return range(first, max(first, bisect_right(prices, end_s, key=attrgetter("time"))))
+    return range(first, max(first, bisect_right(prices, end_s, key=_TIME)))
 
 
 def _changes_pct(prices: Sequence[PricePoint], base: float) -> list[float]:

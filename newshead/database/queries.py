@@ -225,7 +225,7 @@ def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
 def outcomes(database: Database, tickers: Collection[str]) -> dict[str, Outcome]:
     """Return what came of the windows of those of `tickers` that have rows."""
     return {
-        ticker: rule.outcome(prices, len(alerted))
+        ticker: rule.outcome(rule.changes(prices), len(alerted))
         for ticker, prices, alerted, _ in _windows(database, tickers)
     }
 

@@ -5,19 +5,17 @@ from datetime import datetime
 from typing import NamedTuple
 
 from newshead.core import rule
-from newshead.core.rule import Outcome, PricePoint, Rise, Rule
+from newshead.core.rule import Changes, Outcome, PricePoint, Rise, Rule
 from newshead.replay.sessions import Session, Window
 
 
 class Judgement(NamedTuple):
-    """What came of a window by a rule: its rows, its alerts, and its outcome (None without rows) in
-    the log's words."""
+    """What came of a window by a rule; `outcome` is None without rows."""
 
     window: Window
     rows: Sequence[PricePoint]
     alerts: Sequence[Rise]
     outcome: Outcome | None
-    text: str
 
 
 class Result(NamedTuple):
@@ -43,21 +41,40 @@ class Result(NamedTuple):
         }
 
 
-def judge(session: Session, by: Rule) -> Result:
-    """Return what comes of a session by a rule."""
-    return Result(session.name, by, [_judge(window, by) for window in session.windows])
+def judge(session: Session, rules: Sequence[Rule]) -> list[Result]:
+    """Return what comes of a session by each of the rules."""
+    judged = [_judge(window, rules) for window in session.windows]
+    return [
+        Result(session.name, by, [window[number] for window in judged])
+        for number, by in enumerate(rules)
+    ]
 
 
-def _judge(window: Window, by: Rule) -> Judgement:
-    rows = window.rows(by)
-    if not rows:
-        return Judgement(window, rows, (), None, rule.describe(None, by))
-    outcome = rule.outcome(rows, 0, by)
+def _judge(window: Window, rules: Sequence[Rule]) -> list[Judgement]:
+    found: list[Judgement] = []
+    # What rules with the same window and baseline have in common.
+    common: dict[tuple[object, ...], tuple[Sequence[PricePoint], Changes]] = {}
+    for by in rules:
+        key = by.window_s, by.baseline_rows
+        if key not in common:
+            rows = window.rows(by)
+            common[key] = rows, rule.changes(rows, by)
+        rows, changes = common[key]
+        if not rows:
+            found.append(Judgement(window, rows, (), None))
+            continue
+        outcome = rule.outcome(changes, 0, by)
+        alerts = _alerts(window, rows, by) if outcome.rises_in_range else []
+        if alerts:
+            outcome = rule.outcome(changes, len(alerts), by)
+        found.append(Judgement(window, rows, alerts, outcome))
+    return found
+
+
+def _alerts(window: Window, rows: Sequence[PricePoint], by: Rule) -> list[Rise]:
     # Rows of one second give one alert.
-    alerts: dict[datetime, Rise] = {}
-    if outcome.rises_in_range:
-        for rise in rule.rises(window.ticker, rule.judge(rows, by), (), window.score):
-            if rise.qualifies:
-                alerts.setdefault(rise.timestamp, rise)
-        outcome = outcome._replace(alerts=len(alerts))
-    return Judgement(window, rows, list(alerts.values()), outcome, rule.describe(outcome, by))
+    found: dict[datetime, Rise] = {}
+    for rise in rule.rises(window.ticker, rule.judge(rows, by), (), window.score):
+        if rise.qualifies:
+            found.setdefault(rise.timestamp, rise)
+    return list(found.values())

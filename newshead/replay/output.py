@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from newshead.core.rule import Rule
+from newshead.core.rule import Rule, describe
 from newshead.replay.judging import Judgement, Result
 
 # Longer lists of tickers are cut in the table.
@@ -38,7 +38,7 @@ def as_json(result: Result, *, rows: bool) -> str:
     answer: dict[str, Any] = {
         "session": result.session,
         "variant": result.rule._asdict(),
-        "windows": [_window(judgement) for judgement in result.windows],
+        "windows": [_window(judgement, result.rule) for judgement in result.windows],
         "alerts": [
             {
                 "ticker": alert.ticker,
@@ -140,16 +140,16 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _window(judgement: Judgement) -> dict[str, Any]:
-    window, _, alerts, outcome, text = judgement
+def _window(judgement: Judgement, by: Rule) -> dict[str, Any]:
+    window, rows, alerts, outcome = judgement
     judged = outcome is not None and outcome.judged
     return {
         "ticker": window.ticker,
-        "first": _iso(window.first_s) if judgement.rows else None,
-        "rows": len(judgement.rows),
+        "first": _iso(window.first_s) if rows else None,
+        "rows": len(rows),
         "alerts": len(alerts),
         "best_change_pct": _known(outcome.best_change_pct) if outcome and judged else None,
-        "outcome": text,
+        "outcome": describe(outcome, by),
     }
 
 

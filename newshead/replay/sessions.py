@@ -1,6 +1,7 @@
 """A session's windows: a ticker's rows, as the alert rule sees them."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, time
 from itertools import groupby
@@ -66,12 +67,13 @@ def split(rows: Iterable[Sequence[object]], scores: dict[str, float | None]) -> 
     for ticker, group in groupby(rows, itemgetter(0)):
         prices = [PricePoint._make(row[1:]) for row in group]
         begin = 0
-        for number in range(1, len(prices)):
-            at_s, before_s = prices[number].time, prices[number - 1].time
-            if not (rule.inside(prices[begin].time, at_s) or rule.inside(before_s, at_s)):
-                yield Window(str(ticker), prices[begin:number], scores.get(str(ticker)))
-                begin = number
-        yield Window(str(ticker), prices[begin:], scores.get(str(ticker)))
+        while begin < len(prices):
+            over_s = prices[begin].time + rule.LIVE.window_s
+            end = bisect_right(prices, over_s, begin, key=itemgetter(0))
+            while end < len(prices) and rule.inside(prices[end - 1].time, prices[end].time):
+                end += 1
+            yield Window(str(ticker), prices[begin:end], scores.get(str(ticker)))
+            begin = end
 
 
 def sessions(windows: Iterable[Window], roll: time | None) -> Iterator[Session]:

@@ -11,6 +11,7 @@ from newshead.core.rule import (
     Rise,
     Rule,
     baseline,
+    changes,
     describe,
     describe_open,
     judge,
@@ -91,14 +92,14 @@ def test_prices_count_from_040_on_and_below_11(price: float, qualifies: bool) ->
     base = price / 1.2
     *_, last = judge(steps(base, base, base, price))
     assert (last.qualifies, last.held_back) == (qualifies, False)
-    found = outcome(steps(base, base, base, price), 0)
+    found = outcome(changes(steps(base, base, base, price)), 0)
     assert (found.rises, found.rises_in_range) == (1, int(qualifies))
 
 
 def test_the_sixtieth_second_counts_and_the_next_does_not() -> None:
     prices = rows((0, 1.0), (2, 1.0), (4, 1.0), (60, 2.0), (61, 2.0))
     assert qualifying(prices) == [60]
-    assert outcome(prices, 0).judged == 2
+    assert outcome(changes(prices), 0).judged == 2
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_another_rule_than_the_live_one_can_be_handed_in(by: Rule, expected: lis
     prices = steps(1.0, 1.1, 1.0, 1.2, 1.4, 1.6)
     judged = judge(prices, by)
     assert [row.seconds_elapsed for row in judged if row.qualifies] == expected
-    found = outcome(prices, 0, by)
+    found = outcome(changes(prices, by), 0, by)
     assert found == Outcome(
         0,
         6,
@@ -159,12 +160,13 @@ def test_a_baseline_of_zero_stops_nothing() -> None:
     judged = judge(prices)
     assert [row.change_pct for row in judged[3:]] == [math.inf, -math.inf]
     assert math.isnan(judged[2].change_pct)
-    assert outcome(prices, 0).best_change_pct == math.inf
+    assert outcome(changes(prices), 0).best_change_pct == math.inf
+    assert outcome(changes(steps(1.0, 0.0, 0.0)), 0).best_change_pct == 0.0
 
 
 def test_a_window_without_a_judged_row_has_no_best_change() -> None:
     prices = rows((0, 1.0), (2, 2.0), (61, 9.0))
-    assert outcome(prices, 0) == Outcome(0, 3, 0, 0.0, 0, 0)
+    assert outcome(changes(prices), 0) == Outcome(0, 3, 0, 0.0, 0, 0)
 
 
 @pytest.mark.parametrize(
