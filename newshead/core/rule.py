@@ -142,7 +142,7 @@ def baseline(prices: Sequence[PricePoint], by: Rule | None = None) -> float:
     rows = (by or LIVE).baseline_rows
     if len(prices) < max(rows):
         return 0.0
-    return min(prices[number - 1].price for number in rows)
+    return min([prices[number - 1].price for number in rows])
 
 
 def judge(prices: Sequence[PricePoint], by: Rule | None = None) -> list[Judged]:
@@ -159,6 +159,7 @@ def judge(prices: Sequence[PricePoint], by: Rule | None = None) -> list[Judged]:
     changes = [0.0] * min(counting.start, len(prices))
     changes += _changes_pct(prices[counting.start :], baseline(prices, rule))
     judged = []
+    first_s = prices[0].time if prices else 0
     for number, ((time, price, volume, recommendation), change) in enumerate(
         zip(prices, changes, strict=True), 1
     ):
@@ -170,11 +171,11 @@ def judge(prices: Sequence[PricePoint], by: Rule | None = None) -> list[Judged]:
                 price,
                 volume,
                 change,
-                time - prices[0].time,
+                time - first_s,
                 counts,
-                rises=counts and change >= change_pct,
-                in_range=lowest <= price < highest,
-                well_rated=recommendation in ratings,
+                counts and change >= change_pct,
+                lowest <= price < highest,
+                recommendation in ratings,
             )
         )
     return judged
@@ -234,12 +235,13 @@ def changes(prices: Sequence[PricePoint], by: Rule | None = None) -> Changes:
 def outcome(found: Changes, alerts: int, by: Rule | None = None) -> Outcome:
     """Return what came of a window with these changes and so many alerts."""
     rule = by or LIVE
-    risen: list[PricePoint] = []
-    if found.best_pct >= rule.change_pct:
-        pairs = zip(found.rows, found.changes_pct, strict=True)
-        risen = [row for row, change in pairs if change >= rule.change_pct]
+    total, rows, changes_pct, best_pct = found
+    if best_pct < rule.change_pct:
+        return Outcome(alerts, total, len(rows), best_pct, 0, 0)
+    pairs = zip(rows, changes_pct, strict=True)
+    risen = [row for row, change in pairs if change >= rule.change_pct]
     in_range = sum(rule.lowest <= row.price < rule.highest for row in risen)
-    return Outcome(alerts, found.total, len(found.rows), found.best_pct, len(risen), in_range)
+    return Outcome(alerts, total, len(rows), best_pct, len(risen), in_range)
 
 
 def describe(result: Outcome | None, by: Rule | None = None) -> str:

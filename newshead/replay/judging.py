@@ -1,5 +1,6 @@
 """Sessions judged by a rule, with the very functions that live uses."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -43,32 +44,29 @@ class Result(NamedTuple):
 
 def judge(session: Session, rules: Sequence[Rule]) -> list[Result]:
     """Return what comes of a session by each of the rules."""
-    judged = [_judge(window, rules) for window in session.windows]
-    return [
-        Result(session.name, by, [window[number] for window in judged])
-        for number, by in enumerate(rules)
-    ]
+    found: dict[Rule, list[Judgement]] = {by: [] for by in rules}
+    # A window's rows and their changes are the same for all rules of a group.
+    groups: dict[tuple[object, ...], list[tuple[Rule, list[Judgement]]]] = defaultdict(list)
+    for by, judged in found.items():
+        groups[by.window_s, by.baseline_rows].append((by, judged))
+    for group in groups.values():
+        any_of_it, _ = group[0]
+        for window in session.windows:
+            rows = window.rows(any_of_it)
+            changes = rule.changes(rows, any_of_it)
+            for by, judged in group:
+                judged.append(_judge(window, rows, changes, by))
+    return [Result(session.name, by, found[by]) for by in rules]
 
 
-def _judge(window: Window, rules: Sequence[Rule]) -> list[Judgement]:
-    found: list[Judgement] = []
-    # What rules with the same window and baseline have in common.
-    common: dict[tuple[object, ...], tuple[Sequence[PricePoint], Changes]] = {}
-    for by in rules:
-        key = by.window_s, by.baseline_rows
-        if key not in common:
-            rows = window.rows(by)
-            common[key] = rows, rule.changes(rows, by)
-        rows, changes = common[key]
-        if not rows:
-            found.append(Judgement(window, rows, (), None))
-            continue
-        outcome = rule.outcome(changes, 0, by)
-        alerts = _alerts(window, rows, by) if outcome.rises_in_range else []
-        if alerts:
-            outcome = rule.outcome(changes, len(alerts), by)
-        found.append(Judgement(window, rows, alerts, outcome))
-    return found
+def _judge(window: Window, rows: Sequence[PricePoint], changes: Changes, by: Rule) -> Judgement:
+    if not rows:
+        return Judgement(window, rows, (), None)
+    outcome = rule.outcome(changes, 0, by)
+    if not outcome.rises_in_range:
+        return Judgement(window, rows, (), outcome)
+    alerts = _alerts(window, rows, by)
+    return Judgement(window, rows, alerts, rule.outcome(changes, len(alerts), by))
 
 
 def _alerts(window: Window, rows: Sequence[PricePoint], by: Rule) -> list[Rise]:
