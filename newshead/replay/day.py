@@ -90,11 +90,13 @@ class Day:
         return Window(stock.ticker, prices, slot_ends=ends)
 
     def _tick(self, trade: Trade, seconds: float) -> Tick:
+        # Cut, as all times are: rounded up, a trade might be in the next slot.
+        since_begin = timedelta(microseconds=math.floor(seconds * 1e6))
         return {
             "price": trade.price,
             # Whole shares, as TWS's ticks are read.
             "volume": max(1, math.floor(trade.size + 0.5)),
-            "timestamp": self._begin + timedelta(seconds=seconds),
+            "timestamp": self._begin + since_begin,
         }
 
 

@@ -160,6 +160,14 @@ def test_a_variant_that_is_listed_twice_is_shown_once(
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_a_trade_a_moment_before_a_slots_end_is_in_it() -> None:
+    day = Day(DAY, None, 60)
+    for seconds in (0.0, 3.9999999):
+        day.add(Trade(seconds, "ABCD", 5.0, 100.0))
+    [window] = day.session().windows
+    assert [row.time - DAY.timestamp() for row in window.prices] == [0, 3]
+
+
 def test_a_day_keeps_only_what_its_windows_may_need() -> None:
     day = Day(DAY, [NewsLine(0.0, "ABCD", "BUY")], 60)
     tracemalloc.start()
