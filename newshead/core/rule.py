@@ -60,8 +60,7 @@ class PricePoint(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A price row as the rule sees it; `change_pct` is 0 before there is a
-    baseline.
+    """A price row as the rule sees it; `change_pct` is 0 before there is a baseline.
 
     `counts`: it is inside the window and has a baseline. `rises`: it counts and has
     reached the threshold.

@@ -173,7 +173,10 @@ def _stored(options: argparse.Namespace, until_end: ExitStack) -> list[Session]:
             file=sys.stderr,
         )
     days = options.since, options.until
-    return list(stored_sessions(database, settings.session_roll, *days, options.ticker or ""))
+    found = list(stored_sessions(database, settings.session_roll, *days, options.ticker or ""))
+    if not found:
+        print("No rows are stored for this.", file=sys.stderr)
+    return found
 
 
 def _run(

@@ -1,6 +1,7 @@
 """Trades and news from CSV files, line by line."""
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -104,21 +105,20 @@ def _news_line(seconds: str, ticker: str, recommendation: str, _confidence: str)
 
 
 def _seconds(text: str) -> float:
-    value = _float(text)
-    if value is None or not 0 <= value <= MAX_SECONDS:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= MAX_SECONDS:
         raise ValueError(f"seconds must be a number from 0 to {MAX_SECONDS:.0f}, not {text!r}")
     return value
 
 
 def _positive(name: str, text: str) -> float:
-    value = _float(text)
-    if value is None or not 0 < value <= MAX_NUMBER:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= MAX_NUMBER:
         raise ValueError(f"{name} must be a positive number, not {text!r}")
     return value
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

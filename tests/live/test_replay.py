@@ -142,6 +142,8 @@ def test_days_and_a_ticker_can_be_asked_for(
     assert asked("--until", first) == [("ABCD", first), ("EFGH", first)]
     assert asked("--since", first, "--until", first, "--ticker", "efgh") == [("EFGH", first)]
     assert asked("--ticker", "ZZZZ") == []
+    assert main(["--history", "--since", "2026-01-02", "--until", "2026-01-02"]) == 0
+    assert capsys.readouterr().err == "No rows are stored for this.\n"
 
 
 def test_what_if_goes_through_the_stored_rows_with_their_own_ratings(
