@@ -64,7 +64,11 @@ def _read(path: Path, header: Sequence[str], convert: Callable[..., T], tell: Te
     number = 0
     try:
         size = max(1, path.stat().st_size)
-        with path.open("rb") as file, TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        # What is no UTF-8 is no number and no ticker either, and is refused with its line.
+        with (
+            path.open("rb") as file,
+            TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text,
+        ):
             rows = csv.reader(text, strict=True)
             found = next(rows, [])
             number = 1
@@ -77,12 +81,11 @@ def _read(path: Path, header: Sequence[str], convert: Callable[..., T], tell: Te
                 if len(row) != len(header):
                     raise ValueError(f"not {','.join(header)} but {','.join(row)!r}")
                 yield convert(*row)
-                if number % TELL_EVERY_LINES == 0:
+                # A pipe does not say how far it is.
+                if number % TELL_EVERY_LINES == 0 and file.seekable():
                     tell(file.tell() / size)
     except OSError as problem:
         raise InputError(f"{path} cannot be read: {problem.strerror}.") from problem
-    except UnicodeDecodeError as problem:
-        raise InputError(f"{path} is no text in UTF-8, after line {number}.") from problem
     except csv.Error as problem:
         raise InputError(f"{path}, line {number + 1}: {problem}.") from problem
     except ValueError as problem:

@@ -1,5 +1,7 @@
 """The command on files: what it refuses, and what it shows."""
 
+import os
+import threading
 import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from newshead.core.rule import Rule
+from newshead.replay import files
 from newshead.replay.__main__ import main
 from newshead.replay.day import Day
 from newshead.replay.files import NewsLine, Trade
@@ -78,12 +81,27 @@ def test_news_that_cannot_be_used_is_refused_by_file_and_line(
     assert problem in refused(arguments, capsys)
 
 
-def test_a_file_that_cannot_be_read_is_refused(
+def test_a_file_that_cannot_be_read_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "missing.csv cannot be read: No such file" in refused(["--csv", "missing.csv"], capsys)
+
+
+def test_bytes_that_are_no_text_are_refused_by_their_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "missing.csv cannot be read: No such file" in refused(["--csv", "missing.csv"], capsys)
     (tmp_path / "latin.csv").write_bytes(f"{TRADES}1,ABCD,2,3\n".encode() + b"1,\xc4,2,3\n")
-    assert "latin.csv is no text in UTF-8" in refused(["--csv", "latin.csv"], capsys)
+    told = refused(["--csv", "latin.csv"], capsys)
+    assert r"latin.csv, line 3: ticker must be printable ASCII, not '\udcc4'" in told
+
+
+def test_trades_may_come_through_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = TRADES + "1,ABCD,2,3\n" * (files.TELL_EVERY_LINES + 1)
+    writer = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
+    writer.start()
+    assert main(["--csv", str(pipe), "--json"]) == 0
+    writer.join()
+    assert '"rows": 1' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
