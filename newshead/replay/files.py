@@ -15,6 +15,8 @@ NEWS_HEADER: Final = ("seconds", "ticker", "recommendation", "confidence")
 # 30 years; beyond, it is no time since the day's begin.
 MAX_SECONDS: Final = 1e9
 MAX_NUMBER: Final = 1e15
+# Characters of a wrong line that its refusal quotes.
+MAX_QUOTED: Final = 60
 # How many lines are read between two calls that tell how far it is.
 TELL_EVERY_LINES: Final = 100_000
 
@@ -73,13 +75,15 @@ def _read(path: Path, header: Sequence[str], convert: Callable[..., T], tell: Te
             found = next(rows, [])
             number = 1
             if [name.strip() for name in found] != list(header):
-                raise ValueError(f"the header must be {','.join(header)}, not {','.join(found)!r}")
+                raise ValueError(
+                    f"the header must be {','.join(header)}, not {_quoted(','.join(found))}"
+                )
             for row in rows:
                 if not row:
                     continue
                 number = rows.line_num
                 if len(row) != len(header):
-                    raise ValueError(f"not {','.join(header)} but {','.join(row)!r}")
+                    raise ValueError(f"not {','.join(header)} but {_quoted(','.join(row))}")
                 yield convert(*row)
                 # A pipe does not say how far it is.
                 if number % TELL_EVERY_LINES == 0 and file.seekable():
@@ -94,17 +98,23 @@ def _read(path: Path, header: Sequence[str], convert: Callable[..., T], tell: Te
 
 def _trade(seconds: str, ticker: str, price: str, size: str) -> Trade:
     if not (ticker.strip() and ticker.isascii() and ticker.isprintable()):
-        raise ValueError(f"ticker must be printable ASCII, not {ticker!r}")
+        raise ValueError(f"ticker must be printable ASCII, not {_quoted(ticker)}")
     return Trade(_seconds(seconds), ticker, _positive("price", price), _positive("size", size))
 
 
 def _news_line(seconds: str, ticker: str, recommendation: str, _confidence: str) -> NewsLine:
     known = parse_ticker(ticker)
     if known is None:
-        raise ValueError(f"ticker must be one such as ABCD or BRK.B, not {ticker!r}")
+        raise ValueError(f"ticker must be one such as ABCD or BRK.B, not {_quoted(ticker)}")
     if recommendation not in RATINGS:
-        raise ValueError(f"recommendation must be {', '.join(RATINGS)}, not {recommendation!r}")
+        raise ValueError(
+            f"recommendation must be {', '.join(RATINGS)}, not {_quoted(recommendation)}"
+        )
     return NewsLine(_seconds(seconds), known, recommendation)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
 
 
 def _seconds(text: str) -> float:
@@ -113,7 +123,9 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= MAX_SECONDS:
-        raise ValueError(f"seconds must be a number from 0 to {MAX_SECONDS:.0f}, not {text!r}")
+        raise ValueError(
+            f"seconds must be a number from 0 to {MAX_SECONDS:.0f}, not {_quoted(text)}"
+        )
     return value
 
 
@@ -123,5 +135,5 @@ def _positive(name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value <= MAX_NUMBER:
-        raise ValueError(f"{name} must be a positive number, not {text!r}")
+        raise ValueError(f"{name} must be a positive number, not {_quoted(text)}")
     return value

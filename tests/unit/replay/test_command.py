@@ -53,6 +53,7 @@ def refused(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str
         (f"{TRADES}1,ABCD,inf,3\n", "line 2: price must be a positive number, not 'inf'"),
         (f"{TRADES}1,ABCD,2,-3\n", "line 2: size must be a positive number, not '-3'"),
         (f"{TRADES}1,ABCD,2\n", "line 2: not seconds,ticker,price,size but '1,ABCD,2'"),
+        (f"{TRADES}{'x' * 99}\n", f"not seconds,ticker,price,size but '{'x' * 60}...'."),
         (f'{TRADES}1,ABCD,2,3\n1,"ABCD,2,3\n', "line 3: unexpected end of data"),
     ],
 )
