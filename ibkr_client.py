@@ -13,7 +13,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar
@@ -30,10 +30,11 @@ from newshead.settings import Settings
 from newshead.tws import failures, trades
 from newshead.tws.account import is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
-from newshead.tws.codes import NO_US_LISTING, Reaction
+from newshead.tws.codes import CODES, FINDINGS, REFUSALS, Code, Reaction
 from newshead.tws.decode import decode
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
+from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
 from newshead.tws.handshake import open_socket, shake_hands
 from newshead.tws.last_trades import LastTrades
 from newshead.tws.link import (
@@ -44,12 +45,13 @@ from newshead.tws.link import (
     Event,
     GiveUp,
 )
-from newshead.tws.notices import Notices
+from newshead.tws.notices import Notice, Notices
 from newshead.tws.silence import Silence, Step
 from newshead.tws.subscriptions import (
     Cancel,
     Drop,
     FindListing,
+    Note,
     Request,
     Subscribe,
     SubscribeReference,
@@ -129,6 +131,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         durations: Durations | None = None,
         silence: Silence | None = None,
         reference: str = "",
+        listings: dict[str, Contract | None] | None = None,
     ) -> None:
         """
         Parameters
@@ -153,6 +156,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             What earlier connections learnt of the time without data; by default nothing.
         reference
             The stock whose data proves that TWS serves any; empty for none.
+        listings
+            What earlier connections learnt of the tickers' listings; by default nothing.
         """
         EWrapper.__init__(self)
         EClient.__init__(self, self)
@@ -184,7 +189,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # The next two are shared with the API thread and guarded by the lock; a
         # request that fails calls error() at once, which takes it a second time.
         self.price_buffer_lock = threading.RLock()
-        self._book = Subscriptions(self._durations)
+        self._book = Subscriptions(self._durations, listings)
         # What it says about the time without data; the monitor hands it on to the next client.
         self.silence = Silence(self._durations) if silence is None else silence
         self._reference = reference
@@ -375,7 +380,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.state_callback()
 
     def _step_to_data(self, step: Callable[..., Change | None], *details: Any) -> None:
-        if self._attempt.step(step, *details):
+        if self._attempt.step(step, *details) and self.state is ConnectionState.READY:
             logger.info("Data from IBKR flows again.")
 
     def _take(self, messages: Iterable[bytes]) -> None:
@@ -439,7 +444,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if self.market_data_type != LIVE:
                 # Before any subscription can be asked for: it counts for those that follow.
                 self.reqMarketDataType(self.market_data_type)
-            self._attempt.step(self._link.on, Event.ACCEPTED)
+            self._attempt.step(self._link.accepted, time.monotonic())
             self.silence.connected()
             self._attempt.succeed()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
@@ -474,37 +479,56 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             ticker = self.reqid_to_ticker.get(reqId, "")
         now = time.monotonic()
         of_request = reqId != NO_VALID_ID
-        reaction, level, line = self._notices.read(number, text, ticker, now, of_request=of_request)
-        if reaction in (Reaction.END_CONNECTION, Reaction.STOP):
+        notice = self._notices.read(number, text, ticker, now, of_request=of_request)
+        if notice.reaction in (Reaction.END_CONNECTION, Reaction.STOP):
             # It is logged as the reason for what follows.
-            self._attempt.fail(GatewayError(line, accepted=True, final=reaction is Reaction.STOP))
+            final = notice.reaction is Reaction.STOP
+            self._attempt.fail(GatewayError(notice.line, accepted=True, final=final))
             self.disconnect()
             return
         if reqId == self._book.reference_id:
             logger.debug("IBKR code %d about the reference %s: %s", number, self._reference, text)
             self._break_silence(self.silence.served(now))
             return
-        logger.log(level, "IBKR code %d: %s", number, line)
+        logger.log(notice.level, "IBKR code %d: %s", number, notice.line)
         if ticker:
             with self.price_buffer_lock:
-                self.ticker_problems[ticker] = line
-        self._react(reaction, ticker, line, now)
+                self.ticker_problems[ticker] = notice.line
+        self._react(notice, reqId, text, now)
 
-    def _react(self, reaction: Reaction, ticker: str, line: str, now: float) -> None:
-        match reaction:
+    def _react(self, notice: Notice, req_id: int, text: str, now: float) -> None:
+        match notice.reaction:
             case Reaction.SLOW_DOWN:
                 self.conn.slow_down()
             case Reaction.MARK_STALE:
-                self._attempt.step(self._link.data_lost, line, now)
+                self._attempt.step(self._link.offline, notice.line, now)
+            case Reaction.FARM_AWAY:
+                self._attempt.step(self._link.farm_broke, farm_name(text), notice.line, now)
+            case Reaction.FARM_BACK:
+                self._step_to_data(self._link.farm_back, farm_name(text), now)
             case Reaction.RESUBSCRIBE_ALL:
-                self._step_to_data(self._link.data_back)
+                self._step_to_data(self._link.online_without_subscriptions)
                 with self.price_buffer_lock:
                     self._make(self._book.renew_all(now))
             case Reaction.RESUBSCRIBE_SILENT:
-                self._step_to_data(self._link.data_back_with_subscriptions, now)
-            case _ if ticker:
+                self._step_to_data(self._link.online, now, self._farms_away(text))
+            case Reaction.DEFINITIONS_BACK:
                 with self.price_buffer_lock:
-                    self._make(self._book.react(reaction, ticker, now))
+                    self._book.definitions_back()
+            case reaction:
+                with self.price_buffer_lock:
+                    trusted = self._link.knows_stocks(now)
+                    self._make(self._book.react(reaction, req_id, now, trusted=trusted))
+
+    def _farms_away(self, text: str) -> dict[str, str] | None:
+        """Return the farms that code 1102 says are still away, each with a line; None if it
+        names none at all."""
+        farms = farm_list(text)
+        if farms is None:
+            return None
+        line = CODES[2103].line
+        names = filter(carries_us_stocks, farms.away)
+        return {name: self._notices.line(line, "", name) for name in names}
 
     # --- Watching over the data, on the API thread ---------------------------
 
@@ -524,7 +548,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                     raise failures.fell_silent(self.host, self.port, quiet_s)
                 case CheckSubscriptions(since_s):
                     with self.price_buffer_lock:
+                        self._book.forget_refusals()
                         self._make(self._book.renew_silent(now, since_s))
+        with self.price_buffer_lock:
+            self._make(self._book.unanswered(now))
+            # A market data request never waits behind one for listings.
+            if self.conn.idle():
+                self._make(self._book.verify(now))
         if in_trading_hours(datetime.now(UTC)):
             with self.price_buffer_lock:
                 for ticker, silence_s, requests in self._book.renew_overdue(now):
@@ -626,23 +656,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     @never_raises
     def contractDetails(self, reqId: int, contractDetails: Any) -> None:
-        """One of the listings of an ambiguous ticker."""
+        """Take in one of the listings of a ticker."""
         with self.price_buffer_lock:
             self._book.add_listing(reqId, contractDetails.contract)
 
     @never_raises
     def contractDetailsEnd(self, reqId: int) -> None:
-        """Choose the US listing: all of an ambiguous ticker have come."""
+        """Choose the US listing: all of a ticker's have come."""
+        now = time.monotonic()
         with self.price_buffer_lock:
-            requests = self._book.choose_listing(reqId, time.monotonic())
-            for request in requests:
-                if isinstance(request, Subscribe) and request.listing is not None:
-                    logger.info(
-                        "%s is ambiguous: using the %s listing.",
-                        request.ticker,
-                        request.listing.primaryExchange,
-                    )
-            self._make(requests)
+            trusted = self._link.knows_stocks(now)
+            self._make(self._book.choose_listing(reqId, now, trusted=trusted))
 
     def _record(self, ticks: Sequence[Tick]) -> None:
         """Put trades into the buffer and hand them on; leave out those without a subscription
@@ -741,10 +765,23 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                     self.cancelMktData(req_id)
                 case FindListing(req_id, ticker):
                     self.reqContractDetails(req_id, self._create_stock_contract(ticker))
-                case Drop(ticker, foreign):
-                    if foreign:
-                        logger.error("%s", self._notices.line(NO_US_LISTING, ticker))
+                case Note(ticker, finding, exchange):
+                    self._tell(FINDINGS[finding], finding, ticker, exchange)
+                case Drop(ticker, refusal, exchange):
+                    if refusal in REFUSALS:
+                        self._tell(REFUSALS[refusal], refusal, ticker, exchange)
                     self._trades.forget(ticker)
+
+    def _tell(self, code: Code, what: Hashable, ticker: str, exchange: str) -> None:
+        """Log what became of a ticker's listings, and keep it as the ticker's problem."""
+        _, level, line = self._notices.about(
+            code, (what, ticker), ticker, exchange, now=time.monotonic()
+        )
+        logger.log(level, "%s", line)
+        if code.level >= logging.WARNING:
+            self.ticker_problems[ticker] = line
+        else:
+            self.ticker_problems.pop(ticker, None)
 
     def _create_stock_contract(self, ticker: str) -> Contract:
         contract = Contract()

@@ -29,6 +29,10 @@ class Durations:
     watch_every_s: float = 1.0
     # A ticker for which TWS has no line free, or fails, is asked for again after this.
     parked_s: float = 20.0
+    # A request for a ticker's listings that is not answered in so long is made again.
+    listings_s: float = 10.0
+    # So long after connecting, IBKR's definitions may be incomplete: stocks that exist are unknown.
+    distrust_s: float = 30.0
 
 
 DURATIONS = Durations()
