@@ -741,9 +741,15 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             return sorted(self.active_subscriptions)
 
     def get_rejected_tickers(self) -> set[str]:
-        """Return the tickers that IBKR refused on this connection; they are not asked for again."""
+        """Return the tickers that IBKR refused on this connection and in this session; they are
+        not asked for again."""
         with self.price_buffer_lock:
             return set(self.rejected_tickers)
+
+    def forget_session(self) -> None:
+        """Let the tickers that IBKR refused be asked for again. Never waits."""
+        with self.price_buffer_lock:
+            self._book.forget_session()
 
     def get_ticker_problems(self) -> dict[str, str]:
         """Return what TWS said last against the data of a ticker."""

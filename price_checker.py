@@ -46,6 +46,8 @@ from newshead.tws.durations import DURATIONS
 from newshead.tws.last_trades import LastTrades
 
 if TYPE_CHECKING:
+    from ibapi.contract import Contract
+
     from newshead.monitor.metrics import Metrics
 
 # Not __name__, which is __main__ when this is the command.
@@ -124,6 +126,8 @@ class ContinuousPriceMonitor:
         self._triggers = TriggerFolder(self.settings.trigger_folder)
         # Handed to each new client: a new connection brings the old trades again.
         self._last_trades = LastTrades(CYCLE_S)
+        # Likewise, until the session's roll.
+        self._listings: dict[str, Contract | None] = {}
         self._tickers = TickerBook()
         self._slots = SlotBook(CYCLE_S)
         self._writer = RowWriter(self.ch_manager, "rows", logger)
@@ -354,12 +358,14 @@ class ContinuousPriceMonitor:
             last_trades=self._last_trades,
             silence=self.ibkr_client.silence if self.ibkr_client is not None else None,
             reference=self.settings.ibkr_reference,
+            listings=self._listings,
         )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
         self.ibkr_client = client
         if not await off_loop(client.connect_and_run) and client.failure is not None:
             raise client.failure
+        self._tickers.forgive()
         logger.info("IBKR connection established on port %d, mode %s.", client.port, client.mode)
 
     async def close_ibkr(self) -> None:
@@ -604,6 +610,8 @@ class ContinuousPriceMonitor:
                 return False
             # Before the move, so that a trigger in the middle of it is not refused.
             self._tickers.roll()
+            if self.ibkr_client is not None:
+                self.ibkr_client.forget_session()
             self._ratings.clear()
             kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
             await off_loop(self.ch_manager.move_session, kept_since)

@@ -51,6 +51,16 @@ class Gateway:
     ambiguous
         Symbols for which market data is refused (200, "… is ambiguous.") unless the client gives a
         primary exchange or a con id; the contract details of one show two listings.
+    undefined
+        Symbols of which IBKR has no definition for the time being: market data and contract details
+        are refused (200).
+    abroad
+        Symbols whose only listing is on an exchange of another country, or an unknown one, by its
+        name; served as all others are.
+    describing
+        False: requests for contract details bring nothing.
+    refusal
+        TWS's words for a 200, in the user's language; empty for the English ones.
     opening_time, running_time
         Where the time of the last trade stands in what a new subscriber is told, and where that of
         a trade that happens stands: as TWS does it, or the other way round, or left out.
@@ -86,6 +96,10 @@ class Gateway:
         self.silent = False
         self.serving = True
         self.ambiguous: set[str] = set()
+        self.undefined: set[str] = set()
+        self.abroad: dict[str, str] = {}
+        self.describing = True
+        self.refusal = ""
         self.delayed_only: set[str] = set()
         self.opening_time = TimeTick.AFTER
         self.running_time = TimeTick.BEFORE

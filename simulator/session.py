@@ -261,7 +261,7 @@ class Session(asyncio.Protocol):
         stocks = self._find(asked.contract)
         if len(stocks) != 1:
             text = AMBIGUOUS.format(asked.contract.symbol) if stocks else NO_DEFINITION
-            self.send(encoder.error(req_id, 200, text))
+            self.send(encoder.error(req_id, 200, self._gateway.refusal or text))
             return
         symbol = stocks[0].symbol
         delayed = symbol in self._gateway.delayed_only
@@ -314,9 +314,12 @@ class Session(asyncio.Protocol):
         )
 
     def _describe_contract(self, encoder: Encoder, asked: Asked) -> None:
+        if not self._gateway.describing:
+            return
         stocks = self._find(asked.contract)
         if not stocks:
-            self.send(encoder.error(asked.req_id, 200, NO_DEFINITION))
+            text = self._gateway.refusal or NO_DEFINITION
+            self.send(encoder.error(asked.req_id, 200, text))
             return
         self.send(
             *(encoder.contract_details(asked.req_id, stock) for stock in stocks),
@@ -324,7 +327,9 @@ class Session(asyncio.Protocol):
         )
 
     def _find(self, contract: ContractQuery) -> list[Stock]:
-        return find(contract, self._gateway.market.symbols, self._gateway.ambiguous)
+        gateway = self._gateway
+        known = [s for s in gateway.market.symbols if s not in gateway.undefined]
+        return find(contract, known, gateway.ambiguous, gateway.abroad)
 
     # What the gateway tells
 

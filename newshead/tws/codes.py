@@ -224,7 +224,7 @@ READ_ONLY: Final = Code(
 REFUSED_BY_ITSELF: Final = Code(
     Reaction.NONE, logging.WARNING, "TWS refuses something that is about no ticker. ({text})"
 )
-OF_NO_REQUEST: Final = Code(Reaction.NONE, logging.WARNING, "{text}")
+OF_NO_REQUEST: Final = Code(Reaction.NONE, logging.WARNING, "IBKR: {text}")
 OTHER_FARM: Final = Code(
     Reaction.NONE, logging.DEBUG, "A farm without data of US stocks is broken. ({text})"
 )

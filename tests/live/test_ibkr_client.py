@@ -482,8 +482,9 @@ def test_error_takes_the_call_forms_of_both_library_generations(
 
 
 # Farm notices that stand in no table.
-FARM_NOTICES = (2105, 2106, 2107, 2108, 2119, 2157, 2158, 2199)
+FARM_NOTICES = (2105, 2106, 2107, 2119, 2199)
 ENDS = (Reaction.END_CONNECTION, Reaction.STOP)
+FIND_LISTING = Reaction.FIND_LISTING
 GIVES_UP = (Reaction.DROP_TICKER, Reaction.PARK_TICKER)
 
 
@@ -495,7 +496,11 @@ def test_every_row_of_the_table_of_codes_is_tested() -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [*(n for n, (_, reaction, _) in EXPECTED.items() if reaction not in ENDS), *FARM_NOTICES],
+    [
+        # What becomes of a 200 is shown in test_listings.py.
+        *(n for n, (_, r, _) in EXPECTED.items() if r not in ENDS and r is not FIND_LISTING),
+        *FARM_NOTICES,
+    ],
 )
 @versions(176, 225)
 def test_a_code_is_logged_at_its_level_with_its_ticker_and_its_remedy(
@@ -544,27 +549,6 @@ def test_a_code_that_ends_the_connection_is_the_reason_in_the_one_line(
         assert client.failure.final == (reaction is Reaction.STOP)
         assert [part for part in parts if part not in str(client.failure)] == []
         assert lines(caplog) == [f"IBKR connection closed. {client.failure}"]
-
-
-@every_form
-def test_a_ticker_that_ibkr_does_not_know_is_dropped_and_not_asked_for_again(
-    server_version: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    with (
-        serving("AAPL", "MSFT", server_version=server_version) as thread,
-        connected(thread, "AAPL") as client,
-    ):
-        client.update_subscriptions({"AAPL", "NOPE"})
-        until(lambda: client.get_rejected_tickers() == {"NOPE"})
-        assert client.active_subscriptions == {"AAPL"}
-        for _ in range(3):
-            client.update_subscriptions({"AAPL", "NOPE"})
-            assert client.subscribe_ticker("NOPE") is False
-        client.update_subscriptions({"AAPL", "NOPE", "MSFT"})
-        until(lambda: "MSFT" in requested(thread, "reqMktData"))
-        assert requested(thread, "reqMktData") == ["AAPL", "NOPE", "MSFT"]
-        assert requested(thread, "cancelMktData") == []
-        assert len([line for line in lines(caplog) if "NOPE" in line]) == 1
 
 
 @versions(176, 225)

@@ -1,7 +1,9 @@
 """The book of tickers: one window each in a session, and nothing of it is forgotten."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -49,12 +51,16 @@ def test_a_window_is_told_once_however_often_the_database_names_it() -> None:
     assert book.idle
 
 
-def test_a_stock_unknown_to_ibkr_stays_left_out_over_the_roll() -> None:
+@pytest.mark.parametrize("end", [TickerBook.roll, TickerBook.forgive])
+def test_a_stock_unknown_to_ibkr_is_left_out_until_the_roll_or_until_it_is_forgiven(
+    end: Callable[[TickerBook], None],
+) -> None:
     book = tracking("ABCD")
     book.reject({"ABCD", "WXYZ"})
-    book.roll()
     assert book.active == set()
     assert book.answer("ABCD") is Answer.UNKNOWN
+    end(book)
+    assert book.answer("ABCD") is Answer.TRACK
     # Only what was tracked: another part may have asked for the rest.
     assert book.answer("WXYZ") is Answer.TRACK
 
@@ -153,6 +159,7 @@ class Histories(RuleBasedStateMachine):
         if self.book.idle:
             self.book.roll()
             self.windows.clear()
+            self.unknown.clear()
 
     @invariant()
     def what_is_active_has_its_time_and_no_window_behind_it(self) -> None:

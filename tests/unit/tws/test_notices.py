@@ -69,7 +69,7 @@ def test_a_read_only_api_is_noted_as_harmless() -> None:
 
 
 def test_an_unknown_code_without_a_request_is_told_in_twss_own_words() -> None:
-    assert notices().read(9999, "New words", "", 0, of_request=False).line == "New words"
+    assert notices().read(9999, "New words", "", 0, of_request=False).line == "IBKR: New words"
 
 
 def test_a_finding_is_told_with_its_exchange_once_for_each_ticker() -> None:
