@@ -22,6 +22,7 @@ from ibapi.client import EClient
 from ibapi.const import NO_VALID_ID
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
+from ibapi.message import IN
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
@@ -31,7 +32,7 @@ from newshead.tws import failures, trades
 from newshead.tws.account import is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
 from newshead.tws.codes import NO_US_LISTING, Reaction
-from newshead.tws.decode import decode
+from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
 from newshead.tws.handshake import open_socket, shake_hands
@@ -78,6 +79,8 @@ TRADE_PRICES: Final = {
     TickTypeEnum.LAST: "ibkr_last_trade",
     TickTypeEnum.DELAYED_LAST: "ibkr_delayed_last",
 }
+# The answers to a request for the listings of a ticker.
+LISTING_MESSAGES: Final = (IN.CONTRACT_DATA, IN.CONTRACT_DATA_END)
 
 T = TypeVar("T")
 
@@ -308,6 +311,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.serverVersion_, self.connTime, self._messages = greeting
         self.decoder = Decoder(self, self.serverVersion_)
         self._read_tick = tick_reader(self.serverVersion_)
+        self._reader = MessageReader(
+            self.decoder, self.serverVersion_, self._read_tick, self._skipped
+        )
         self.setConnState(EClient.CONNECTED)
         self.startApi()
 
@@ -315,15 +321,19 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """Take messages until the connection ends. API thread; use `connect_and_run`."""
         next_watch = time.monotonic()
         self._link.heard(next_watch)
-        for messages in self._messages:
-            now = time.monotonic()
-            if messages:
-                self._link.heard(now)
-                self._take(messages)
-            if now >= next_watch:
-                next_watch = now + self._durations.watch_every_s
-                self._record_overdue()
-                self._watch(now)
+        try:
+            for messages in self._messages:
+                now = time.monotonic()
+                if messages:
+                    self._link.heard(now)
+                    self._take(messages)
+                if now >= next_watch:
+                    next_watch = now + self._durations.watch_every_s
+                    self._record_overdue()
+                    self._watch(now)
+        finally:
+            if self._reader.skipped:
+                logger.info("Skipped on this connection: %s.", self._reader.describe_skipped())
 
     def disconnect(self) -> None:
         """End the connection at once; `connectionClosed` follows on the API thread."""
@@ -384,7 +394,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         Raises
         ------
         GatewayError
-            One of them makes no sense; those before it are taken.
+            One of them is needed and makes no sense; those before it are taken.
         """
         read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
         ticks: list[Tick] = []
@@ -393,7 +403,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if tick is None:
                 self._settle(ticks)
                 ticks = []
-                decode(self.decoder, self.serverVersion_, message)
+                for tick in self._reader.read(message):
+                    heard.add(tick[0])
+                    self._settle([tick] if tick[1] in trade_ticks else [])
                 continue
             req_id, tick_type, value, volume = tick
             heard.add(req_id)
@@ -404,6 +416,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 continue
             ticks.append(tick)
         self._settle(ticks)
+
+    def _skipped(self, kind: int) -> None:
+        """Go on without a message that could not be read."""
+        if kind in LISTING_MESSAGES:
+            with self.price_buffer_lock:
+                self._book.forget_listings()
 
     def _settle(self, ticks: Sequence[Tick]) -> None:
         """Bring in what ticks have told so far, before anything else is looked at."""

@@ -188,7 +188,8 @@ class Session(asyncio.Protocol):
         if handshake is Handshake.CLOSE:
             self._close()
             return
-        self._encoder = Encoder(negotiate(versions, self._gateway.server_version))
+        version = negotiate(versions, self._gateway.server_version)
+        self._encoder = Encoder(version, self._gateway.garbled)
         self.send(self._encoder.version())
         if handshake is Handshake.CLOSE_AFTER_VERSION:
             self._close()
@@ -207,6 +208,7 @@ class Session(asyncio.Protocol):
         )
         self.send(
             encoder.managed_accounts(",".join(self._gateway.accounts)),
+            *(encoder.open_order(each + 1) for each in range(self._gateway.open_orders)),
             encoder.next_valid_id(NEXT_VALID_ID),
             *(encoder.error(-1, code, text) for code, text in FARM_NOTICES),
         )

@@ -89,8 +89,8 @@ def given_up() -> GatewayError:
     return GatewayError("It was given up.", accepted=False)
 
 
-def unreadable(problem: Exception) -> GatewayError:
-    """Return the failure of a connection on which IBKR's decoder cannot read a message."""
+def unreadable(what: str, problem: Exception) -> GatewayError:
+    """Return the failure of a connection on which a message that is needed cannot be read."""
     return GatewayError(
-        f"TWS sent a message that IBKR's client cannot read ({problem!r}).", accepted=True
+        f"TWS sent a {what} that IBKR's client cannot read ({problem!r}).", accepted=True
     )

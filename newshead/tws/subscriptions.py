@@ -170,6 +170,12 @@ class Subscriptions:
         self._chosen[ticker] = us[0]
         return self.renew(ticker, now, cancel=False)
 
+    def forget_listings(self) -> None:
+        """Take all requests for listings as unanswered: a part of an answer cannot be read."""
+        for req_id in self._listings:
+            self._chosen.pop(self.reqid_to_ticker.pop(req_id, ""), None)
+        self._listings.clear()
+
     # --- Asking again -------------------------------------------------------
 
     def renew(self, ticker: str, now: float, *, cancel: bool = True) -> list[Request]:

@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from ibapi.message import IN
 from monitoring import rate, rows, tracked
 from monitoring import until as come
 from tws import (
@@ -56,7 +57,7 @@ from simulator import Gateway, GatewayThread, Handshake
 from simulator.book import DELAYED
 from simulator.encode import Encoder
 from simulator.stocks import Stock
-from simulator.wire import frame
+from simulator.wire import frame, glue
 
 DEADLINE_S = 20.0
 LAST, LAST_SIZE = 4, 5
@@ -518,6 +519,109 @@ def test_a_us_listing_that_is_ambiguous_too_is_dropped_without_a_second_question
         assert len(logged(caplog, "AAPL", logging.ERROR)) == 1
 
 
+# Messages that cannot be read
+
+
+@every_form
+def test_open_orders_that_cannot_be_read_cost_neither_the_connection_nor_a_tick(
+    server_version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.open_orders = 3
+        thread.gateway.garbled = {IN.OPEN_ORDER}
+        with connected(thread, "AAPL") as client:
+            trade(thread, "AAPL", 271.5, 100)
+            until(came(client, "AAPL", 271.5))
+        assert requested(thread, "startApi") == [""]
+    assert len(logged(caplog, "Skipped a message of kind OPEN_ORDER")) == 1
+    assert len(logged(caplog, "connection: 3 OPEN_ORDER messages.", logging.INFO)) == 1
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["NEXT_VALID_ID", "MANAGED_ACCTS"])
+def test_an_id_or_an_account_that_cannot_be_read_fails_the_attempt(
+    kind: str, server_version: int
+) -> None:
+    with serving(server_version=server_version) as thread:
+        thread.gateway.garbled = {getattr(IN, kind)}
+        client = IBKRClient(HOST, thread.gateway.port)
+        assert client.connect_and_run() is False
+        assert f"a message of kind {kind} that" in str(client.failure)
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["TICK_PRICE", "TICK_SIZE", "TICK_STRING", "ERR_MSG"])
+def test_a_tick_or_a_code_that_cannot_be_read_ends_the_connection(
+    kind: str, server_version: int
+) -> None:
+    with (
+        serving("AAPL", server_version=server_version) as thread,
+        connected(thread, "AAPL") as client,
+    ):
+        thread.gateway.garbled.add(getattr(IN, kind))
+        trade(thread, "AAPL", 271.5, 100)
+        send_code(thread, 2104)
+        assert ended(client)
+        assert f"a message of kind {kind} that" in str(client.failure)
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["CONTRACT_DATA", "CONTRACT_DATA_END"])
+def test_listings_that_cannot_be_read_are_asked_for_again_with_the_next_request(
+    kind: str, server_version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.ambiguous = {"AAPL"}
+        thread.gateway.garbled = {getattr(IN, kind)}
+        with connected(thread, "AAPL") as client:
+            until(lambda: logged(caplog, f"Skipped a message of kind {kind},"))
+            thread.gateway.garbled.clear()
+            send_code(thread, 1101)
+            until(lambda: len(requested(thread, "reqMktData")) == 3)
+            trade(thread, "AAPL", 271.5, 100)
+            until(came(client, "AAPL", 271.5))
+            assert requested(thread, "reqContractDetails") == ["AAPL", "AAPL"]
+
+
+@every_form
+def test_messages_in_one_frame_are_read_one_after_the_other(server_version: int) -> None:
+    with (
+        serving("AAPL", server_version=server_version) as thread,
+        connected(thread, "AAPL") as client,
+    ):
+        encoder, req_id = Encoder(server_version), client.ticker_to_reqid["AAPL"]
+        frame_of_all = glue(
+            encoder.tick_price(req_id, LAST, 1.0, "7"),
+            encoder.tick_size(req_id, LAST_SIZE, "7"),
+            encoder.error(-1, 1100, OWN_WORDS),
+            encoder.tick_price(req_id, LAST, 2.0, "8"),
+            encoder.current_time(),
+            encoder.tick_price(req_id, LAST, 3.0, "9"),
+        )
+        thread.call(thread.gateway.raw, frame_of_all)
+        until(lambda: buffered(client, "AAPL") == [(1.0, 7), (2.0, 8), (3.0, 9)])
+        assert client.state is ConnectionState.STALE
+        assert OWN_WORDS in client.stale_reason
+
+
+@every_form
+def test_bytes_behind_a_message_that_are_none_are_told_once_and_counted(
+    server_version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        serving("AAPL", server_version=server_version) as thread,
+        connected(thread, "AAPL") as client,
+    ):
+        encoder, req_id = Encoder(server_version), client.ticker_to_reqid["AAPL"]
+        for price in (1.0, 2.0):
+            tick = encoder.tick_price(req_id, LAST, price, "7")
+            thread.call(thread.gateway.raw, glue(tick, frame(b"\0\0")))
+        until(lambda: buffered(client, "AAPL") == [(1.0, 7), (2.0, 7)])
+        assert client.connected
+    assert len(logged(caplog, "2 bytes behind a message of kind TICK_PRICE")) == 1
+    assert logged(caplog, "connection: 2 pieces behind TICK_PRICE", logging.INFO)
+
+
 # Subscriptions that stay silent
 
 
@@ -835,9 +939,6 @@ async def test_nothing_that_makes_no_sense_ends_the_monitor(
     nonsense = {
         "a length that is too great": b"\x7f\xff\xff\xff",
         "a length that is wrong": (60_000).to_bytes(4, "big"),
-        "a wrong number of fields": frame((6).to_bytes(4, "big") + b"1\0"),
-        "an unknown message id": frame((199).to_bytes(4, "big") + b"1\0"),
-        "an unknown protobuf message id": frame((399).to_bytes(4, "big") + b"\x08\1"),
         "broken protobuf": frame((201).to_bytes(4, "big") + b"\xff\xff"),
         "a message of 16 MB": frame(bytes(1 << 24)),
         "code 505": Encoder(225).error(-1, 505, "Fatal Error: Unknown message id."),

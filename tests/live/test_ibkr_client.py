@@ -845,10 +845,6 @@ GARBAGE = {
     "no fields": lambda version: frame(
         b"\xff\xfe\xfd\xfc" if version < 201 else b"\0\0\0\x01\xff\xfe"
     ),
-    "an unknown kind": lambda version: frame(b"199\x001\0" if version < 201 else b"\0\0\0\xc71\0"),
-    "an unknown kind in protobuf": lambda version: frame(
-        b"399\x001\0" if version < 201 else b"\0\0\x01\x8f\x08\1"
-    ),
     "no protobuf": lambda version: frame(
         b"what\0" if version < 201 else (TICK_PRICE + PROTOBUF).to_bytes(4, "big") + b"\xff\xff"
     ),

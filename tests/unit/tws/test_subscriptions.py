@@ -139,6 +139,18 @@ def test_a_listing_found_after_the_ticker_is_over_asks_for_nothing() -> None:
     assert book.choose_listing(1001, 1) == []
 
 
+def test_listings_that_were_forgotten_are_asked_for_again_when_the_ticker_is_ambiguous_again() -> (
+    None
+):
+    book = book_with("AAPL")
+    book.react(Reaction.FIND_LISTING, "AAPL", 1)
+    book.add_listing(1001, listing("NYSE"))
+    book.forget_listings()
+    assert book.choose_listing(1001, 1) == []
+    assert book.active == {"AAPL"}
+    assert book.react(Reaction.FIND_LISTING, "AAPL", 2) == [FindListing(1002, "AAPL")]
+
+
 def test_listings_that_nobody_asked_for_are_ignored() -> None:
     book = book_with("AAPL")
     book.add_listing(1000, listing("NYSE"))
