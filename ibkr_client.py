@@ -35,7 +35,7 @@ from newshead.tws.codes import NO_US_LISTING, Reaction
 from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
-from newshead.tws.handshake import open_socket, shake_hands
+from newshead.tws.handshake import greet
 from newshead.tws.last_trades import LastTrades
 from newshead.tws.link import (
     AskForTime,
@@ -58,6 +58,7 @@ from newshead.tws.subscriptions import (
 )
 from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, shares, tick_reader
 from newshead.tws.trades import Buffered, Recorded, TradeBuffer
+from newshead.tws.wire import TwsSocket
 
 __all__ = [
     "DURATIONS",
@@ -302,12 +303,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             The connection or the handshake failed.
         """
         self.clientId = clientId
-        self.conn = open_socket(host, port, self._durations.connect_timeout_s)
-        with self._attempt.lock:
-            if self._attempt.decided:
-                raise failures.given_up()
-            self._attempt.step(self._link.on, Event.OPENED)
-        greeting = shake_hands(self.conn, host, port)
+        greeting = greet(host, port, self._durations.connect_timeout_s, self._opened)
         self.serverVersion_, self.connTime, self._messages = greeting
         self.decoder = Decoder(self, self.serverVersion_)
         self._read_tick = tick_reader(self.serverVersion_)
@@ -316,6 +312,20 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         )
         self.setConnState(EClient.CONNECTED)
         self.startApi()
+
+    def _opened(self, connection: TwsSocket) -> None:
+        """Take a socket over, unless the attempt is over.
+
+        Raises
+        ------
+        GatewayError
+            It is.
+        """
+        self.conn = connection
+        with self._attempt.lock:
+            if self._attempt.decided:
+                raise failures.given_up()
+            self._attempt.step(self._link.on, Event.OPENED)
 
     def run(self) -> None:
         """Take messages until the connection ends. API thread; use `connect_and_run`."""

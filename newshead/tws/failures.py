@@ -25,6 +25,11 @@ def no_answer(host: str, port: int, state: ConnectionState) -> GatewayError:
             "stands between.",
             accepted=False,
         )
+    return says_nothing(host, port)
+
+
+def says_nothing(host: str, port: int) -> GatewayError:
+    """Return the failure of an attempt to which something listens that sends nothing."""
     return GatewayError(
         f"{host}:{port} accepted the connection but sends nothing: TWS may be asking on its "
         "screen whether to accept it, or it hangs and needs a restart; or IBKR_PORT belongs "
