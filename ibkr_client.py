@@ -267,8 +267,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     # --- Connection ---------------------------------------------------------
 
-    def connect_and_run(self) -> bool:
+    def connect_and_run(self, *, patient: bool = False) -> bool:
         """Connect and start the API thread; answer within 10 s. Blocks.
+
+        Parameters
+        ----------
+        patient
+            Give a TWS that has answered, but takes no requests yet, another minute.
 
         Returns
         -------
@@ -284,15 +289,25 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._attempt.step(self._link.on, Event.CONNECT)
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
-        timeout_s = self._durations.connect_timeout_s
-        if self._attempt.wait(
-            timeout_s, lambda: failures.no_answer(self.host, self.port, self.state)
-        ):
+        self._attempt.wait(self._durations.connect_timeout_s)
+        if patient and self._attempt.answered and not self._attempt.decided:
+            timeout_s = self._durations.ready_timeout_s
+            pending = self._not_in_time()
+            level = logging.DEBUG if str(known) == str(pending) else logging.WARNING
+            logger.log(level, "%s Waiting for up to %.0f s.", pending, timeout_s)
+            known = pending
+            self._attempt.wait(timeout_s)
+        if self._attempt.decide(self._not_in_time):
             return True
         self.disconnect()
         level = logging.DEBUG if str(known) == str(self.failure) else logging.ERROR
         logger.log(level, "No connection to IBKR: %s", self.failure)
         return False
+
+    def _not_in_time(self) -> GatewayError:
+        if self._attempt.answered:
+            return failures.not_ready(self.host, self.port)
+        return failures.no_answer(self.host, self.port, self.state)
 
     def connect(self, host: str, port: int, clientId: int) -> None:
         """Open the socket and shake hands. API thread; use `connect_and_run`.
@@ -310,6 +325,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._reader = MessageReader(
             self.decoder, self.serverVersion_, self._read_tick, self._skipped
         )
+        self._attempt.answered = True
         self.setConnState(EClient.CONNECTED)
         self.startApi()
 
@@ -340,7 +356,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 if now >= next_watch:
                     next_watch = now + self._durations.watch_every_s
                     self._record_overdue()
-                    self._watch(now)
+                    # Before it takes requests TWS may be silent for a while.
+                    if self._attempt.decided:
+                        self._watch(now)
         finally:
             if self._reader.skipped:
                 logger.info("Skipped on this connection: %s.", self._reader.describe_skipped())

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import functools
 import logging
 import math
 import random
@@ -358,7 +359,8 @@ class ContinuousPriceMonitor:
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
         self.ibkr_client = client
-        if not await off_loop(client.connect_and_run) and client.failure is not None:
+        connect = functools.partial(client.connect_and_run, patient=True)
+        if not await off_loop(connect) and client.failure is not None:
             raise client.failure
         logger.info("IBKR connection established on port %d, mode %s.", client.port, client.mode)
 

@@ -222,6 +222,12 @@ class Gateway:
         for session in self._clients(client_id):
             session.send(data)
 
+    def accept(self) -> None:
+        """Serve the clients that wait, and all that connect from now on."""
+        self.handshake = Handshake.NORMAL
+        for session in list(self.sessions):
+            session.accept()
+
     def lose_subscriptions(self) -> None:
         """Forget every subscription without a word, as TWS does before it sends 1101."""
         for session in self.sessions:

@@ -70,6 +70,9 @@ class Handshake(enum.Enum):
     """Close it after reading the client's hello."""
     CLOSE_AFTER_VERSION = "close after version"
     """Close it after answering with the server version."""
+    PENDING = "pending"
+    """Answer with the server version, and serve only once `Gateway.accept` is called: as while
+    TWS asks on its screen whether to accept the connection, or logs in."""
     NOT_TWS = "not TWS"
     """Answer as a web server does, and close it."""
 
@@ -108,6 +111,8 @@ class Session(asyncio.Protocol):
         self._market_data_type = LIVE_DATA
         self._subscriptions: dict[int, Subscription] = {}
         self._closing = False
+        # The client's wish to be served, while it waits.
+        self._pending: Asked | None = None
         self.client_id = -1
         self.started = False
 
@@ -213,6 +218,17 @@ class Session(asyncio.Protocol):
             *(encoder.error(-1, code, text) for code, text in FARM_NOTICES),
         )
 
+    def _ask_to_be_served(self, asked: Asked) -> None:
+        self._pending = asked
+        if self._gateway.handshake is not Handshake.PENDING:
+            self.accept()
+
+    def accept(self) -> None:
+        """Serve the client if it waits for that."""
+        if self._encoder is not None and self._pending is not None:
+            asked, self._pending = self._pending, None
+            self._start(self._encoder, asked)
+
     # Requests
 
     def _answer_all(self, encoder: Encoder) -> None:
@@ -235,7 +251,7 @@ class Session(asyncio.Protocol):
     def _answer(self, encoder: Encoder, asked: Asked) -> None:
         if not self.started:
             if asked.kind == "startApi":
-                self._start(encoder, asked)
+                self._ask_to_be_served(asked)
             return
         match asked.kind:
             case "reqMktData":

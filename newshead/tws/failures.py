@@ -31,9 +31,17 @@ def no_answer(host: str, port: int, state: ConnectionState) -> GatewayError:
 def says_nothing(host: str, port: int) -> GatewayError:
     """Return the failure of an attempt to which something listens that sends nothing."""
     return GatewayError(
-        f"{host}:{port} accepted the connection but sends nothing: TWS may be asking on its "
-        "screen whether to accept it, or it hangs and needs a restart; or IBKR_PORT belongs "
-        "to another program.",
+        f"{host}:{port} accepted the connection but sends nothing: TWS hangs and needs a restart, "
+        "or IBKR_PORT belongs to another program.",
+        accepted=True,
+    )
+
+
+def not_ready(host: str, port: int) -> GatewayError:
+    """Return the failure of an attempt to which TWS answered without taking requests."""
+    return GatewayError(
+        f"TWS at {host}:{port} answered but takes no requests yet: accept the connection in the "
+        "pop-up on its screen, or wait until the gateway has logged in.",
         accepted=True,
     )
 

@@ -69,6 +69,7 @@ def test_the_waits_that_the_tests_shorten_are_as_promised() -> None:
     steps_s = 2 * (ibkr_client.DURATIONS.watch_every_s + tws_socket.BREATH_S)
     assert ibkr_client.DURATIONS.heartbeat_s + ibkr_client.DURATIONS.answer_s + steps_s < 30
     assert ibkr_client.DURATIONS.connect_timeout_s < 15
+    assert ibkr_client.DURATIONS.ready_timeout_s == 60
     assert (price_checker.RETRY_S, price_checker.MAX_RETRY_S) == (3.0, 60.0)
     assert sight.BLIND_S == 15.0
     assert CODES[10197].again_s == 15 * 60
@@ -206,6 +207,53 @@ def test_a_wrong_length_that_swallows_all_messages_is_noticed_by_the_heartbeat(
         with ticking(thread, *(["AAPL"] if more else [])):
             assert ended(client)
         assert "No message from TWS" in str(client.failure)
+
+
+# A gateway that answers and is not ready
+
+
+PENDING = "answered but takes no requests yet"
+
+
+@every_form
+def test_a_gateway_that_has_answered_is_waited_for_by_whoever_is_patient(
+    server_version: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lasting(monkeypatch, connect_timeout_s=0.3, heartbeat_s=0.1, answer_s=0.1)
+    with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.handshake = Handshake.PENDING
+        client = IBKRClient(HOST, thread.gateway.port)
+        answers: list[bool] = []
+        attempt = threading.Thread(
+            target=lambda: answers.append(client.connect_and_run(patient=True))
+        )
+        attempt.start()
+        until(lambda: logged(caplog, PENDING))
+        # Long enough for a heartbeat to find TWS silent.
+        attempt.join(1.0)
+        assert answers == []
+        thread.call(thread.gateway.accept)
+        attempt.join(DEADLINE_S)
+        assert answers == [True]
+        (line,) = lines(caplog)
+        for part in ("pop-up", "logged in", "Waiting for up to 60 s"):
+            assert part in line
+        client.disconnect_safely()
+        assert ended(client)
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_gateway_that_has_answered_is_given_up_after_the_caller_s_time_with_one_line(
+    patient: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lasting(monkeypatch, connect_timeout_s=0.2, ready_timeout_s=0.3 if patient else 3600.0)
+    with serving() as thread:
+        thread.gateway.handshake = Handshake.PENDING
+        client = IBKRClient(HOST, thread.gateway.port)
+        assert client.connect_and_run(patient=patient) is False
+        assert ended(client)
+        assert PENDING in str(client.failure)
+        assert len(lines(caplog)) == 1
 
 
 # Codes
@@ -792,6 +840,19 @@ async def test_a_refused_connection_is_tried_at_an_even_pace_until_the_gateway_c
         assert time.monotonic() - began < 10
         await ticks_flow(gateway, monitor, "ABCD")
         assert logged(caplog, "No data from IBKR between") == []
+
+
+async def test_a_gateway_that_is_slow_to_accept_is_served_by_the_first_attempt(
+    settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting(monkeypatch, connect_timeout_s=0.2)
+    gateway.handshake = Handshake.PENDING
+    async with at_work(settings) as monitor:
+        await come(lambda: asked_at(gateway, "startApi"), "an attempt")
+        await asyncio.sleep(5 * price_checker.RETRY_S)
+        gateway.accept()
+        await come(lambda: monitor.ibkr_connected, "the connection")
+        assert len(asked_at(gateway, "startApi")) == 1
 
 
 async def test_an_accepted_connection_that_fails_is_tried_with_doubling_pauses(
