@@ -58,9 +58,10 @@ def not_tws(host: str, port: int, sent: object) -> GatewayError:
 def closed_early(host: str, port: int) -> GatewayError:
     """Return the failure of an attempt that TWS ended before it was ready."""
     return GatewayError(
-        f"TWS at {host}:{port} closed the connection during the handshake: allow "
-        "this machine under Configure > API > Settings > Trusted IPs, and see whether TWS "
-        "takes more clients.",
+        f"TWS at {host}:{port} closed the connection during the handshake: allow this machine "
+        "under Configure > API > Settings > Trusted IPs, and see whether TWS takes more clients. "
+        "Behind a tunnel or a forwarded port (ssh -L, socat, Docker) TWS may also be down or "
+        "restarting.",
         accepted=True,
     )
 

@@ -45,6 +45,7 @@ import ibkr_client
 import price_checker
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import ConnectionState, GatewayError, IBKRClient
+from newshead.core import times
 from newshead.loop import in_background
 from newshead.monitor import sight
 from newshead.monitor.triggers import TriggerFolder
@@ -71,6 +72,7 @@ def test_the_waits_that_the_tests_shorten_are_as_promised() -> None:
     assert ibkr_client.DURATIONS.connect_timeout_s < 15
     assert ibkr_client.DURATIONS.ready_timeout_s == 60
     assert (price_checker.RETRY_S, price_checker.MAX_RETRY_S) == (3.0, 60.0)
+    assert (times.SHORT_OUTAGE_S, times.SHORT_OUTAGE_PAUSE_S) == (300.0, 5.0)
     assert sight.BLIND_S == 15.0
     assert CODES[10197].again_s == 15 * 60
 
@@ -871,6 +873,56 @@ async def test_an_accepted_connection_that_fails_is_tried_with_doubling_pauses(
         planned_s = min(price_checker.MAX_RETRY_S, price_checker.RETRY_S * 2**number)
         assert pause > 0.75 * planned_s
     assert len(logged(caplog, "closed the connection during the handshake")) == 1
+
+
+@contextlib.asynccontextmanager
+async def a_tunnel(gateway: Gateway) -> AsyncIterator[int]:
+    """A forwarded port: it accepts whether or not the gateway is there, as docker-proxy does."""
+    pumps: set[asyncio.Task[None]] = set()
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+        sink.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far = await asyncio.open_connection(HOST, gateway.port)
+        except OSError:
+            writer.close()
+            return
+        for source, sink in ((reader, far[1]), (far[0], writer)):
+            pumps.add(asyncio.create_task(pump(source, sink)))
+
+    async with await asyncio.start_server(forward, HOST, 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_behind_a_tunnel_a_restarted_gateway_is_found_without_a_long_pause(
+    settings: Settings,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(price_checker, "RETRY_S", 0.1)
+    monkeypatch.setattr(price_checker, "MAX_RETRY_S", 60.0)
+    monkeypatch.setattr(times, "SHORT_OUTAGE_PAUSE_S", 0.3)
+    async with a_tunnel(gateway) as port:
+        behind = Settings(**{**settings.__dict__, "ibkr_port": port})
+        async with at_work(behind) as monitor:
+            await tracked(gateway, settings, "ABCD")
+            await asyncio.sleep(5 * price_checker.RETRY_S)
+            caplog.clear()
+            await gateway.stop()
+            # Doubled from attempt to attempt, the last pause would be 25 s.
+            attempts = "Connecting to TWS"
+            await come(lambda: len(logged(caplog, attempts, logging.DEBUG)) >= 9, "attempts")
+            await gateway.start()
+            await come(lambda: monitor.ibkr_connected, "the connection")
+            await ticks_flow(gateway, monitor, "ABCD")
+    (line,) = logged(caplog, "closed the connection during the handshake")
+    assert "tunnel" in line.getMessage()
 
 
 async def test_connections_that_are_lost_as_soon_as_they_are_ready_are_tried_with_pauses(
