@@ -22,6 +22,7 @@ from ibapi.client import EClient
 from ibapi.const import NO_VALID_ID
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
+from ibapi.message import IN
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
@@ -31,11 +32,11 @@ from newshead.tws import failures, trades
 from newshead.tws.account import is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
 from newshead.tws.codes import CODES, FINDINGS, REFUSALS, Code, Reaction
-from newshead.tws.decode import decode
+from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
 from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
-from newshead.tws.handshake import open_socket, shake_hands
+from newshead.tws.handshake import greet
 from newshead.tws.last_trades import LastTrades
 from newshead.tws.link import (
     AskForTime,
@@ -59,6 +60,7 @@ from newshead.tws.subscriptions import (
 )
 from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, shares, tick_reader
 from newshead.tws.trades import Buffered, Recorded, TradeBuffer
+from newshead.tws.wire import TwsSocket
 
 __all__ = [
     "DURATIONS",
@@ -80,6 +82,8 @@ TRADE_PRICES: Final = {
     TickTypeEnum.LAST: "ibkr_last_trade",
     TickTypeEnum.DELAYED_LAST: "ibkr_delayed_last",
 }
+# The answers to a request for the listings of a ticker.
+LISTING_MESSAGES: Final = (IN.CONTRACT_DATA, IN.CONTRACT_DATA_END)
 
 T = TypeVar("T")
 
@@ -268,8 +272,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     # --- Connection ---------------------------------------------------------
 
-    def connect_and_run(self) -> bool:
+    def connect_and_run(self, *, patient: bool = False) -> bool:
         """Connect and start the API thread; answer within 10 s. Blocks.
+
+        Parameters
+        ----------
+        patient
+            Give a TWS that has answered, but takes no requests yet, another minute.
 
         Returns
         -------
@@ -285,15 +294,25 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._attempt.step(self._link.on, Event.CONNECT)
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
-        timeout_s = self._durations.connect_timeout_s
-        if self._attempt.wait(
-            timeout_s, lambda: failures.no_answer(self.host, self.port, self.state)
-        ):
+        self._attempt.wait(self._durations.connect_timeout_s)
+        if patient and self._attempt.answered and not self._attempt.decided:
+            timeout_s = self._durations.ready_timeout_s
+            pending = self._not_in_time()
+            level = logging.DEBUG if str(known) == str(pending) else logging.WARNING
+            logger.log(level, "%s Waiting for up to %.0f s.", pending, timeout_s)
+            known = pending
+            self._attempt.wait(timeout_s)
+        if self._attempt.decide(self._not_in_time):
             return True
         self.disconnect()
         level = logging.DEBUG if str(known) == str(self.failure) else logging.ERROR
         logger.log(level, "No connection to IBKR: %s", self.failure)
         return False
+
+    def _not_in_time(self) -> GatewayError:
+        if self._attempt.answered:
+            return failures.not_ready(self.host, self.port)
+        return failures.no_answer(self.host, self.port, self.state)
 
     def connect(self, host: str, port: int, clientId: int) -> None:
         """Open the socket and shake hands. API thread; use `connect_and_run`.
@@ -304,31 +323,50 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             The connection or the handshake failed.
         """
         self.clientId = clientId
-        self.conn = open_socket(host, port, self._durations.connect_timeout_s)
+        greeting = greet(host, port, self._durations.connect_timeout_s, self._opened)
+        self.serverVersion_, self.connTime, self._messages = greeting
+        self.decoder = Decoder(self, self.serverVersion_)
+        self._read_tick = tick_reader(self.serverVersion_)
+        self._reader = MessageReader(
+            self.decoder, self.serverVersion_, self._read_tick, self._skipped
+        )
+        self._attempt.answered = True
+        self.setConnState(EClient.CONNECTED)
+        self.startApi()
+
+    def _opened(self, connection: TwsSocket) -> None:
+        """Take a socket over, unless the attempt is over.
+
+        Raises
+        ------
+        GatewayError
+            It is.
+        """
+        self.conn = connection
         with self._attempt.lock:
             if self._attempt.decided:
                 raise failures.given_up()
             self._attempt.step(self._link.on, Event.OPENED)
-        greeting = shake_hands(self.conn, host, port)
-        self.serverVersion_, self.connTime, self._messages = greeting
-        self.decoder = Decoder(self, self.serverVersion_)
-        self._read_tick = tick_reader(self.serverVersion_)
-        self.setConnState(EClient.CONNECTED)
-        self.startApi()
 
     def run(self) -> None:
         """Take messages until the connection ends. API thread; use `connect_and_run`."""
         next_watch = time.monotonic()
         self._link.heard(next_watch)
-        for messages in self._messages:
-            now = time.monotonic()
-            if messages:
-                self._link.heard(now)
-                self._take(messages)
-            if now >= next_watch:
-                next_watch = now + self._durations.watch_every_s
-                self._record_overdue()
-                self._watch(now)
+        try:
+            for messages in self._messages:
+                now = time.monotonic()
+                if messages:
+                    self._link.heard(now)
+                    self._take(messages)
+                if now >= next_watch:
+                    next_watch = now + self._durations.watch_every_s
+                    self._record_overdue()
+                    # Before it takes requests TWS may be silent for a while.
+                    if self._attempt.decided:
+                        self._watch(now)
+        finally:
+            if self._reader.skipped:
+                logger.info("Skipped on this connection: %s.", self._reader.describe_skipped())
 
     def disconnect(self) -> None:
         """End the connection at once; `connectionClosed` follows on the API thread."""
@@ -389,7 +427,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         Raises
         ------
         GatewayError
-            One of them makes no sense; those before it are taken.
+            One of them is needed and makes no sense; those before it are taken.
         """
         read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
         ticks: list[Tick] = []
@@ -398,7 +436,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if tick is None:
                 self._settle(ticks)
                 ticks = []
-                decode(self.decoder, self.serverVersion_, message)
+                for tick in self._reader.read(message):
+                    heard.add(tick[0])
+                    self._settle([tick] if tick[1] in trade_ticks else [])
                 continue
             req_id, tick_type, value, volume = tick
             heard.add(req_id)
@@ -409,6 +449,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 continue
             ticks.append(tick)
         self._settle(ticks)
+
+    def _skipped(self, kind: int) -> None:
+        """Go on without a message that could not be read."""
+        if kind in LISTING_MESSAGES:
+            with self.price_buffer_lock:
+                self._make(self._book.unanswered(time.monotonic(), in_time=False))
 
     def _settle(self, ticks: Sequence[Tick]) -> None:
         """Bring in what ticks have told so far, before anything else is looked at."""

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import functools
 import logging
 import math
 import random
@@ -20,7 +21,7 @@ from newshead.core import rule
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
 from newshead.core.tickers import Answer, TickerBook, parse_ticker
-from newshead.core.times import next_roll_after, retry_pause_s
+from newshead.core.times import next_roll_after, reconnect_pause_s
 from newshead.database.connection import (
     DATABASE_ERRORS,
     DiskFullError,
@@ -363,7 +364,8 @@ class ContinuousPriceMonitor:
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
         self.ibkr_client = client
-        if not await off_loop(client.connect_and_run) and client.failure is not None:
+        connect = functools.partial(client.connect_and_run, patient=True)
+        if not await off_loop(connect) and client.failure is not None:
             raise client.failure
         self._tickers.forgive()
         logger.info("IBKR connection established on port %d, mode %s.", client.port, client.mode)
@@ -392,13 +394,15 @@ class ContinuousPriceMonitor:
             Trying again is no use until the user has acted.
         """
         failures = 0
-        ready_at = -math.inf
+        ready_at = steady_at = -math.inf
         while True:
             if self.ibkr_connected:
+                now = time.monotonic()
                 if ready_at == -math.inf:
-                    ready_at = time.monotonic()
-                if time.monotonic() - ready_at >= RETRY_S:
+                    ready_at = now
+                if now - ready_at >= RETRY_S:
                     failures = 0
+                    steady_at = now
                 self._log_gap()
                 self.ready_event.set()
                 await asyncio.sleep(CONNECTION_CHECK_S)
@@ -410,14 +414,16 @@ class ContinuousPriceMonitor:
             if time.monotonic() - ready_at < RETRY_S:
                 # Lost as soon as it was there: that is a failed attempt.
                 failures += 1
-                await asyncio.sleep(_retry_pause_s(failures))
+                await asyncio.sleep(_reconnect_pause_s(failures, steady_at))
             ready_at = -math.inf
             await self.reconnect_ibkr()
             _refuse_if_final(self.ibkr_client)
             if self.ibkr_client is not None and self.ibkr_client.failure is not None:
-                failures += self.ibkr_client.failure.accepted
-                pause = _retry_pause_s(failures) if self.ibkr_client.failure.accepted else RETRY_S
-                await asyncio.sleep(pause)
+                accepted = self.ibkr_client.failure.accepted
+                failures += accepted
+                await asyncio.sleep(
+                    _reconnect_pause_s(failures, steady_at) if accepted else RETRY_S
+                )
 
     def _log_gap(self) -> None:
         if self._gap_began is not None:
@@ -753,8 +759,11 @@ def _refuse_if_final(client: IBKRClient | None) -> None:
         raise client.failure
 
 
-def _retry_pause_s(failures: int) -> float:
-    return retry_pause_s(failures, random.random(), first_s=RETRY_S, max_s=MAX_RETRY_S)
+def _reconnect_pause_s(failures: int, steady_at: float) -> float:
+    outage_s = time.monotonic() - steady_at
+    return reconnect_pause_s(
+        failures, random.random(), outage_s, first_s=RETRY_S, max_s=MAX_RETRY_S
+    )
 
 
 def _milliseconds(begin: datetime, end: datetime) -> int:

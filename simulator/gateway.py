@@ -48,6 +48,11 @@ class Gateway:
     serving
         False: requests for market data bring nothing, not even a code, and never will; subscribers
         get no ticks. All else is answered.
+    open_orders
+        So many open orders a client is told of when it connects, unasked.
+    garbled
+        The kinds of messages, by their ids, whose bodies nobody can read, as those are that an
+        older client does not know.
     ambiguous
         Symbols for which market data is refused (200, "… is ambiguous.") unless the client gives a
         primary exchange or a con id; the contract details of one show two listings.
@@ -95,6 +100,8 @@ class Gateway:
         self.handshake = Handshake.NORMAL
         self.silent = False
         self.serving = True
+        self.open_orders = 0
+        self.garbled: set[int] = set()
         self.ambiguous: set[str] = set()
         self.undefined: set[str] = set()
         self.abroad: dict[str, str] = {}
@@ -228,6 +235,12 @@ class Gateway:
         """
         for session in self._clients(client_id):
             session.send(data)
+
+    def accept(self) -> None:
+        """Serve the clients that wait, and all that connect from now on."""
+        self.handshake = Handshake.NORMAL
+        for session in list(self.sessions):
+            session.accept()
 
     def lose_subscriptions(self) -> None:
         """Forget every subscription without a word, as TWS does before it sends 1101."""

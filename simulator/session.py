@@ -70,6 +70,9 @@ class Handshake(enum.Enum):
     """Close it after reading the client's hello."""
     CLOSE_AFTER_VERSION = "close after version"
     """Close it after answering with the server version."""
+    PENDING = "pending"
+    """Answer with the server version, and serve only once `Gateway.accept` is called: as while
+    TWS asks on its screen whether to accept the connection, or logs in."""
     NOT_TWS = "not TWS"
     """Answer as a web server does, and close it."""
 
@@ -108,6 +111,8 @@ class Session(asyncio.Protocol):
         self._market_data_type = LIVE_DATA
         self._subscriptions: dict[int, Subscription] = {}
         self._closing = False
+        # The client's wish to be served, while it waits.
+        self._pending: Asked | None = None
         self.client_id = -1
         self.started = False
 
@@ -188,7 +193,8 @@ class Session(asyncio.Protocol):
         if handshake is Handshake.CLOSE:
             self._close()
             return
-        self._encoder = Encoder(negotiate(versions, self._gateway.server_version))
+        version = negotiate(versions, self._gateway.server_version)
+        self._encoder = Encoder(version, self._gateway.garbled)
         self.send(self._encoder.version())
         if handshake is Handshake.CLOSE_AFTER_VERSION:
             self._close()
@@ -207,9 +213,21 @@ class Session(asyncio.Protocol):
         )
         self.send(
             encoder.managed_accounts(",".join(self._gateway.accounts)),
+            *(encoder.open_order(each + 1) for each in range(self._gateway.open_orders)),
             encoder.next_valid_id(NEXT_VALID_ID),
             *(encoder.error(-1, code, text) for code, text in FARM_NOTICES),
         )
+
+    def _ask_to_be_served(self, asked: Asked) -> None:
+        self._pending = asked
+        if self._gateway.handshake is not Handshake.PENDING:
+            self.accept()
+
+    def accept(self) -> None:
+        """Serve the client if it waits for that."""
+        if self._encoder is not None and self._pending is not None:
+            asked, self._pending = self._pending, None
+            self._start(self._encoder, asked)
 
     # Requests
 
@@ -233,7 +251,7 @@ class Session(asyncio.Protocol):
     def _answer(self, encoder: Encoder, asked: Asked) -> None:
         if not self.started:
             if asked.kind == "startApi":
-                self._start(encoder, asked)
+                self._ask_to_be_served(asked)
             return
         match asked.kind:
             case "reqMktData":

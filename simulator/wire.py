@@ -30,6 +30,7 @@ MAX_REQUEST_BYTES: Final = 1_000_000
 PROTOBUF_SINCE: Final[dict[int, int]] = {
     IN.EXECUTION_DATA_END: 201,
     IN.ERR_MSG: 203,
+    IN.OPEN_ORDER: 203,
     IN.OPEN_ORDER_END: 203,
     IN.COMPLETED_ORDERS_END: 204,
     IN.CONTRACT_DATA: 205,
@@ -59,6 +60,11 @@ class WireError(ValueError):
 def frame(payload: bytes) -> bytes:
     """Put a message's length before it."""
     return struct.pack("!I", len(payload)) + payload
+
+
+def glue(*messages: bytes) -> bytes:
+    """Put framed messages into one frame, one behind the other."""
+    return frame(b"".join(message[4:] for message in messages))
 
 
 def take_frames(received: bytearray) -> Iterator[bytes]:

@@ -114,8 +114,9 @@ CODES: Final[dict[int, Code]] = {
     326: Code(
         Reaction.END_CONNECTION,
         logging.ERROR,
-        "Client id {client_id} is in use at {host}:{port}: stop the other program that holds it, "
-        "or set IBKR_CLIENT_ID to a free one (tradehead holds 1).",
+        "Client id {client_id} is in use at {host}:{port}: after a lost connection TWS usually "
+        "holds it for up to two minutes. Otherwise stop the other program that holds it, or set "
+        "IBKR_CLIENT_ID to a free one (tradehead holds 1).",
     ),
     354: _NO_DATA,
     502: _NOT_CONNECTED,

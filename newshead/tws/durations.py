@@ -8,6 +8,8 @@ class Durations:
     """The client's durations, in seconds."""
 
     connect_timeout_s: float = 9.0
+    # Whoever waits patiently gives a TWS that has answered so long to become ready.
+    ready_timeout_s: float = 60.0
     disconnect_timeout_s: float = 2.0
     # Without a message for so long TWS is asked for the time, and without an answer
     # for so long again the connection is given up: an open socket tells nothing.

@@ -47,6 +47,8 @@ _STALE: Final = ConnectionState.STALE
 TRANSITIONS: Final[dict[tuple[ConnectionState, Event], ConnectionState]] = {
     (_DISCONNECTED, Event.CONNECT): _CONNECTING,
     (_CONNECTING, Event.OPENED): _SOCKET_OPEN,
+    # At the next address of the host.
+    (_SOCKET_OPEN, Event.OPENED): _SOCKET_OPEN,
     (_SOCKET_OPEN, Event.ACCEPTED): _READY,
     # What TWS says of its data before it takes requests shows once it does.
     (_SOCKET_OPEN, Event.DATA_LOST): _SOCKET_OPEN,

@@ -229,12 +229,18 @@ class Subscriptions:
             return [Note(ticker, Finding.UNKNOWN_EXCHANGE, exchange), *requests]
         return [Note(ticker, Finding.CHOSEN, exchange), *requests] if needed else []
 
-    def unanswered(self, now: float) -> list[Request]:
-        """Give up the requests for listings that were not answered in time; they are made again."""
+    def unanswered(self, now: float, *, in_time: bool = True) -> list[Request]:
+        """Give up the requests for listings that were not answered in time; they are made again.
+
+        Parameters
+        ----------
+        in_time
+            False gives up all of them: a part of an answer cannot be read.
+        """
         late = [
             req_id
             for req_id, lookup in self._lookups.items()
-            if now - lookup.asked_at >= self._durations.listings_s
+            if not in_time or now - lookup.asked_at >= self._durations.listings_s
         ]
         return [request for req_id in late for request in self._not_answered(req_id, now)]
 

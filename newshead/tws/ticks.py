@@ -3,7 +3,8 @@
 The decoder takes many times as long for each. It stays the judge all the same:
 what is not recognised here to the letter is left to it. Trades are the exception:
 each keeps the size of its own message, which the decoder hands on in a callback of its
-own, so whatever TICK_PRICE the decoder can read is read here too.
+own, so whatever TICK_PRICE the decoder can read is read here too, once what stands behind it
+in its frame is cut off.
 """
 
 import math
@@ -94,6 +95,9 @@ def _read_odd_price(fields: list[bytes]) -> Tick | None:
         price, size = decode(float, values), decode(Decimal, values)
         decode(int, values)
     except _UNREADABLE:
+        return None
+    if next(values, None) is not None:
+        # Another message may stand behind it.
         return None
     return req_id, tick_type, price, shares(size)
 

@@ -142,7 +142,11 @@ EXPECTED: dict[int, tuple[int, Reaction, tuple[str, ...]]] = {
     320: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "again", OWN_WORDS)),
     321: (logging.ERROR, Reaction.DROP_TICKER, ("AAPL", "left out", OWN_WORDS)),
     322: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "again", OWN_WORDS)),
-    326: (logging.ERROR, Reaction.END_CONNECTION, ("Client id 10", "IBKR_CLIENT_ID")),
+    326: (
+        logging.ERROR,
+        Reaction.END_CONNECTION,
+        ("Client id 10", "two minutes", "IBKR_CLIENT_ID"),
+    ),
     354: (logging.ERROR, Reaction.NO_DATA, REMEDY),
     502: (logging.ERROR, Reaction.END_CONNECTION, ADDRESS),
     503: (logging.ERROR, Reaction.STOP, ("too old", "update", OWN_WORDS)),

@@ -230,6 +230,13 @@ def test_listings_found_after_the_ticker_is_over_ask_for_nothing() -> None:
     assert book.unanswered(10) == []
 
 
+def test_listings_of_which_a_part_cannot_be_read_are_asked_for_again() -> None:
+    book = asked_for_listings("NYSE")
+    assert book.unanswered(1, in_time=False) == [Note("AAPL", Finding.UNANSWERED)]
+    assert book.choose_listing(1001, 2) == []
+    assert book.subscribe("AAPL", 21) == [Subscribe(1002, "AAPL")]
+
+
 def test_listings_that_nobody_asked_for_are_ignored() -> None:
     book = book_with("AAPL")
     book.add_listing(1000, listing("NYSE"))
