@@ -26,18 +26,19 @@ from ibapi.message import IN
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
+from newshead.core.market import DELAYED, LIVE, NOT_HALTED
 from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tws import failures, trades
 from newshead.tws.account import is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
 from newshead.tws.codes import CODES, FINDINGS, REFUSALS, Code, Reaction
+from newshead.tws.conditions import CONDITION_TICKS, DELAYED_TICKS, Condition
 from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
 from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
 from newshead.tws.handshake import greet
-from newshead.tws.last_trades import LastTrades
 from newshead.tws.link import (
     AskForTime,
     Change,
@@ -46,8 +47,9 @@ from newshead.tws.link import (
     Event,
     GiveUp,
 )
+from newshead.tws.memory import Memory
 from newshead.tws.notices import Notice, Notices
-from newshead.tws.silence import Silence, Step
+from newshead.tws.silence import Step
 from newshead.tws.subscriptions import (
     Cancel,
     Drop,
@@ -75,8 +77,6 @@ logger = logging.getLogger(__name__)
 # It logs every message sent, at INFO.
 logging.getLogger("ibapi").setLevel(logging.WARNING)
 
-# The market data type that TWS serves unless asked for another.
-LIVE: Final = 1
 # What a trade's price is called live and delayed, with the source of its rows.
 TRADE_PRICES: Final = {
     TickTypeEnum.LAST: "ibkr_last_trade",
@@ -131,11 +131,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         price_callback: Callable[[str, float, int, datetime], object] | None = None,
         market_data_type: int = LIVE,
         state_callback: Callable[[], object] | None = None,
-        last_trades: LastTrades | None = None,
+        memory: Memory | None = None,
         durations: Durations | None = None,
-        silence: Silence | None = None,
         reference: str = "",
-        listings: dict[str, Contract | None] | None = None,
     ) -> None:
         """
         Parameters
@@ -152,16 +150,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             1 live; 3 takes trades 15 minutes late where the account has no live data.
         state_callback
             Called after each change of `state`, on the thread that made it; must not raise.
-        last_trades
-            What earlier connections learnt of the tickers' last trades; by default nothing.
+        memory
+            What earlier connections learnt; by default nothing.
         durations
             How long to wait for what; by default DURATIONS.
-        silence
-            What earlier connections learnt of the time without data; by default nothing.
         reference
             The stock whose data proves that TWS serves any; empty for none.
-        listings
-            What earlier connections learnt of the tickers' listings; by default nothing.
         """
         EWrapper.__init__(self)
         EClient.__init__(self, self)
@@ -177,6 +171,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             for tick_type, source in TRADE_PRICES.items()
             if tick_type == TickTypeEnum.LAST or market_data_type != LIVE
         }
+        # Those of data that is late although live data is asked for.
+        self._late_ticks = DELAYED_TICKS if market_data_type == LIVE else frozenset()
         # The tick types that tell of a trade: its price, a lone size, its time.
         kinds = 1 if market_data_type == LIVE else 2
         self._trade_ticks = frozenset((*sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
@@ -193,15 +189,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # The next two are shared with the API thread and guarded by the lock; a
         # request that fails calls error() at once, which takes it a second time.
         self.price_buffer_lock = threading.RLock()
-        self._book = Subscriptions(self._durations, listings)
-        # What it says about the time without data; the monitor hands it on to the next client.
-        self.silence = Silence(self._durations) if silence is None else silence
+        self.memory = Memory.new(market_data_type) if memory is None else memory
+        self._book = Subscriptions(self._durations, self.memory.listings)
         self._reference = reference
-        self._trades = TradeBuffer(LastTrades() if last_trades is None else last_trades, sources)
+        self._trades = TradeBuffer(self.memory.last_trades, sources)
 
         # API thread only, with the requests that had data in the messages at hand.
         self._notices = Notices(host, port, client_id)
         self._heard: set[int] = set()
+        # The requests that are served data of a kind that does not count.
+        self._unwanted: set[int] = set()
 
     # Why the connection failed or ended; the monitor hands it on to the next client.
     failure = Shared[GatewayError | None]("_attempt", "failure")
@@ -215,7 +212,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     last_data_at = Shared[float]("_book", "last_data_at")
     price_buffer = Shared[dict[str, list[Buffered]]]("_trades", "price_buffer")
     last_volume = Shared[dict[str, int]]("_trades", "last_volume")
-    last_trades = Shared[LastTrades]("_trades", "last_trades")
     ticks_pushed_out = Shared[int]("_trades", "ticks_pushed_out")
 
     @property
@@ -227,6 +223,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def stale_reason(self) -> str:
         """Why no data flows although TWS is connected; empty while it does."""
         return self._link.stale_reason
+
+    @property
+    def farms_away(self) -> tuple[str, ...]:
+        """The names of IBKR's data farms with US stocks that are broken, sorted."""
+        with self._attempt.lock:
+            return tuple(self._link.farms_away)
 
     @property
     def connected(self) -> bool:
@@ -243,12 +245,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @property
     def serves_data(self) -> bool:
         """Whether TWS serves market data, as far as requests could tell."""
-        return not self.silence.blind
+        return not self.memory.silence.blind
 
     @property
     def last_answer_at(self) -> float:
         """When data came last, or anything that proves that data can come (monotonic seconds)."""
-        return max(self.last_data_at, self.silence.served_at)
+        return max(self.last_data_at, self.memory.silence.served_at)
 
     @property
     def quiet_s(self) -> float:
@@ -430,17 +432,22 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             One of them is needed and makes no sense; those before it are taken.
         """
         read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
+        condition_ticks = CONDITION_TICKS | self._late_ticks
         ticks: list[Tick] = []
         for message in messages:
             tick = read_tick(message)
             if tick is None:
                 self._settle(ticks)
                 ticks = []
-                for tick in self._reader.read(message):
-                    heard.add(tick[0])
-                    self._settle([tick] if tick[1] in trade_ticks else [])
+                for glued in self._reader.read(message):
+                    self._settle([glued] if self._counts(glued) else [])
                 continue
             req_id, tick_type, value, volume = tick
+            if tick_type in condition_ticks:
+                self._take_condition(tick)
+            # As `_counts`, without its call.
+            if req_id in self._unwanted or tick_type in self._late_ticks:
+                continue
             heard.add(req_id)
             if tick_type not in trade_ticks:
                 continue
@@ -449,6 +456,31 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 continue
             ticks.append(tick)
         self._settle(ticks)
+
+    def _counts(self, tick: Tick) -> bool:
+        """Take in what a tick tells besides trades; return whether it tells of one that counts."""
+        req_id, tick_type, *_ = tick
+        if tick_type in CONDITION_TICKS or tick_type in self._late_ticks:
+            self._take_condition(tick)
+        if req_id in self._unwanted or tick_type in self._late_ticks:
+            return False
+        self._heard.add(req_id)
+        return tick_type in self._trade_ticks
+
+    def _take_condition(self, tick: Tick) -> None:
+        req_id, tick_type, value, size = tick
+        with self.price_buffer_lock:
+            ticker = self.reqid_to_ticker.get(req_id)
+            if ticker is None:
+                return
+            conditions = self.memory.conditions
+            lines = [conditions.take_tick(ticker, tick_type, value, size)]
+            self._book.set_halted(ticker, halted=conditions.of(ticker).halted != NOT_HALTED)
+            if tick_type in self._late_ticks:
+                lines.append(conditions.take_data_type(ticker, DELAYED))
+                self._book.expect(ticker, data=False)
+        for line in filter(None, lines):
+            logger.warning("%s", line)
 
     def _skipped(self, kind: int) -> None:
         """Go on without a message that could not be read."""
@@ -491,7 +523,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 # Before any subscription can be asked for: it counts for those that follow.
                 self.reqMarketDataType(self.market_data_type)
             self._attempt.step(self._link.accepted, time.monotonic())
-            self.silence.connected()
+            self.memory.silence.connected()
             self._attempt.succeed()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
         if self.market_data_type != LIVE:
@@ -534,7 +566,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             return
         if reqId == self._book.reference_id:
             logger.debug("IBKR code %d about the reference %s: %s", number, self._reference, text)
-            self._break_silence(self.silence.served(now))
+            self._break_silence(self.memory.silence.served(now))
             return
         logger.log(notice.level, "IBKR code %d: %s", number, notice.line)
         if ticker:
@@ -615,7 +647,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _watch_silence(self, now: float) -> None:
         with self.price_buffer_lock:
             awaited = self._book.awaited
-        steps = self.silence.watch(
+        steps = self.memory.silence.watch(
             now,
             self.last_data_at,
             awaited=awaited
@@ -660,7 +692,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         reference_answered = self._book.reference_id in self._heard
         self._heard.clear()
         if reference_answered:
-            self._break_silence(self.silence.served(now))
+            self._break_silence(self.memory.silence.served(now))
         if heard and self.state is ConnectionState.STALE:
             self._step_to_data(self._link.data_came, now)
 
@@ -672,33 +704,50 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @never_raises
     def tickPrice(self, reqId: int, tickType: int, price: float, attrib: Any) -> None:  # noqa: ARG002
         """Take a price. One of a trade (LAST) is recorded with the last size known."""
-        self._heard.add(reqId)
-        if tickType in TRADE_PRICES and tickType in self._trade_ticks:
-            with self.price_buffer_lock:
-                volume = self.last_volume.get(self.reqid_to_ticker.get(reqId, ""), 0)
-            self._record([(reqId, tickType, float(price), volume)])
+        with self.price_buffer_lock:
+            volume = self.last_volume.get(self.reqid_to_ticker.get(reqId, ""), 0)
+        tick = reqId, tickType, float(price), volume
+        if self._counts(tick) and tickType in TRADE_PRICES:
+            self._record([tick])
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
         """Take a size. A trade's (LAST_SIZE) is the last one known from now on, without a tick."""
-        self._heard.add(reqId)
-        if tickType in TRADE_SIZES and tickType in self._trade_ticks:
+        if self._counts((reqId, tickType, None, shares(size))) and tickType in TRADE_SIZES:
             with self.price_buffer_lock:
                 ticker = self.reqid_to_ticker.get(reqId)
                 if ticker is not None:
                     self._trades.add_size(ticker, shares(size))
 
     @never_raises
-    def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
-        """Take a sign of life of its subscription, no more."""
-        self._heard.add(reqId)
+    def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:
+        """Take a number: whether trading is halted (HALTED), else a sign of life."""
+        self._counts((reqId, tickType, value, 0))
 
     @never_raises
     def tickString(self, reqId: int, tickType: int, value: str) -> None:
         """Take a text: of a trade (LAST_TIMESTAMP) its time, else a sign of life."""
-        self._heard.add(reqId)
-        if tickType in TRADE_TIMES and tickType in self._trade_ticks and value.isdecimal():
+        counts = self._counts((reqId, tickType, None, 0))
+        if counts and tickType in TRADE_TIMES and value.isdecimal():
             self._record([(reqId, tickType, int(value), 0)])
+
+    @never_raises
+    def marketDataType(self, reqId: int, marketDataType: int) -> None:
+        """Note which kind of data a request is served; what was not asked for makes no rows."""
+        with self.price_buffer_lock:
+            ticker = self.reqid_to_ticker.get(reqId)
+            if ticker is None:
+                return
+            conditions = self.memory.conditions
+            line = conditions.take_data_type(ticker, marketDataType)
+            counts = conditions.counts(ticker)
+            self._book.expect(ticker, data=counts)
+        if counts:
+            self._unwanted.discard(reqId)
+        else:
+            self._unwanted.add(reqId)
+        if line:
+            logger.warning("%s", line)
 
     @never_raises
     def contractDetails(self, reqId: int, contractDetails: Any) -> None:
@@ -796,6 +845,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """Let the tickers that IBKR refused be asked for again. Never waits."""
         with self.price_buffer_lock:
             self._book.forget_session()
+            self.memory.conditions.forget_session()
+
+    def get_refusals(self) -> dict[str, str]:
+        """Return the tickers that get no data, with what TWS said last against it."""
+        with self.price_buffer_lock:
+            return self._book.refused
+
+    def get_conditions(self) -> dict[str, Condition]:
+        """Return what TWS says of the tickers besides their trades."""
+        with self.price_buffer_lock:
+            return self.memory.conditions.all()
 
     def get_ticker_problems(self) -> dict[str, str]:
         """Return what TWS said last against the data of a ticker."""
@@ -807,13 +867,14 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         for request in requests:
             match request:
                 case Subscribe(req_id, ticker, listing):
-                    self._trades.last_trades.requested(ticker)
+                    self.memory.last_trades.requested(ticker)
                     contract = listing or self._create_stock_contract(ticker)
                     self.reqMktData(req_id, contract, "", False, False, [])
                 case SubscribeReference(req_id, ticker):
                     contract = self._create_stock_contract(ticker)
                     self.reqMktData(req_id, contract, "", False, False, [])
                 case Cancel(req_id):
+                    self._unwanted.discard(req_id)
                     self.cancelMktData(req_id)
                 case FindListing(req_id, ticker):
                     self.reqContractDetails(req_id, self._create_stock_contract(ticker))

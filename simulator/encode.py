@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from ibapi.message import IN
 from ibapi.ticktype import TickTypeEnum
 
-from simulator.book import DELAYED, PriceTick, SizeTick, Tick
+from simulator.book import DELAYED, GenericTick, PriceTick, SizeTick, Tick
 from simulator.stocks import Stock
 from simulator.wire import (
     ERROR_TIME_SINCE,
@@ -125,6 +125,8 @@ class Encoder:
             if tick.type == TickTypeEnum.VOLUME and self.server_version < VOLUME_IN_SHARES_SINCE:
                 size //= 100
             return self.tick_size(req_id, type_, spell(size))
+        if isinstance(tick, GenericTick):
+            return self.tick_generic(req_id, type_, tick.value)
         return self.tick_string(req_id, type_, tick.value)
 
     def tick_price(self, req_id: int, type_: int, price: float, size: str) -> bytes:
@@ -154,6 +156,16 @@ class Encoder:
             IN.TICK_STRING,
             (TICK_MESSAGE_VERSION, req_id, type_, value),
             "TickString",
+            reqId=req_id,
+            tickType=type_,
+            value=value,
+        )
+
+    def tick_generic(self, req_id: int, type_: int, value: float) -> bytes:
+        return self._message(
+            IN.TICK_GENERIC,
+            (TICK_MESSAGE_VERSION, req_id, type_, value),
+            "TickGeneric",
             reqId=req_id,
             tickType=type_,
             value=value,

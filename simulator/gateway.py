@@ -62,6 +62,9 @@ class Gateway:
     abroad
         Symbols whose only listing is on an exchange of another country, or an unknown one, by its
         name; served as all others are.
+    data_types
+        The market data type that a symbol's subscribers are told, where it is another than the one
+        of their ticks; see `serve`.
     describing
         False: requests for contract details bring nothing.
     refusal
@@ -105,6 +108,7 @@ class Gateway:
         self.ambiguous: set[str] = set()
         self.undefined: set[str] = set()
         self.abroad: dict[str, str] = {}
+        self.data_types: dict[str, int] = {}
         self.describing = True
         self.refusal = ""
         self.delayed_only: set[str] = set()
@@ -174,6 +178,27 @@ class Gateway:
             return
         for session in list(self.sessions):
             session.tell_ticks(ticker, ticks)
+
+    def halt(self, ticker: str, kind: int) -> None:
+        """Halt a ticker's trading now: 1 news pending, 2 volatility; 0 lets it resume.
+
+        Raises
+        ------
+        LookupError
+            If the market does not know the ticker.
+        """
+        ticks = self.book(ticker).halt(kind)
+        for session in list(self.sessions):
+            session.tell_ticks(ticker, ticks)
+
+    def serve(self, ticker: str, data_type: int) -> None:
+        """Tell a ticker's subscribers, now and in future, which market data type they are served.
+
+        Its ticks stay what they are.
+        """
+        self.data_types[ticker] = data_type
+        for session in list(self.sessions):
+            session.tell_data_type(ticker, data_type)
 
     def burst(
         self,

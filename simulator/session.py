@@ -289,7 +289,10 @@ class Session(asyncio.Protocol):
         if delayed:
             self.send(encoder.error(req_id, 10167, DISPLAYING_DELAYED))
         self.send(
-            encoder.market_data_type(req_id, DELAYED_DATA if delayed else LIVE_DATA),
+            encoder.market_data_type(
+                req_id,
+                self._gateway.data_types.get(symbol, DELAYED_DATA if delayed else LIVE_DATA),
+            ),
             encoder.tick_req_params(req_id),
             *(
                 encoder.tick(req_id, tick, delayed=delayed)
@@ -363,6 +366,14 @@ class Session(asyncio.Protocol):
                         for tick in ticks
                     )
                 )
+
+    def tell_data_type(self, symbol: str, data_type: int) -> None:
+        """Tell each subscription of a symbol which kind of data it is served."""
+        if self._encoder is None:
+            return
+        for req_id, subscription in self._subscriptions.items():
+            if subscription.symbol == symbol:
+                self.send(self._encoder.market_data_type(req_id, data_type))
 
     def tell_error(self, req_id: int, code: int, text: str) -> None:
         """Send an error message."""

@@ -6,18 +6,15 @@ Sources: IBKR's list of tick types (49 is Halted), and its market data types.
 
 from typing import Final, NamedTuple
 
+from ibapi.const import UNSET_DOUBLE
 from ibapi.ticktype import TickTypeEnum
 
+from newshead.core.market import DATA_TYPES, DELAYED, HALT_REASONS, LIVE, NOT_HALTED
 from newshead.tws.ticks import DAY_VOLUMES, HALTS
 
-# The market data types; TWS serves live data unless asked for another.
-LIVE: Final = 1
-DATA_TYPES: Final = {LIVE: "live", 2: "frozen", 3: "delayed", 4: "delayed frozen"}
 # What counts as data where another type than live is asked for.
-_ACCEPTED: Final = {LIVE: {LIVE}, 2: {LIVE, 2}, 3: {LIVE, 3}, 4: set(DATA_TYPES)}
+_ACCEPTED: Final = {LIVE: {LIVE}, 2: {LIVE, 2}, DELAYED: {LIVE, DELAYED}, 4: set(DATA_TYPES)}
 
-NOT_HALTED: Final = 0
-HALT_REASONS: Final = {1: "news pending", 2: "volatility pause"}
 _CLOSES: Final = (TickTypeEnum.CLOSE, TickTypeEnum.DELAYED_CLOSE)
 # The ticks that tell a condition.
 CONDITION_TICKS: Final = frozenset((*_CLOSES, *DAY_VOLUMES, *HALTS))
@@ -75,25 +72,31 @@ class Conditions:
         self._known.pop(ticker, None)
         self._told.discard(ticker)
 
+    def forget_session(self) -> None:
+        """Forget all tickers."""
+        self._known.clear()
+        self._told.clear()
+
     def take_tick(self, ticker: str, tick_type: int, value: float | None, size: int) -> str:
-        """Take in one of CONDITION_TICKS; return the line to log, if any."""
+        """Take in a tick, if it is one of CONDITION_TICKS; return the line to log, if any."""
         known = self.of(ticker)
         if tick_type in DAY_VOLUMES:
             self._known[ticker] = known._replace(day_volume=size)
-        elif value is None:
-            return ""
-        elif tick_type in HALTS:
+        elif tick_type in HALTS and value is not None:
             return self._halt(ticker, known, int(value))
-        elif value > 0:
+        elif tick_type in _CLOSES and value is not None and 0 < value < UNSET_DOUBLE:
             self._known[ticker] = known._replace(previous_close=float(value))
         return ""
 
     def take_data_type(self, ticker: str, data_type: int) -> str:
         """Take in which kind of data TWS serves; return the line to log, if any."""
-        if data_type not in DATA_TYPES:
+        known = self.of(ticker)
+        if data_type not in DATA_TYPES or data_type == known.data_type:
             return ""
-        self._known[ticker] = self.of(ticker)._replace(data_type=data_type)
-        if self.counts(ticker) or ticker in self._told:
+        self._known[ticker] = known._replace(data_type=data_type)
+        if self.counts(ticker):
+            return f"TWS serves {ticker} {DATA_TYPES[data_type]} data now."
+        if ticker in self._told:
             return ""
         self._told.add(ticker)
         return (

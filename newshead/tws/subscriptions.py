@@ -107,6 +107,7 @@ class Subscriptions:
         # How often each silent ticker was asked for again, and who gets no data anyway.
         self._silent_asks: dict[str, int] = {}
         self._without_data: set[str] = set()
+        self._halted: set[str] = set()
         # The request for the reference, while there is one.
         self.reference_id: int | None = None
         # Tickers that are asked for again later, with the time of when.
@@ -139,6 +140,7 @@ class Subscriptions:
     def unsubscribe(self, ticker: str) -> list[Request]:
         """End a subscription."""
         self.active.discard(ticker)
+        self._halted.discard(ticker)
         return _cancel(self._end_request(ticker))
 
     # --- What TWS says ------------------------------------------------------
@@ -150,10 +152,31 @@ class Subscriptions:
             return False
         self._heard_at.update(dict.fromkeys(known, now))
         self.last_data_at = now
-        if self._silent_asks:
+        if self._silent_asks or self._without_data:
             for req_id in known:
                 self._silent_asks.pop(self.reqid_to_ticker[req_id], None)
+                self._without_data.discard(self.reqid_to_ticker[req_id])
         return True
+
+    def expect(self, ticker: str, *, data: bool) -> None:
+        """Note whether data of a ticker should come: none of a kind that does not count."""
+        if data:
+            self._without_data.discard(ticker)
+        else:
+            self._without_data.add(ticker)
+
+    def set_halted(self, ticker: str, *, halted: bool) -> None:
+        """Note whether a ticker's trading is halted: then it is silent with good reason."""
+        if halted:
+            self._halted.add(ticker)
+        else:
+            self._halted.discard(ticker)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The tickers that get no data, and what TWS said last against it."""
+        tickers = self.rejected | self._without_data | self._parked.keys()
+        return {ticker: self.problems.get(ticker, "") for ticker in tickers}
 
     def react(
         self, reaction: Reaction, req_id: int, now: float, *, trusted: bool = True
@@ -351,7 +374,7 @@ class Subscriptions:
             # A request that was put here from outside counts from the first look at it.
             ticker: now - self._heard_at.setdefault(req_id, now)
             for ticker, req_id in self.ticker_to_reqid.items()
-            if ticker not in self._without_data
+            if ticker not in self._without_data and ticker not in self._halted
         }
 
     # --- The reference --------------------------------------------------------
@@ -359,7 +382,10 @@ class Subscriptions:
     @property
     def awaited(self) -> bool:
         """Whether any subscription should have data."""
-        return any(ticker not in self._without_data for ticker in self.ticker_to_reqid)
+        return any(
+            ticker not in self._without_data and ticker not in self._halted
+            for ticker in self.ticker_to_reqid
+        )
 
     def ask_reference(self, ticker: str) -> list[Request]:
         """Request a stock that is sure to have data, to see whether TWS serves any."""

@@ -22,6 +22,8 @@ import ibkr_client
 from ibkr_client import ConnectionState, IBKRClient
 from newshead.tws.decode import MessageReader
 from newshead.tws.ticks import (
+    DAY_VOLUMES,
+    HALTS,
     LIBRARY_KNOWS_PROTOBUF,
     PROTOBUF_ID,
     TRADE_SIZES,
@@ -97,8 +99,10 @@ def decoded(server_version: int, message: bytes) -> list[tuple[Any, ...]]:
 def spelled_out(kind: int, tick: tuple[int, int, float | None, int]) -> list[tuple[Any, ...]]:
     """The callbacks that a tick stands for."""
     req_id, tick_type, price, volume = tick
-    if kind == SIZE and tick_type in TRADE_SIZES:
+    if kind == SIZE and tick_type in TOLD_SIZES:
         return [("tickSize", req_id, tick_type, Decimal(volume))]
+    if kind == GENERIC and tick_type in HALTS and price is not None:
+        return [("tickGeneric", req_id, tick_type, price)]
     if kind != PRICE:
         return [(CALLBACKS[kind], req_id, tick_type)]
     assert price is not None
@@ -107,6 +111,7 @@ def spelled_out(kind: int, tick: tuple[int, int, float | None, int]) -> list[tup
     return [("tickPrice", req_id, tick_type, price), *size]
 
 
+TOLD_SIZES = (*TRADE_SIZES, *DAY_VOLUMES)
 SIZE_OF = {
     TickTypeEnum.BID: TickTypeEnum.BID_SIZE,
     TickTypeEnum.ASK: TickTypeEnum.ASK_SIZE,
@@ -123,9 +128,10 @@ def what_counts(kind: int, calls: list[tuple[Any, ...]]) -> list[tuple[str, ...]
     missing = {NO_VALID_ID: 0, UNSET_INTEGER: 0, UNSET_DOUBLE: 0.0}
     kept = []
     for name, req_id, tick_type, *values in calls:
-        if name == "tickSize" and (kind == PRICE or tick_type in TRADE_SIZES):
+        halt = name == "tickGeneric" and tick_type in HALTS and math.isfinite(*values)
+        if name == "tickSize" and (kind == PRICE or tick_type in TOLD_SIZES):
             values = [shares(*values)]
-        elif kind != PRICE:
+        elif kind != PRICE and not halt:
             values = []
         # As text, because NaN is not equal to itself.
         kept.append((name, *(repr(missing.get(v, v)) for v in (req_id, tick_type, *values))))
@@ -263,11 +269,11 @@ def test_what_tws_sends_all_day_is_read_and_nothing_else(server_version: int) ->
     for tick_type, size in itertools.product((0, 3, 5, 8), ("0", "100", "12.5", "1000000000")):
         message = encoder.tick_size(REQ_ID, tick_type, size)
         volume = {"12.5": 13}.get(size) or int(size)
-        told = volume if tick_type == TickTypeEnum.LAST_SIZE else 0
+        told = volume if tick_type in (TickTypeEnum.LAST_SIZE, TickTypeEnum.VOLUME) else 0
         assert read(message[4:]) == (REQ_ID, tick_type, None, told)
     assert read(encoder.tick_string(REQ_ID, 45, "1795555555")[4:]) == (REQ_ID, 45, 1795555555.0, 0)
     assert read(encoder.tick_string(REQ_ID, 84, "Q")[4:]) == (REQ_ID, 84, None, 0)
-    assert read(tick_generic(server_version, REQ_ID)[4:]) == (REQ_ID, 49, None, 0)
+    assert read(encoder.tick_generic(REQ_ID, 49, 0.0)[4:]) == (REQ_ID, 49, 0.0, 0)
     for other in (
         encoder.error(REQ_ID, 200, "No security definition"),
         encoder.market_data_type(REQ_ID, 1),
@@ -291,15 +297,6 @@ def test_a_size_that_is_no_number_is_the_decoders_to_refuse(server_version: int)
             assert 0 <= tick[3] < 2**31
 
 
-def tick_generic(server_version: int, req_id: int) -> bytes:
-    """TICK_GENERIC(HALTED), which the simulator does not send."""
-    if server_version >= 206:
-        values = {"reqId": req_id, "tickType": 49, "value": 0.0}
-        return frame(protobuf_message(GENERIC, values))
-    fields = [b"6", b"%d" % req_id, b"49", b"0.0"]
-    return frame(text_message(server_version, GENERIC, fields))
-
-
 # The client, with its own reader and with one made of IBKR's decoder
 
 
@@ -316,8 +313,10 @@ def decoders_reader(server_version: int) -> TickReader:
         name, req_id, tick_type, *values = calls[0]
         if name == "tickPrice":
             return req_id, tick_type, *values, shares(calls[1][3]) if calls[1:] else 0
-        if name == "tickSize" and tick_type in TRADE_SIZES:
+        if name == "tickSize" and tick_type in TOLD_SIZES:
             return req_id, tick_type, None, shares(*values)
+        if name == "tickGeneric" and tick_type in HALTS and math.isfinite(*values):
+            return req_id, tick_type, *values, 0
         if name == "tickString" and tick_type in TRADE_TIMES:
             return req_id, tick_type, int(*values), 0
         return req_id, tick_type, None, 0
@@ -341,7 +340,7 @@ def everything(server_version: int, dice: random.Random) -> Iterator[bytes]:
                 encoder.tick_price(req_id, 4, dice.randrange(1, 10**6) / 64, "300"),
                 encoder.tick_size(req_id, tick_type, dice.choice(sizes)),
                 encoder.tick_string(req_id, 45, str(dice.randrange(2**31))),
-                tick_generic(server_version, req_id),
+                encoder.tick_generic(req_id, 49, 0.0),
             ]
         )
 
@@ -411,7 +410,7 @@ def test_every_kind_of_tick_is_a_sign_of_life_of_a_known_request_alone(
         "price": lambda req_id: encoder.tick_price(req_id, 1, 5.0, "100"),
         "size": lambda req_id: encoder.tick_size(req_id, 8, "100"),
         "string": lambda req_id: encoder.tick_string(req_id, 45, "1795555555"),
-        "generic": lambda req_id: tick_generic(server_version, req_id),
+        "generic": lambda req_id: encoder.tick_generic(req_id, 49, 0.0),
     }
     with (
         serving("AAPL", server_version=server_version) as thread,

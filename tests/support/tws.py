@@ -12,6 +12,7 @@ from ibapi.server_versions import MAX_CLIENT_VER
 
 import ibkr_client
 from ibkr_client import IBKRClient
+from newshead.tws import memory
 from newshead.tws.codes import Reaction
 from simulator import Gateway, GatewayThread, Market
 
@@ -89,7 +90,8 @@ def requested(thread: GatewayThread, kind: str, client_id: int = 10) -> list[str
 def lasting(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     """Give the clients of this test other durations."""
     durations = replace(ibkr_client.DURATIONS, **seconds)
-    monkeypatch.setattr(ibkr_client, "DURATIONS", durations)
+    for module in (ibkr_client, memory):
+        monkeypatch.setattr(module, "DURATIONS", durations)
 
 
 def trade(thread: GatewayThread, ticker: str, price: float, size: float) -> None:
