@@ -30,7 +30,7 @@ class Gateway:
     port
         0 for any free one.
     server_version
-        176 to 225. A client gets the highest version that it, this gateway and the ibapi that is
+        176 to 226. A client gets the highest version that it, this gateway and the ibapi that is
         installed here all know.
     accounts
         The account ids that clients are told.
@@ -66,7 +66,7 @@ class Gateway:
     Raises
     ------
     ValueError
-        If the server version is not between 176 and 225.
+        If the server version is not between 176 and 226.
     """
 
     def __init__(

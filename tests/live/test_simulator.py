@@ -261,7 +261,7 @@ async def test_ib_async_connects_qualifies_a_stock_and_receives_ticks() -> None:
         ib.disconnect()
 
 
-@versions(176, 187, 200, 201, 203, 205, 206, 207, 213, 225)
+@versions(176, 187, 200, 201, 203, 205, 206, 207, 213, 225, 226)
 def test_the_official_client_is_served_at_every_version(server_version: int) -> None:
     gateway = Gateway(Market(symbols=["AAPL"]), server_version=server_version)
     with GatewayThread(gateway) as thread, official_client(gateway) as client:
@@ -691,7 +691,7 @@ def test_it_listens_on_loopback_only() -> None:
 
 
 def test_a_server_version_it_cannot_speak_is_refused() -> None:
-    with pytest.raises(ValueError, match="176 to 225, not 175"):
+    with pytest.raises(ValueError, match="176 to 226, not 175"):
         Gateway(Market(), server_version=175)
 
 
@@ -811,7 +811,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path) -> None:
             (["--port", port], f"cannot listen on port {port}: "),
             (["--port", "70000"], "cannot listen on port 70000: "),
             (["--market", str(path)], f"{path}, line 1: the header must be "),
-            (["--server-version", "300"], "server_version must be 176 to 225, not 300."),
+            (["--server-version", "300"], "server_version must be 176 to 226, not 300."),
             (["--host", "0.0.0.0"], "unrecognized arguments: --host 0.0.0.0"),
         ]:
             ended = subprocess.run(
