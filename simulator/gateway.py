@@ -50,6 +50,8 @@ class Gateway:
         get no ticks. All else is answered.
     open_orders
         So many open orders a client is told of when it connects, unasked.
+    gluing
+        True: messages that are sent together, as all that a trade is told by, share a frame.
     garbled
         The kinds of messages, by their ids, whose bodies nobody can read, as those are that an
         older client does not know.
@@ -91,6 +93,7 @@ class Gateway:
         self.silent = False
         self.serving = True
         self.open_orders = 0
+        self.gluing = False
         self.garbled: set[int] = set()
         self.ambiguous: set[str] = set()
         self.delayed_only: set[str] = set()
