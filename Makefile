@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLD_BIN := .venv-old-client/bin
+NEW_BIN := .venv-new-client/bin
 # Tests without a socket, an engine or a pause.
 QUICK_TESTS := tests/unit
 CLIENT_TESTS := tests/unit/tws $(addprefix tests/live/,test_fast_ticks.py test_ibkr_client.py test_simulator.py)
 
-.PHONY: demo test quick test-old-client coverage soak bench lint format clean
+.PHONY: demo test quick test-old-client test-new-client coverage soak bench lint format clean
 
 demo: .venv/runtime
 	$(BIN)/python run_system.py --demo
@@ -27,6 +28,9 @@ coverage: .venv/dev
 test-old-client: .venv-old-client/dev
 	$(OLD_BIN)/python -m pytest $(CLIENT_TESTS)
 
+test-new-client: .venv-new-client/dev
+	$(NEW_BIN)/python -m pytest $(CLIENT_TESTS)
+
 soak: .venv/dev
 	$(BIN)/python tests/soak.py
 
@@ -43,7 +47,7 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-old-client .mypy_cache .pytest_cache .ruff_cache .coverage*
+	rm -rf .venv .venv-old-client .venv-new-client .mypy_cache .pytest_cache .ruff_cache .coverage*
 
 .venv/runtime: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -55,7 +59,14 @@ clean:
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 
-.venv-old-client/dev: requirements-old-client.txt
+.venv-old-client/dev: requirements-old-client.txt requirements-client-tests.txt
 	$(PYTHON) -m venv .venv-old-client
 	$(OLD_BIN)/pip install --quiet -r requirements-old-client.txt
+	touch $@
+
+# The library alone, by its hash; then what it declares, as newshead has it.
+.venv-new-client/dev: requirements-new-client.txt requirements-client-tests.txt requirements.txt
+	$(PYTHON) -m venv .venv-new-client
+	$(NEW_BIN)/pip install --quiet --no-deps --require-hashes -r requirements-new-client.txt
+	$(NEW_BIN)/pip install --quiet -r requirements-client-tests.txt -c requirements.txt protobuf
 	touch $@

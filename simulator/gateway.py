@@ -30,7 +30,7 @@ class Gateway:
     port
         0 for any free one.
     server_version
-        176 to 225. A client gets the highest version that it, this gateway and the ibapi that is
+        176 to 226. A client gets the highest version that it, this gateway and the ibapi that is
         installed here all know.
     accounts
         The account ids that clients are told.
@@ -50,6 +50,8 @@ class Gateway:
         get no ticks. All else is answered.
     open_orders
         So many open orders a client is told of when it connects, unasked.
+    gluing
+        True: messages that are sent together, as all that a trade is told by, share a frame.
     garbled
         The kinds of messages, by their ids, whose bodies nobody can read, as those are that an
         older client does not know.
@@ -79,7 +81,7 @@ class Gateway:
     Raises
     ------
     ValueError
-        If the server version is not between 176 and 225.
+        If the server version is not between 176 and 226.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Gateway:
         self.silent = False
         self.serving = True
         self.open_orders = 0
+        self.gluing = False
         self.garbled: set[int] = set()
         self.ambiguous: set[str] = set()
         self.undefined: set[str] = set()

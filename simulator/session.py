@@ -11,7 +11,7 @@ from simulator.book import Tick
 from simulator.decode import Asked, decode
 from simulator.encode import Encoder
 from simulator.stocks import NO_DEFINITION, ContractQuery, Stock, find
-from simulator.wire import HELLO, WireError, negotiate, take_frames
+from simulator.wire import HELLO, WireError, glue, negotiate, take_frames
 
 if TYPE_CHECKING:
     from simulator.gateway import Gateway
@@ -142,7 +142,8 @@ class Session(asyncio.Protocol):
         """Write messages; a client that does not read them is dropped before memory runs out."""
         if self._closing or self._gateway.silent:
             return
-        self._transport.write(b"".join(messages))
+        together = self._gateway.gluing and len(messages) > 1
+        self._transport.write(glue(*messages) if together else b"".join(messages))
         backlog = self._transport.get_write_buffer_size()
         if backlog > MAX_BACKLOG_BYTES:
             logger.warning(

@@ -11,7 +11,7 @@ from ibapi import server_versions
 from ibapi.message import IN
 
 MIN_SERVER_VERSION: Final = 176
-MAX_SERVER_VERSION: Final = 225
+MAX_SERVER_VERSION: Final = 226
 
 HELLO: Final = b"API\0"
 PROTOBUF_MESSAGE_OFFSET: Final = 200
@@ -88,7 +88,7 @@ def take_frames(received: bytearray) -> Iterator[bytes]:
 
 
 def negotiate(hello: bytes, server_version: int) -> int:
-    """Return the version that both sides speak, from a client's `v100..225`.
+    """Return the version that both sides speak, from a client's `v100..226`.
 
     Raises
     ------

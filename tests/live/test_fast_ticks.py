@@ -37,7 +37,7 @@ from simulator.encode import Encoder
 from simulator.wire import frame, protobuf_class
 
 # Text, text after a raw id, protobuf; the oldest and the newest of each, and where sizes changed.
-every_version = versions(176, 187, 200, 201, 205, 206, 220, 225)
+every_version = versions(176, 187, 200, 201, 205, 206, 220, 225, 226)
 
 PRICE, SIZE, GENERIC, STRING = 1, 2, 45, 46
 CLASSES = {PRICE: "TickPrice", SIZE: "TickSize", GENERIC: "TickGeneric", STRING: "TickString"}

@@ -588,6 +588,24 @@ def test_messages_in_one_frame_are_read_one_after_the_other(server_version: int)
 
 
 @every_form
+def test_a_gateway_that_sends_several_messages_in_a_frame_is_like_any_other(
+    server_version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.gluing = True
+        thread.gateway.ambiguous = {"AAPL"}
+        with connected(thread) as client:
+            client.subscribe_ticker("AAPL")
+            until(lambda: len(requested(thread, "reqMktData")) == 2)
+            sent = [(271.5, 100), (271.25, 7), (271.5, 30)]
+            for price, size in sent:
+                trade(thread, "AAPL", price, size)
+            until(lambda: buffered(client, "AAPL") == sent)
+            assert client.accounts == ["DU1234567"]
+    assert lines(caplog) == []
+
+
+@every_form
 def test_bytes_behind_a_message_that_are_none_are_told_once_and_counted(
     server_version: int, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -37,11 +37,11 @@ def versions(*numbers: int) -> pytest.MarkDecorator:
 
 
 # Text alone (two ages of it), text after a raw message id, market data as protobuf, all of it.
-every_version = versions(176, 187, 200, 201, 206, 225)
+every_version = versions(176, 187, 200, 201, 206, 225, 226)
 
 
-# One version for each of the three forms that a message has.
-every_form = versions(176, 201, 225)
+# One version for each of the three forms that a message has, and the newest.
+every_form = versions(176, 201, 225, 226)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -51,7 +51,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def serving(*symbols: str, server_version: int = 225, account: str = "DU1234567") -> GatewayThread:
+def serving(*symbols: str, server_version: int = 226, account: str = "DU1234567") -> GatewayThread:
     """A gateway that knows these symbols; it is played by the test alone."""
     return GatewayThread(
         Gateway(Market(symbols=symbols), server_version=server_version, accounts=[account])
