@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from monitoring import emptied
+from monitoring import with_tables
 
 from clickhouse_manager import ClickHouseManager
 from dashboard.server import address_of, listen, serve
@@ -24,9 +24,9 @@ def page_settings(server: ClickHouseServer) -> Settings:
 
 
 @pytest.fixture
-def session(page_settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
-    """An empty database, and the test's own way into it."""
-    with emptied(page_settings, server) as manager:
+def session(page_settings: Settings) -> Iterator[ClickHouseManager]:
+    """The empty tables, and the test's own way into them."""
+    with with_tables(page_settings) as manager:
         yield manager
 
 
