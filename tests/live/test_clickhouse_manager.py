@@ -166,7 +166,8 @@ def add_prices(manager: ClickHouseManager, ticker: str, *seconds_ago: int) -> No
     )
 
 
-NOON = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+# In the middle of an hour: the rows after it are of the same month, and so of one partition.
+NOON = datetime.now(UTC).replace(minute=30, second=0, microsecond=0) - timedelta(hours=1)
 
 
 def price_row(number: int, ticker: str = "AAPL") -> PriceRow:

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
-from commands import DEADLINE_S, PROJECT, Command, alive, until
+from commands import DEADLINE_S, PROJECT, Command, alive, log_in, until
 from monitoring import with_tables
 
 import demo
@@ -332,7 +332,7 @@ def test_a_second_signal_ends_everything_at_once_with_exit_code_1(
     command.process.send_signal(number)
     assert command.ends() == EXIT_FAILED
     until(lambda: not any(map(alive, started)), lambda: f"the end of {started}")
-    log = (tmp_path / "logs" / "newshead.log").read_text()
+    log = log_in(tmp_path)
     for told in (command.text(), log):
         assert told.splitlines()[-1].endswith(
             "Second signal: ending at once, rows not stored yet are lost."
@@ -519,7 +519,7 @@ def test_no_secret_appears_in_a_log(
     assert command.stop() == EXIT_OK
     assert "password" in command.text()
     assert secret not in command.text()
-    assert secret not in (tmp_path / "logs" / "newshead.log").read_text()
+    assert secret not in log_in(tmp_path)
 
 
 @pytest.mark.skipif(
@@ -568,7 +568,7 @@ def test_sigterm_ends_both_processes_in_order(
     assert "is started again" not in command.text()
     assert database.windows().keys() == {"ABCD"}
     # One log for both processes, each line once.
-    logged = (tmp_path / "logs" / "newshead.log").read_text().splitlines()
+    logged = log_in(tmp_path).splitlines()
     assert sorted(logged) == sorted(command.text().splitlines())
     assert len([line for line in logged if "Trigger for ABCD" in line]) == 1
 

@@ -46,6 +46,11 @@ def ago(seconds: float) -> datetime:
     return now() - timedelta(seconds=seconds)
 
 
+def noon_of_yesterday() -> datetime:
+    """A time of the day before in New York too, far from both its midnights."""
+    return now().replace(hour=17, minute=0, second=0, microsecond=0) - timedelta(days=1)
+
+
 def write_status(database: ClickHouseManager, **columns: Any) -> None:
     """A row of monitor_status, of a monitor that is well unless `columns` say otherwise."""
     values = {
