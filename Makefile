@@ -5,10 +5,13 @@ BIN := .venv/bin
 OLD_BIN := .venv-old-client/bin
 NEW_BIN := .venv-new-client/bin
 # Tests without a socket, an engine or a pause.
-QUICK_TESTS := tests/unit
+UNIT_TESTS := tests/unit
+# Each of these modules is covered whole by its own unit tests.
+COVERED := $(patsubst newshead/%.py,%,$(filter-out %/__init__.py,$(wildcard newshead/core/*.py))) \
+	tws/link tws/subscriptions
 CLIENT_TESTS := tests/unit/tws $(addprefix tests/live/,test_fast_ticks.py test_ibkr_client.py test_simulator.py)
 
-.PHONY: demo test quick test-old-client test-new-client coverage soak bench lint format clean
+.PHONY: demo test quick unit test-old-client test-new-client coverage soak bench lint format clean
 
 demo: .venv/runtime
 	$(BIN)/python run_system.py --demo
@@ -16,13 +19,21 @@ demo: .venv/runtime
 test: .venv/dev
 	$(BIN)/python -m pytest -n 3
 
-# What to run after every change: under 30 s.
-quick: lint
-	$(BIN)/python -m pytest -n 2 $(QUICK_TESTS)
+# What to run after every change: under 30 s on two cores.
+quick: .venv/dev
+	$(MAKE) -j2 lint unit
 
-# First core and tws by the quick tests alone, with the lines they miss; then everything by all tests.
+unit: .venv/dev
+	$(BIN)/python -m pytest -q $(UNIT_TESTS)
+
+# First what must be covered whole, lines and branches: fails with the lines that are missed. Then
+# everything by all tests.
 coverage: .venv/dev
-	$(BIN)/python -m pytest $(QUICK_TESTS) --cov=newshead.core --cov=newshead.tws --cov-report=term-missing
+	for module in $(COVERED); do \
+		$(BIN)/python -m pytest -q tests/unit/$${module%/*}/test_$${module##*/}.py \
+			--cov=newshead.$$(echo $$module | tr / .) --cov-report=term-missing \
+			--cov-fail-under=100 || exit 1; \
+	done
 	$(BIN)/python -m pytest -n 3 --cov --cov-report=term
 
 test-old-client: .venv-old-client/dev

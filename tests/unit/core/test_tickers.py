@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from newshead.core.tickers import MAX_TRACKED_S, Answer, TickerBook
+from newshead.core.tickers import MAX_TRACKED_S, Answer, TickerBook, parse_ticker
 
 START = datetime(2026, 11, 25, 15, 0, 0, tzinfo=UTC)
 
@@ -101,6 +101,76 @@ def test_the_sets_may_be_replaced_from_outside() -> None:
     book.since = {"EFGH": at(3)}
     book.end_windows({"EFGH": at(3)})
     assert (book.active, book.since) == (set(), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "ticker"),
+    [
+        ("AAPL", "AAPL"),
+        ("A", "A"),
+        ("ABCDEF", "ABCDEF"),
+        ("aapl", "AAPL"),
+        (" AAPL\n", "AAPL"),
+        ("brk.b", "BRK.B"),
+        ("BRK/B", "BRK/B"),
+        ("BRK B", "BRK B"),
+        ("BRK-B", "BRK-B"),
+        ("ABC.WSA", "ABC.WSA"),
+        ("X1", "X1"),
+    ],
+)
+def test_a_ticker_is_recognised(value: str, ticker: str) -> None:
+    assert parse_ticker(value) == ticker
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        "ABCDEFG",
+        "A" * 100_000,
+        "BRK.ABCD",
+        "BRK.",
+        ".B",
+        "BRK..B",
+        "BRK  B",
+        "BRK.B.C",
+        "BRK.1",
+        "BRK_B",
+        "1ABC",
+        "123",
+        "AAPL\0",
+        "AA\nPL",
+        "AAPL\nMSFT",
+        "A'B",
+        "'; DROP TABLE News.news_alert; --",
+        "x') OR 1=1 --",
+        "../../etc/passwd",
+        "/etc",
+        "..",
+        "$AAPL",
+        "\u0410APL",  # Cyrillic A
+        "\u0131BM",  # dotless i: upper() makes it I
+        "\uff21\uff21\uff30\uff2c",  # fullwidth
+        "\u017fPY",  # long s: upper() makes it S
+        "\ufb01",  # fi ligature: upper() makes it FI
+        "A\u0301",
+        "AAPL\u200b",
+        "\u00a0AAPL",
+        "A\u0661",
+        None,
+        0,
+        7,
+        1.5,
+        True,
+        b"AAPL",
+        ["AAPL"],
+        {"ticker": "AAPL"},
+    ],
+)
+def test_what_can_be_no_ticker_is_refused(value: object) -> None:
+    assert parse_ticker(value) is None
 
 
 tickers = st.sampled_from(["A", "B", "C"])

@@ -21,6 +21,7 @@ from newshead.tws.subscriptions import (
     Overdue,
     Request,
     Subscribe,
+    SubscribeReference,
     Subscriptions,
 )
 
@@ -353,6 +354,27 @@ def test_a_ticker_that_gets_no_data_anyway_is_not_overdue() -> None:
     assert book.active == {"AAPL", "MSFT"}
     book.forget_refusals()
     assert book.renew_silent(1001, 2) == [Cancel(1000), Subscribe(1002, "AAPL")]
+
+
+def test_data_is_awaited_while_any_subscription_could_have_some() -> None:
+    book = Subscriptions(DURATIONS)
+    assert not book.awaited
+    book = book_with("AAPL", "MSFT")
+    book.react(Reaction.NO_DATA, "AAPL", 0)
+    assert book.awaited
+    book.react(Reaction.NO_DATA, "MSFT", 0)
+    assert not book.awaited
+
+
+def test_the_reference_has_an_id_of_its_own_makes_no_ticker_active_and_is_cancelled_once() -> None:
+    book = book_with("AAPL")
+    assert book.ask_reference("SPY") == [SubscribeReference(1001, "SPY")]
+    assert (book.reference_id, book.active) == (1001, {"AAPL"})
+    assert not book.heard({1001}, 5)
+    assert book.end_reference() == [Cancel(1001)]
+    assert book.reference_id is None
+    assert book.end_reference() == []
+    assert book.subscribe("MSFT", 6) == [Subscribe(1002, "MSFT")]
 
 
 # Changed from outside
