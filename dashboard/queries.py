@@ -419,7 +419,7 @@ def _card(
     )
     by_time = {point.time: point for point in points}
     return card._replace(
-        outcome=rule.outcome(judged, len(alerted)),
+        outcome=rule.outcome(rule.changes(prices), len(alerted)),
         opened=opened,
         last_row=last_row,
         baseline=rule.baseline(prices),

@@ -97,7 +97,7 @@ class TickerBook:
         """Tell whether a cycle at that time (Unix seconds) would have found the window open."""
         if ticker not in self.ended:
             return True
-        return at_s - self.ended[ticker].timestamp() <= rule.WINDOW_S
+        return rule.inside(self.ended[ticker].timestamp(), at_s)
 
     def first_held_back(self, tickers: Collection[str]) -> list[str]:
         """Return those of `tickers`, sorted, that it was not asked about before in the session."""

@@ -120,6 +120,7 @@ def short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
 def shorten_windows(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     """Lets windows end after so many seconds."""
     monkeypatch.setattr(rule, "WINDOW_S", seconds)
+    monkeypatch.setattr(rule, "LIVE", rule.Rule(window_s=seconds))
 
 
 @contextlib.asynccontextmanager

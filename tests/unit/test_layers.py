@@ -16,7 +16,7 @@ COMMANDS = {"run_system", "price_checker", "demo"}
 ROOMS = [
     COMMANDS,
     {"ibkr_client", "clickhouse_manager"},
-    {"newshead.news", "dashboard"},
+    {"newshead.news", "newshead.replay", "dashboard"},
     {"newshead.monitor"},
     {"newshead.database", "newshead.tws"},
     {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"},
@@ -143,9 +143,10 @@ def test_the_simulator_imports_nothing_of_the_product() -> None:
             assert not imports(name) & product, name
 
 
-def test_the_dashboard_reads_the_database_only() -> None:
+@pytest.mark.parametrize("reader", ["dashboard", "newshead.replay"])
+def test_a_reader_knows_of_the_database_only(reader: str) -> None:
     allowed = {
-        "dashboard",
+        reader,
         "newshead",
         "newshead.core",
         "newshead.database",
@@ -160,7 +161,7 @@ def test_the_dashboard_reads_the_database_only() -> None:
     wrong = [
         f"{name} imports {used}"
         for name, used in own_imports()
-        if room_of(name) == "dashboard" and (room_of(used) or used) not in allowed
+        if room_of(name) == reader and (room_of(used) or used) not in allowed
     ]
     assert not wrong
 

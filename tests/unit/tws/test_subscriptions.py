@@ -360,10 +360,31 @@ def test_data_is_awaited_while_any_subscription_could_have_some() -> None:
     book = Subscriptions(DURATIONS)
     assert not book.awaited
     book = book_with("AAPL", "MSFT")
-    book.react(Reaction.NO_DATA, "AAPL", 0)
+    book.react(Reaction.NO_DATA, 1000, 0)
     assert book.awaited
-    book.react(Reaction.NO_DATA, "MSFT", 0)
+    book.set_halted("MSFT", halted=True)
     assert not book.awaited
+    book.set_halted("MSFT", halted=False)
+    assert book.awaited
+
+
+def test_a_ticker_whose_data_does_not_count_is_not_awaited_until_it_has_some_that_does() -> None:
+    book = book_with("AAPL")
+    book.expect("AAPL", data=False)
+    assert (book.awaited, book.refused) == (False, {"AAPL": ""})
+    book.heard({1000}, 1)
+    assert (book.awaited, book.refused) == (True, {})
+    book.expect("AAPL", data=False)
+    book.expect("AAPL", data=True)
+    assert book.awaited
+
+
+def test_the_refused_tickers_come_with_what_tws_said() -> None:
+    book = book_with("BAD", "BUSY", "AAPL")
+    book.problems |= {"BAD": "unknown", "BUSY": "no line"}
+    book.react(Reaction.DROP_TICKER, 1000, 0)
+    book.react(Reaction.PARK_TICKER, 1001, 0)
+    assert book.refused == {"BAD": "unknown", "BUSY": "no line"}
 
 
 def test_the_reference_has_an_id_of_its_own_makes_no_ticker_active_and_is_cancelled_once() -> None:
