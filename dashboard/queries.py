@@ -15,8 +15,7 @@ from zoneinfo import ZoneInfo
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from newshead.core import rule
-from newshead.core.market import DATA_TYPES, HALT_REASONS, LIVE, NOT_HALTED
+from newshead.core import market, rule
 from newshead.core.rule import WINDOW_S, Outcome, PricePoint
 from newshead.database.connection import MISSING_TABLE_CODES, Database
 from newshead.database.queries import PRICE_POINTS, UNRATED, Rating
@@ -216,8 +215,8 @@ class Card(NamedTuple):
     due: int = 0
     points: tuple[Point, ...] = ()
     alerts: tuple[Alert, ...] = ()
-    halted: int = NOT_HALTED
-    data_type: int = LIVE
+    halted: int = market.NOT_HALTED
+    data_type: int = market.LIVE
     refused: str = ""
 
     @property
@@ -244,7 +243,9 @@ class Card(NamedTuple):
         """Return why it has or has not alerted, in a trader's words."""
         if self.closes is not None and now >= self.closes:
             return f"window over: {rule.describe(self.outcome)}"
-        return f"{self._condition()}{self._reason_while_open(now)}"
+        condition = market.describe(self.halted, self.data_type)
+        reason = self._reason_while_open(now)
+        return f"{condition}: {reason}" if condition else reason
 
     def _reason_while_open(self, now: datetime) -> str:
         if self.closes is not None:
@@ -253,13 +254,6 @@ class Card(NamedTuple):
             return self.refused
         waits = self.news_at is not None and (now - self.news_at).total_seconds() <= WINDOW_S
         return "waiting for the first price" if waits else "no price since the news"
-
-    def _condition(self) -> str:
-        if self.halted in HALT_REASONS:
-            return f"halted ({HALT_REASONS[self.halted]}): "
-        if self.data_type != LIVE and self.data_type in DATA_TYPES:
-            return f"{DATA_TYPES[self.data_type]} data: "
-        return ""
 
 
 class Day(NamedTuple):

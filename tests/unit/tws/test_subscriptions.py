@@ -414,6 +414,12 @@ def test_what_is_put_into_the_book_or_assigned_is_what_it_works_on() -> None:
     assert book.active == {"AAPL"}
 
 
+def test_a_request_that_was_put_there_for_a_ticker_that_is_not_active_is_not_renewed() -> None:
+    book = Subscriptions(DURATIONS)
+    book.ticker_to_reqid["AAPL"] = 7
+    assert book.renew("AAPL", 1) == []
+
+
 def test_a_request_from_outside_is_silent_from_the_first_look_at_it_on() -> None:
     book = book_with("MSFT")
     book.active.add("AAPL")
