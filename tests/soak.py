@@ -33,12 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))
 
 from clickhouse_server import ClickHouseServer
+from ibapi.message import IN
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database.connection import DATABASE_ERRORS
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Market
+from simulator.encode import Encoder
 from simulator.wire import frame
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
@@ -319,6 +321,8 @@ class Soak:
         if self.seconds >= 200:
             deck.append(Kind("long silence", self._long_silence, AFTER_SILENCE_S))
             deck.append(Kind("endless frame", self._endless_frame, RECONNECT_S))
+            deck.append(Kind("unreadable messages", self._unreadable))
+            deck.append(Kind("glued messages", self._glue))
         self.dice.shuffle(deck)
         return deck
 
@@ -561,6 +565,18 @@ class Soak:
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline and self._connections == connections:
             time.sleep(0.05)
+
+    def _unreadable(self, _seconds: float) -> None:
+        """Open orders that nobody can read: newshead skips them and loses nothing."""
+        encoder = Encoder(self.gateway.server_version, {IN.OPEN_ORDER})
+        for order_id in range(self.dice.randint(1, 20)):
+            self._send_raw(encoder.open_order(order_id))
+
+    def _glue(self, seconds: float) -> None:
+        """Several messages in each frame."""
+        self.gateway.gluing = True
+        time.sleep(seconds)
+        self.gateway.gluing = False
 
     def _endless_frame(self, _seconds: float) -> None:
         """A wrong length swallows all that follows, but newshead must notice."""

@@ -70,10 +70,14 @@ class TickerBook:
         self.since.pop(ticker, None)
 
     def reject(self, tickers: Collection[str]) -> None:
-        """Leave out for good those of the active ones that IBKR does not know."""
+        """Leave out those of the active ones that IBKR does not know, until `forgive`."""
         for ticker in self.active & set(tickers):
             self._unknown.add(ticker)
             self.untrack(ticker)
+
+    def forgive(self) -> None:
+        """Let the tickers that IBKR did not know be tried again: it may know them by now."""
+        self._unknown.clear()
 
     def drop_old(self, now: datetime) -> None:
         """Untrack those that have been tracked for over 30 minutes."""
@@ -105,6 +109,7 @@ class TickerBook:
         """Begin a fresh session: tickers may have their window again."""
         self.ended.clear()
         self._held_back.clear()
+        self.forgive()
 
 
 def parse_ticker(value: object) -> str | None:

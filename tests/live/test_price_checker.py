@@ -232,25 +232,6 @@ async def test_a_ticker_stays_inside_when_the_window_cannot_be_checked(
         assert "ABCD" in monitor.active_tickers
 
 
-async def test_a_stock_unknown_to_ibkr_is_left_out_for_the_run(
-    settings: Settings,
-    gateway: Gateway,
-    database: ClickHouseManager,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
-    async with running(settings) as monitor:
-        await tracked(gateway, settings, "NOPE")
-        await until(lambda: "NOPE" not in monitor.active_tickers, "its end")
-        TriggerFolder(settings.trigger_folder).write("NOPE")
-        await until(lambda: "it stays left out" in caplog.text, "the answer to a second trigger")
-        gateway.drop()
-        await until(lambda: len(requested(gateway, "startApi")) == 2, "a new connection")
-        await tracked(gateway, settings)
-        assert requested(gateway) == ["NOPE", "ABCD"]
-    assert rows(database) == []
-
-
 async def test_the_start_takes_up_recent_news_and_leaves_out_what_is_no_ticker(
     settings: Settings,
     gateway: Gateway,

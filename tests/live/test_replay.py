@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from monitoring import connected, emptied
+from monitoring import connected, with_tables
 from watching import write_alerts, write_prices
 
 from clickhouse_manager import ClickHouseManager
@@ -214,7 +214,7 @@ def test_the_command_reads_a_server(
         "CLICKHOUSE_HOST": page_settings.clickhouse_host,
         "CLICKHOUSE_PORT": str(page_settings.clickhouse_port),
     }
-    with emptied(page_settings, server) as manager:
+    with with_tables(page_settings) as manager:
         write_prices(manager, "ABCD", RISING, began=FIRST_DAY)
         done = command(tmp_path, "--history", **where)
     assert (done.returncode, done.stderr) == (0, "")

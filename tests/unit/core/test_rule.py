@@ -14,6 +14,7 @@ from newshead.core.rule import (
     changes,
     describe,
     describe_open,
+    inside,
     judge,
     outcome,
     priority,
@@ -100,6 +101,7 @@ def test_the_sixtieth_second_counts_and_the_next_does_not() -> None:
     prices = rows((0, 1.0), (2, 1.0), (4, 1.0), (60, 2.0), (61, 2.0))
     assert qualifying(prices) == [60]
     assert outcome(changes(prices), 0).judged == 2
+    assert [inside(START, START + seconds) for seconds in (0, 60, 60.5)] == [True, True, False]
 
 
 @pytest.mark.parametrize(
