@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clickhouse_server import ClickHouseServer
 from monitoring import connected, with_tables
 from watching import write_alerts, write_prices
 
@@ -84,8 +83,11 @@ def test_a_session_is_judged_as_live_did(
 
 
 def test_a_ticker_has_a_window_in_each_session(
-    database: ClickHouseManager, capsys: pytest.CaptureFixture[str]
+    database: ClickHouseManager,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("SESSION_ROLL", "04:00")
     restarted = FIRST_DAY + timedelta(minutes=2)
     for began, price in ((FIRST_DAY, 2.0), (restarted, 3.0), (SECOND_DAY, 4.0)):
         write_prices(database, "ABCD", [price] * 3, began=began)
@@ -207,9 +209,7 @@ def command(folder: Path, *arguments: str, **variables: str) -> subprocess.Compl
     )
 
 
-def test_the_command_reads_a_server(
-    page_settings: Settings, server: ClickHouseServer, tmp_path: Path
-) -> None:
+def test_the_command_reads_a_server(page_settings: Settings, tmp_path: Path) -> None:
     where = {
         "CLICKHOUSE_HOST": page_settings.clickhouse_host,
         "CLICKHOUSE_PORT": str(page_settings.clickhouse_port),
