@@ -216,6 +216,12 @@ def test_a_ticker_that_is_renewed_while_its_listings_are_asked_for_keeps_one_req
     assert book.ticker_to_reqid == {"AAPL": subscribe.req_id}
 
 
+def test_each_ticker_has_a_request_for_its_own_listings() -> None:
+    book = book_with("AAPL", "MSFT")
+    assert book.react(Reaction.FIND_LISTING, 1000, 0) == [FindListing(1002, "AAPL")]
+    assert book.react(Reaction.FIND_LISTING, 1001, 0) == [FindListing(1003, "MSFT")]
+
+
 def test_a_code_that_says_nothing_of_listings_leaves_their_request_alone() -> None:
     book = asked_for_listings("NYSE")
     assert book.react(Reaction.NO_DATA, 1001, 1) == []
