@@ -43,6 +43,7 @@ class Settings:
     benzinga_api_key: str = field(default="", repr=False)
     benzinga_stream_url: str = "wss://api.benzinga.com/api/v1/news/stream"
     benzinga_text_ping: bool = False
+    benzinga_replay: bool = True
     anthropic_api_key: str = field(default="", repr=False)
     anthropic_api_key2: str = field(default="", repr=False)
     anthropic_api_key3: str = field(default="", repr=False)
@@ -207,6 +208,7 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "CLICKHOUSE_PATH": _path,
     "BENZINGA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_TEXT_PING": _switch,
+    "BENZINGA_REPLAY": _switch,
     "ANTHROPIC_BASE_URL": _url("https", "http"),
     "TICKER_LIST_CSV": _path,
     "FINVIZ_EXPORT_URL": _url("https", "http"),

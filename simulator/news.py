@@ -10,6 +10,7 @@ import logging
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -31,6 +32,8 @@ logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
 REPEAT_PAUSE_S: Final = 10.0
+# How many messages the text `replay` brings again.
+REPLAYED: Final = 100
 _ids: Final = itertools.count(40_000_000 + int(time.time()) % 10_000_000)
 
 
@@ -141,7 +144,9 @@ class NewsServer:
     """A simulated news stream on this machine's loopback. One event loop.
 
     An async context manager: it listens from `async with` on until the block ends. It can be
-    started again after it was stopped, on the same port.
+    started again after it was stopped, on the same port. As Benzinga's, it takes one connection
+    per key at a time, refuses others with 429, and sends its last 100 messages again to whoever
+    sends the text `replay`.
 
     Parameters
     ----------
@@ -160,6 +165,10 @@ class NewsServer:
         The HTTP status that clients are refused with from now on; 0: they are accepted.
     retry_after
         The header of that name in a refusal; empty: none.
+    slot_s
+        How long a key's place stays taken after its connection was lost.
+    text_ends
+        Whether any text from a client ends its connection.
     asked
         Every client that asked to connect.
     received
@@ -174,9 +183,14 @@ class NewsServer:
         self.port = port
         self.refuse_with = 0
         self.retry_after = ""
+        self.slot_s = 0.0
+        self.text_ends = False
         self.asked: list[NewsConnection] = []
         self.received: list[str | bytes] = []
         self._connections: set[ServerConnection] = set()
+        # Per key, until when its place stays taken, by time.monotonic().
+        self._freed_at: dict[str, float] = {}
+        self._published: deque[str | bytes] = deque(maxlen=REPLAYED)
         self._joined = asyncio.Event()
         self._server: Server | None = None
         self._playing: asyncio.Task[None] | None = None
@@ -217,6 +231,7 @@ class NewsServer:
     def publish(self, message: dict[str, Any] | str | bytes) -> None:
         """Send a message to every client; a text or bytes as they are."""
         data = json.dumps(message) if isinstance(message, dict) else message
+        self._published.append(data)
         broadcast(self._connections, data)
 
     def drop(self) -> None:
@@ -232,16 +247,21 @@ class NewsServer:
             self._forget(connection)
 
     def _forget(self, connection: ServerConnection) -> None:
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._freed_at[_token(connection.request)] = time.monotonic() + self.slot_s
         if not self._connections:
             self._joined.clear()
 
     def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
-        token = parse_qs(urlsplit(request.path).query).get("token", [""])[0]
-        self.asked.append(NewsConnection(time.monotonic(), token, not self.refuse_with))
-        if not self.refuse_with:
+        token = _token(request)
+        present = {_token(other.request) for other in self._connections}
+        taken = token in present or self._freed_at.get(token, 0.0) > time.monotonic()
+        status = self.refuse_with or (429 if taken else 0)
+        self.asked.append(NewsConnection(time.monotonic(), token, not status))
+        if not status:
             return None
-        response = connection.respond(self.refuse_with, "Refused, as asked for.\n")
+        response = connection.respond(status, "Refused.\n")
         if self.retry_after:
             response.headers["Retry-After"] = self.retry_after
         return response
@@ -253,8 +273,13 @@ class NewsServer:
         try:
             async for message in connection:
                 self.received.append(message)
+                if self.text_ends:
+                    break
                 if message == "ping":
                     await connection.send("pong")
+                elif message == "replay":
+                    for data in tuple(self._published):
+                        await connection.send(data)
         except ConnectionClosed:
             pass
         finally:
@@ -285,6 +310,11 @@ class NewsServer:
         for round_ in itertools.count(1):
             for article in self.script:
                 yield article._replace(seconds=article.seconds + round_ * period)
+
+
+def _token(request: Request | None) -> str:
+    query = urlsplit(request.path).query if request is not None else ""
+    return parse_qs(query).get("token", [""])[0]
 
 
 def read_script(path: Path) -> list[ScriptedArticle]:

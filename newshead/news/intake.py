@@ -70,8 +70,8 @@ class Intake:
     countries
         The listed tickers, as `listed_as` spells them, with their companies' countries.
     stats
-        Counts: of articles, of those left out as old, deleted or known before, and of tickers that
-        are not listed.
+        Counts: of articles, of those left out as old or deleted, and of tickers left out since
+        their article was known before, came undated with a replay, or since they are not listed.
     """
 
     def __init__(self, *, any_ticker: bool = False, take_old: bool = False) -> None:
@@ -85,7 +85,9 @@ class Intake:
         """
         self.memory = Memory()
         self.countries: dict[str, str] = {}
-        self.stats = dict.fromkeys(("articles", "old", "deleted", "known", "not_listed"), 0)
+        self.stats = dict.fromkeys(
+            ("articles", "old", "deleted", "known", "undated", "not_listed"), 0
+        )
         self._any_ticker = any_ticker
         self._take_old = take_old
 
@@ -109,17 +111,22 @@ class Intake:
             self.stats["deleted"] += 1
             logger.debug("Article %a was deleted.", article.id)
             return []
-        if article.age_s > MAX_AGE_S and not self._take_old:
+        # What a replay brings was never asked for one by one.
+        if article.age_s > MAX_AGE_S and (article.replayed or not self._take_old):
             self.stats["old"] += 1
             logger.debug("Article %a is %.0f s old.", article.title, article.age_s)
             return []
+        undated = article.replayed and article.created is None
         taken = []
         for ticker in article.tickers:
             if not self._any_ticker and listed_as(ticker) not in self.countries:
                 self.stats["not_listed"] += 1
                 logger.debug("%s, in %a, is not in float_list.", ticker, article.title)
-            elif self.memory.add(_marks(article, ticker), now):
-                taken.append(ticker)
-            else:
+            elif not self.memory.add(_marks(article, ticker), now):
                 self.stats["known"] += 1
+            elif undated:
+                self.stats["undated"] += 1
+                logger.debug("Article %a came again and names no time.", article.title)
+            else:
+                taken.append(ticker)
         return taken

@@ -48,12 +48,19 @@ class Article(NamedTuple):
     body: str
     tickers: tuple[str, ...]
     """Each once, upper case, as `tickers.parse_ticker` gives them."""
-    published: datetime
-    """UTC; when the message came if it names no time."""
+    created: datetime | None
+    """UTC; None if the message names no time."""
     received: datetime
     """When the message came, UTC."""
     received_at: float
     """The same as time.perf_counter() gives it."""
+    replayed: bool = False
+    """Whether it may be one of the last messages, which a stream sends again when asked to."""
+
+    @property
+    def published(self) -> datetime:
+        """When it was created, UTC; when the message came if that names no time."""
+        return self.received if self.created is None else self.created
 
     @property
     def age_s(self) -> float:
@@ -102,10 +109,9 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
         teaser=_text(content, "teaser"),
         body=_text(content, "body"),
         tickers=_tickers(content),
-        published=(
+        created=(
             parse_time(_text(content, "created") or _text(content, "created_at"))
             or parse_time(_text(data, "timestamp"))
-            or received
         ),
         received=received,
         received_at=received_at,

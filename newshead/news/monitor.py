@@ -62,8 +62,7 @@ class NewsMonitor:
     Attributes
     ----------
     stats
-        Counts: of articles, of those left out as old, deleted or known before, of tickers that
-        are not listed, and of rows stored.
+        Those of the intake, and of rows stored.
     """
 
     def __init__(

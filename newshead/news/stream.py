@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,8 +12,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlu
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from newshead.core.times import retry_pause_s
 from newshead.news.message import Article, NoArticleError, parse_message
+from newshead.news.reconnect import Replay, pause_s
 from newshead.outage import Outage
 from newshead.settings import Settings
 from newshead.text import folded
@@ -29,14 +28,6 @@ CLOSE_TIMEOUT_S: Final = 1.0
 PING_EVERY_S: Final = 10.0
 PING_TIMEOUT_S: Final = 10.0
 TEXT_PING_EVERY_S: Final = 30.0
-# The first pause before another attempt, and the longest; the same after a 429,
-# which Benzinga gives to a key that is connected already.
-RETRY_S: Final = 1.0
-MAX_RETRY_S: Final = 60.0
-LIMITED_RETRY_S: Final = 30.0
-MAX_LIMITED_RETRY_S: Final = 300.0
-# The longest Retry-After that is waited for.
-MAX_RETRY_AFTER_S: Final = 900.0
 # A connection that was lost sooner is a failed attempt.
 STEADY_S: Final = 10.0
 # Messages that are no articles are logged at most so often.
@@ -71,6 +62,7 @@ class NewsStream:
         self._take = take
         self._key = settings.benzinga_api_key
         self._text_ping = settings.benzinga_text_ping
+        self._replay = Replay(wanted=settings.benzinga_replay)
         self._address = _with_token(settings.benzinga_stream_url, self._key)
         self._host = urlsplit(settings.benzinga_stream_url).netloc.rpartition("@")[2]
         self._outage = Outage()
@@ -100,26 +92,34 @@ class NewsStream:
                 )
             except Exception as problem:
                 failures += 1
-                pause_s = self._pause_s(problem, failures)
+                pause = self._pause_s(problem, failures)
                 self._log_failure(problem)
             else:
                 self._log_connected()
                 closed = await self._read(connection)
                 self._lost = datetime.now(UTC)
                 failures = 1 if time.monotonic() - began >= STEADY_S else failures + 1
-                pause_s = self._pause_s(closed, failures)
+                pause = self._pause_s(closed, failures)
                 logger.warning(
                     "The news stream was lost (%s); reconnecting in %.1f s.",
                     self._reason(closed),
-                    pause_s,
+                    pause,
                 )
-            await asyncio.sleep(pause_s)
+                if self._replay.ended(time.monotonic()):
+                    logger.warning(
+                        "The news stream ends the connection when asked for a replay: it is not "
+                        "asked again in this run. Set BENZINGA_REPLAY=false."
+                    )
+            await asyncio.sleep(pause)
 
     async def _read(self, connection: ClientConnection) -> ConnectionClosed:
         """Pass on what comes until the connection is lost; return why it was."""
         pinging = asyncio.create_task(self._ping(connection))
         try:
             async with connection:
+                if self._replay.wanted:
+                    self._replay.asked(time.monotonic())
+                    await connection.send("replay")
                 while True:
                     self._receive(await connection.recv())
         except ConnectionClosed as problem:
@@ -138,13 +138,14 @@ class NewsStream:
         if message == "pong":
             return
         self.messages += 1
+        self._replay.answered()
         try:
             article = parse_message(message, datetime.now(UTC), received_at)
         except NoArticleError as problem:
             self.no_articles += 1
             self._log_no_article(problem)
         else:
-            self._take(article)
+            self._take(article._replace(replayed=self._replay.covers(time.monotonic())))
 
     def _pause_s(self, problem: Exception, failures: int) -> float:
         """Return the seconds until the next attempt.
@@ -154,10 +155,8 @@ class NewsStream:
         StreamRefusedError
             A further attempt is pointless.
         """
-        chance = random.random()
-        pause_s = retry_pause_s(failures, chance, first_s=RETRY_S, max_s=MAX_RETRY_S)
         if not isinstance(problem, InvalidStatus):
-            return pause_s
+            return pause_s(failures)
         status = problem.response.status_code
         if status in REFUSED_STATUSES:
             raise StreamRefusedError(
@@ -166,13 +165,7 @@ class NewsStream:
             ) from None
         # The header may come twice, which get() would not take.
         header = "".join(problem.response.headers.get_all("Retry-After")[:1])
-        if header.isascii() and header.isdigit():
-            return max(pause_s, min(float(header), MAX_RETRY_AFTER_S))
-        if status == 429:
-            return retry_pause_s(
-                failures, chance, first_s=LIMITED_RETRY_S, max_s=MAX_LIMITED_RETRY_S
-            )
-        return pause_s
+        return pause_s(failures, header)
 
     def _log_connected(self) -> None:
         self._outage.ends()
@@ -180,10 +173,11 @@ class NewsStream:
         if self._lost is not None:
             end = datetime.now(UTC)
             logger.warning(
-                "No news between %s and %s UTC (%.0f s): the news stream was lost.",
+                "No news between %s and %s UTC (%.0f s): the news stream was lost%s.",
                 f"{self._lost:%H:%M:%S}",
                 f"{end:%H:%M:%S}",
                 (end - self._lost).total_seconds(),
+                "; asking it to send that again" if self._replay.wanted else "",
             )
 
     def _log_failure(self, problem: Exception) -> None:

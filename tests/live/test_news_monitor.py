@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -22,8 +24,7 @@ import run_system
 from clickhouse_manager import ClickHouseManager
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news import monitor as news_monitor
-from newshead.news import stories
-from newshead.news import stream as benzinga
+from newshead.news import reconnect, stories
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
 from newshead.news.stream import StreamRefusedError
@@ -53,6 +54,7 @@ def settings(
         clickhouse_port=server.port,
         benzinga_api_key="s3cret",
         benzinga_stream_url=stream.url,
+        benzinga_replay=False,
         anthropic_api_key="s3cret",
         anthropic_base_url=service.url,
         trigger_folder=tmp_path / "triggers",
@@ -63,7 +65,7 @@ def settings(
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(news_monitor, "RETRY_S", 0.3)
-    monkeypatch.setattr(benzinga, "RETRY_S", 0.1)
+    monkeypatch.setattr(reconnect, "PAUSES_S", (0.1, 0.2))
     caplog.set_level(logging.INFO)
 
 
@@ -446,16 +448,26 @@ async def test_a_disk_that_hangs_delays_the_row_by_its_time_and_no_more(
     assert not has_trigger(settings, "EFGH")
 
 
-async def test_a_stream_that_drops_goes_on_with_what_comes_next(
-    settings: Settings, stream: NewsServer, database: ClickHouseManager
+async def test_a_stream_that_drops_costs_no_article_and_brings_none_twice(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with at_work(settings, stream):
+    stream.publish(news_message("Long before", ["ABCD"], age_s=3_600))
+    settings = dataclasses.replace(settings, benzinga_replay=True)
+    async with at_work(settings, stream, take_old=True):
         stream.publish(news_message("Before", ["ABCD"]))
         await until(lambda: news(database), "the first row")
         stream.drop()
+        await until(lambda: not stream.connected, "the drop")
+        stream.publish(news_message("Meanwhile", ["ABCD"], age_s=60))
         await until(lambda: len(stream.asked) == 2 and stream.connected, "the next connection")
         stream.publish(news_message("After", ["ABCD"]))
-        await until(lambda: len(news(database)) == 2, "the second row")
+        await until(lambda: len(news(database)) == 3, "the rows")
+        await until(lambda: "News ABCD: After" in caplog.text, "the lines")
+    assert stored(database) == [("After", "ABCD"), ("Before", "ABCD"), ("Meanwhile", "ABCD")]
+    assert re.search(r"News ABCD: Meanwhile \(6\d s old\)", caplog.text)
 
 
 # --- The end ----------------------------------------------------------------------

@@ -15,6 +15,7 @@ from monitoring import until
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from newshead.news import reconnect
 from newshead.news import stream as benzinga
 from newshead.news.message import Article
 from newshead.news.stream import NewsStream, StreamRefusedError
@@ -22,6 +23,7 @@ from newshead.settings import Settings
 from simulator.news import NewsServer, news_message
 
 KEY = "s3cret/key +1"
+PAUSES_S = reconnect.PAUSES_S
 
 
 @pytest.fixture
@@ -32,8 +34,7 @@ async def server() -> AsyncIterator[NewsServer]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benzinga, "RETRY_S", 0.1)
-    monkeypatch.setattr(benzinga, "MAX_RETRY_S", 0.2)
+    monkeypatch.setattr(reconnect, "PAUSES_S", (0.1, 0.2))
 
 
 class Reader:
@@ -115,7 +116,7 @@ async def test_a_message_without_end_costs_the_connection_and_no_more(
 async def test_a_dropped_stream_is_connected_again_and_the_gap_is_told(
     server: NewsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with reading(server.url) as reader:
+    async with reading(server.url, benzinga_replay=False) as reader:
         for count, title in enumerate(("First", "Second", "Third"), 1):
             await until(lambda: server.connected, "the connection")
             server.publish(news_message(title, ["ABCD"]))
@@ -173,25 +174,66 @@ def pauses(server: NewsServer) -> list[float]:
     return [after.at - before.at for before, after in itertools.pairwise(server.asked)]
 
 
-async def test_a_key_that_is_connected_already_waits_longer(
+async def test_a_slot_that_is_freed_after_4_s_costs_under_8_s_and_no_article(
+    server: NewsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reconnect, "PAUSES_S", PAUSES_S)
+    async with reading(server.url) as reader:
+        await until(lambda: server.connected, "the connection")
+        server.publish(news_message("Before", ["ABCD"]))
+        await until(partial(has, reader, 1), "the article")
+        server.slot_s = 4.0
+        dropped = time.monotonic()
+        server.drop()
+        await until(lambda: not server.connected, "the drop")
+        server.publish(news_message("Meanwhile", ["ABCD"]))
+        await until(lambda: server.connected, "the next connection")
+        away_s = time.monotonic() - dropped
+        await until(lambda: len(reader.articles) == 3, "the replay")
+    assert 4.0 < away_s < 8.0
+    assert [asked.accepted for asked in server.asked] == [True, False, True]
+    assert reader.titles == ["Before", "Before", "Meanwhile"]
+    assert [article.replayed for article in reader.articles][1:] == [True, True]
+    assert "the news stream was lost; asking it to send that again." in caplog.text
+
+
+async def test_a_replay_is_asked_for_at_the_start_too_unless_it_is_not_wanted(
     server: NewsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benzinga, "LIMITED_RETRY_S", 1.0)
-    monkeypatch.setattr(benzinga, "MAX_LIMITED_RETRY_S", 5.0)
-    server.refuse_with = 429
-    async with reading(server.url):
-        await until(lambda: len(server.asked) == 3, "three attempts")
-        assert pauses(server)[0] > 0.75
-        assert pauses(server)[1] > 1.5
-        server.refuse_with = 0
+    monkeypatch.setattr(reconnect, "REPLAY_LASTS_S", 0.5)
+    server.publish(news_message("Before", ["ABCD"]))
+    async with reading(server.url) as reader:
+        await until(partial(has, reader, 1), "the replay")
+        await asyncio.sleep(0.6)
+        server.publish(news_message("Now", ["ABCD"]))
+        await until(partial(has, reader, 2), "the article")
+    assert [(a.title, a.replayed) for a in reader.articles] == [("Before", True), ("Now", False)]
+    async with reading(server.url, benzinga_replay=False) as reader:
         await until(lambda: server.connected, "the connection")
+        server.publish(news_message("Later", ["ABCD"]))
+        await until(lambda: reader.articles, "the article")
+    assert [(a.title, a.replayed) for a in reader.articles] == [("Later", False)]
+    assert server.received == ["replay"]
+
+
+async def test_a_stream_that_ends_at_the_first_text_is_asked_for_no_further_replay(
+    server: NewsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.text_ends = True
+    async with reading(server.url) as reader:
+        await until(lambda: len(server.asked) == 2 and server.connected, "the next connection")
+        server.publish(news_message("Article", ["ABCD"]))
+        await until(lambda: reader.articles, "the article")
+    assert server.received == ["replay"]
+    assert not reader.articles[0].replayed
+    assert len([line for line in warnings(caplog) if "BENZINGA_REPLAY=false" in line]) == 1
 
 
 async def test_a_server_that_says_when_to_come_again_is_believed(server: NewsServer) -> None:
     server.refuse_with, server.retry_after = 429, "1"
     async with reading(server.url):
         await until(lambda: len(server.asked) == 3, "three attempts")
-    # Without that word, the first pause after a 429 is 30 s.
+    # Without that word, the pauses are those above.
     assert all(1 <= pause < 10 for pause in pauses(server))
 
 
@@ -231,7 +273,7 @@ async def test_a_text_ping_is_sent_where_it_is_wanted(
     wanted: bool,
 ) -> None:
     monkeypatch.setattr(benzinga, "TEXT_PING_EVERY_S", 0.05)
-    async with reading(server.url, benzinga_text_ping=wanted) as reader:
+    async with reading(server.url, benzinga_text_ping=wanted, benzinga_replay=False) as reader:
         await until(lambda: server.connected, "the connection")
         if wanted:
             await until(lambda: len(server.received) > 2, "the pings")

@@ -25,6 +25,7 @@ VARIABLES = [
     "BENZINGA_API_KEY",
     "BENZINGA_STREAM_URL",
     "BENZINGA_TEXT_PING",
+    "BENZINGA_REPLAY",
     "ANTHROPIC_API_KEY",
     *(f"ANTHROPIC_API_KEY{number}" for number in range(2, 10)),
     "ANTHROPIC_BASE_URL",
@@ -62,6 +63,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         benzinga_api_key="",
         benzinga_stream_url="wss://api.benzinga.com/api/v1/news/stream",
         benzinga_text_ping=False,
+        benzinga_replay=True,
         anthropic_base_url="https://api.anthropic.com",
         sentiment_model="claude-haiku-5-5",
         ticker_list_csv=None,
@@ -106,6 +108,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("BENZINGA_API_KEY", "k-1", "k-1"),
         ("BENZINGA_STREAM_URL", "ws://127.0.0.1:8000/x?y=1", "ws://127.0.0.1:8000/x?y=1"),
         ("BENZINGA_TEXT_PING", "true", True),
+        ("BENZINGA_REPLAY", "false", False),
         ("ANTHROPIC_API_KEY", "k-2", "k-2"),
         ("ANTHROPIC_API_KEY9", "k-9", "k-9"),
         ("ANTHROPIC_BASE_URL", "http://127.0.0.1:8001", "http://127.0.0.1:8001"),
@@ -151,6 +154,7 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
         *(("IBKR_MARKET_DATA_TYPE", text) for text in ("0", "2", "4", "live", "\u0661")),
         *(("CLICKHOUSE_SECURE", text) for text in ("maybe", "2", "truee", "-")),
         ("BENZINGA_TEXT_PING", "often"),
+        ("BENZINGA_REPLAY", "often"),
         *(
             (name, text)
             for name in ("BENZINGA_STREAM_URL", "ANTHROPIC_BASE_URL", "FINVIZ_EXPORT_URL")
@@ -240,6 +244,7 @@ def test_the_example_file_shows_each_variable_with_its_default() -> None:
         "CLICKHOUSE_PATH": "data/clickhouse",
         "BENZINGA_STREAM_URL": "wss://api.benzinga.com/api/v1/news/stream",
         "BENZINGA_TEXT_PING": "false",
+        "BENZINGA_REPLAY": "true",
         "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
         "SENTIMENT_MODEL": "claude-haiku-5-5",
         "SESSION_ROLL": "04:00",
