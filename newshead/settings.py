@@ -44,6 +44,8 @@ class Settings:
     benzinga_stream_url: str = "wss://api.benzinga.com/api/v1/news/stream"
     benzinga_text_ping: bool = False
     benzinga_replay: bool = True
+    news_max_tickers: int = 10
+    news_skip: tuple[str, ...] = ("halts", "trading-halts", "options", "block-trades", "movers")
     anthropic_api_key: str = field(default="", repr=False)
     anthropic_api_key2: str = field(default="", repr=False)
     anthropic_api_key3: str = field(default="", repr=False)
@@ -185,6 +187,17 @@ def _url(*schemes: str) -> Callable[[str, str], str]:
     return check
 
 
+def _tickers_at_most(name: str, text: str) -> int:
+    # IBKR serves a hundred stocks at once.
+    if not (_is_number(text) and 1 <= int(text) <= 100):
+        raise ConfigurationError(f"{name} must be a whole number from 1 to 100, not {text!r}.")
+    return int(text)
+
+
+def _words_or_off(_name: str, text: str) -> tuple[str, ...]:
+    return () if text.lower() == "off" else tuple(text.split())
+
+
 def _addresses(_name: str, text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
@@ -209,6 +222,8 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "BENZINGA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_TEXT_PING": _switch,
     "BENZINGA_REPLAY": _switch,
+    "NEWS_MAX_TICKERS": _tickers_at_most,
+    "NEWS_SKIP": _words_or_off,
     "ANTHROPIC_BASE_URL": _url("https", "http"),
     "TICKER_LIST_CSV": _path,
     "FINVIZ_EXPORT_URL": _url("https", "http"),

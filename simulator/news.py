@@ -82,6 +82,7 @@ def news_message(
     teaser: str = "",
     body: str = "",
     age_s: float = 0.0,
+    channels: Sequence[str] = ("News",),
     older: bool = False,
 ) -> dict[str, Any]:
     """Make a message as Benzinga sends it.
@@ -94,6 +95,8 @@ def news_message(
         By default one that no article had; with it comes the default for `url`.
     age_s
         How long ago the article was created, in seconds.
+    channels
+        The kinds of news it is of.
     older
         As the older documents spell it: RFC 3339 times with `_at`, capitalised actions, `stocks`.
     """
@@ -106,7 +109,7 @@ def news_message(
         "teaser": teaser,
         "body": body,
         "url": f"https://www.benzinga.com/news/{article_id}" if url is None else url,
-        "channels": ["News"],
+        "channels": list(channels),
         "tags": [],
     }
     pairs = [(symbol, exchange) for exchange, _, symbol in (t.rpartition(":") for t in tickers)]

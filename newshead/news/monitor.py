@@ -85,7 +85,12 @@ class NewsMonitor:
         """
         self.settings = settings
         self._database = Database(settings)
-        self._intake = Intake(any_ticker=any_ticker, take_old=take_old)
+        self._intake = Intake(
+            any_ticker=any_ticker,
+            take_old=take_old,
+            max_tickers=settings.news_max_tickers,
+            skipped_channels=settings.news_skip,
+        )
         self.stats = self._intake.stats
         self.stats["rows_stored"] = 0
         self._analyst = analyst

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlu
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from newshead.news.message import Article, NoArticleError, parse_message
+from newshead.news.message import Article, NoArticleError, WordsError, parse_message
 from newshead.news.reconnect import Replay, pause_s
-from newshead.outage import Outage
+from newshead.outage import Outage, Repeated
 from newshead.settings import Settings
 from newshead.text import folded
 
@@ -30,8 +30,6 @@ PING_TIMEOUT_S: Final = 10.0
 TEXT_PING_EVERY_S: Final = 30.0
 # A connection that was lost sooner is a failed attempt.
 STEADY_S: Final = 10.0
-# Messages that are no articles are logged at most so often.
-LOG_EVERY_S: Final = 60.0
 
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
 # What the server says, in a line of the log.
@@ -51,14 +49,14 @@ class NewsStream:
     ----------
     messages
         How many came.
-    no_articles
-        How many of them were none.
     """
 
     def __init__(self, settings: Settings, take: Callable[[Article], None]) -> None:
         """`take` is called with every article; it must not block."""
         self.messages = 0
-        self.no_articles = 0
+        self._no_articles = Repeated()
+        self._words = Repeated()
+        self._last_words = ""
         self._take = take
         self._key = settings.benzinga_api_key
         self._text_ping = settings.benzinga_text_ping
@@ -67,8 +65,11 @@ class NewsStream:
         self._host = urlsplit(settings.benzinga_stream_url).netloc.rpartition("@")[2]
         self._outage = Outage()
         self._lost: datetime | None = None
-        self._no_articles_logged = 0
-        self._no_article_logged_at = 0.0
+
+    @property
+    def no_articles(self) -> int:
+        """How many messages were neither articles nor the server's words."""
+        return self._no_articles.count
 
     async def run(self) -> NoReturn:
         """Read the stream until it is cancelled.
@@ -141,8 +142,9 @@ class NewsStream:
         self._replay.answered()
         try:
             article = parse_message(message, datetime.now(UTC), received_at)
+        except WordsError as words:
+            self._log_words(self._without_key(str(words)))
         except NoArticleError as problem:
-            self.no_articles += 1
             self._log_no_article(problem)
         else:
             self._take(article._replace(replayed=self._replay.covers(time.monotonic())))
@@ -190,17 +192,19 @@ class NewsStream:
             reason,
         )
 
+    def _log_words(self, words: str) -> None:
+        if words != self._last_words:
+            self._words, self._last_words = Repeated(), words
+        if self._words.happens(time.monotonic()):
+            logger.warning("The news stream says: %s", words)
+
     def _log_no_article(self, problem: NoArticleError) -> None:
-        now = time.monotonic()
-        if self._no_articles_logged and now - self._no_article_logged_at < LOG_EVERY_S:
-            return
-        logger.warning(
-            "Ignored a message of the news stream: %s (%d such messages since the last line).",
-            self._without_key(str(problem)),
-            self.no_articles - self._no_articles_logged,
-        )
-        self._no_articles_logged = self.no_articles
-        self._no_article_logged_at = now
+        if count := self._no_articles.happens(time.monotonic()):
+            logger.warning(
+                "Ignored a message of the news stream: %s (%d such messages since the last line).",
+                self._without_key(str(problem)),
+                count,
+            )
 
     def _reason(self, problem: Exception) -> str:
         """Return why a connection failed or was lost, without the key.

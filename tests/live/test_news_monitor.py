@@ -247,6 +247,8 @@ async def test_hostile_text_is_data(
             news_message("\x1b[2J\x00Lines\nand\rmore", ["ABCD"], body="word " * 400_000)
         )
         await until(lambda: len(news(database)) == 4, "the rows")
+    # A tag of HTML is none of a headline's text.
+    titles[0] = titles[0].removesuffix("</article>")
     by_ticker = Counter(row["headline"] for row in news(database))
     assert by_ticker == Counter([*titles, "[2J Lines and more"])
     assert {row["ticker"]: row["recommendation"] for row in news(database)} == {
@@ -304,6 +306,38 @@ async def test_an_article_that_is_left_out_gets_neither_trigger_nor_row(
     assert stored(database) == [("New", "EFGH")]
     assert triggers(settings) == ["EFGH"]
     assert (monitor.stats["old"], monitor.stats["deleted"]) == (1, 1)
+
+
+async def test_what_real_messages_hold_is_taken_for_what_it_is(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    list_tickers(database, ("LIST", "USA"))
+    strings = news_message("What&#39;s <b>up</b>, <ABC>?", [])
+    strings["data"]["content"]["securities"] = ["TSX:AC", "EFGH", "BTC/USD", "MOON:LIST", "MOON:X"]
+    riddle = news_message("Riddle", [])
+    riddle["data"]["content"]["securities"] = {"item": [{"isin": "US0378331005"}]}
+    async with at_work(settings, stream) as monitor:
+        stream.publish(news_message("Movers", ["ABCD"], channels=["Movers", "Options"]))
+        stream.publish(news_message("List", [f"T{number}" for number in range(11)]))
+        stream.publish(riddle)
+        stream.publish(news_message("Early", ["ABCD"], article_id=7))
+        stream.publish(
+            news_message("Update", ["ABCD", "IJKL"], action="updated", article_id=7, age_s=130)
+        )
+        stream.publish(strings)
+        await until(lambda: len(news(database)) == 4, "the rows")
+    assert stored(database) == [
+        ("Early", "ABCD"),
+        ("Update", "IJKL"),
+        ("What's up, <ABC>?", "EFGH"),
+        ("What's up, <ABC>?", "LIST"),
+    ]
+    counted = ("skipped", "many_tickers", "not_understood", "unknown_exchange", "old", "known")
+    assert [monitor.stats[name] for name in counted] == [1, 1, 1, 2, 0, 0]
+    assert "many_tickers=1, skipped=1, not_understood=1" in caplog.text
 
 
 # --- Once -------------------------------------------------------------------------

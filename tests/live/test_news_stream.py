@@ -15,6 +15,7 @@ from monitoring import until
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from newshead import outage
 from newshead.news import reconnect
 from newshead.news import stream as benzinga
 from newshead.news.message import Article
@@ -94,10 +95,27 @@ async def test_rubbish_is_told_once_a_minute_and_counted_and_articles_go_on(
             "Ignored a message of the news stream: it is not JSON (1 such messages since the "
             "last line)."
         ]
-        monkeypatch.setattr(benzinga, "LOG_EVERY_S", 0.0)
+        monkeypatch.setattr(outage, "SAY_EVERY_S", 0.0)
         server.publish("{}")
         await until(lambda: "its kind is '' (20 such messages" in caplog.text, "the next line")
         assert (reader.stream.messages, reader.stream.no_articles) == (22, 21)
+
+
+async def test_the_stream_s_own_words_are_told_once_a_minute_each(
+    server: NewsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with reading(server.url) as reader:
+        await until(lambda: server.connected, "the connection")
+        for _ in range(3):
+            server.publish({"message": "license expired"})
+        server.publish({"status": "error", "message": f"unknown key {KEY}"})
+        server.publish(news_message("Article", ["ABCD"]))
+        await until(lambda: reader.articles, "the article")
+    assert [line for line in warnings(caplog) if "says" in line] == [
+        "The news stream says: license expired",
+        "The news stream says: error: unknown key (the key)",
+    ]
+    assert reader.stream.no_articles == 0
 
 
 async def test_a_message_without_end_costs_the_connection_and_no_more(
