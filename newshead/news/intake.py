@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from newshead.news.clock import ClockCheck
 from newshead.news.exchanges import Listing
 from newshead.news.message import Action, Article
 from newshead.outage import Repeated
@@ -131,6 +132,7 @@ class Intake:
         self._skipped = {plain_name(channel) for channel in skipped_channels}
         self._earlier = Earlier()
         self._not_understood = Repeated()
+        self._clock = ClockCheck(MAX_AGE_S)
         self._exchanges_told: set[str] = set()
 
     @property
@@ -153,6 +155,8 @@ class Intake:
             return []
         earlier = self._earlier.named(article.id)
         self._earlier.add(article, now)
+        if earlier is None and article.action is Action.CREATED:
+            self._check_clock(article, now)
         times = {
             ticker: _time_of(article, ticker, earlier) for ticker in self._tickers(article, now)
         }
@@ -173,6 +177,19 @@ class Intake:
             else:
                 taken.append(ticker)
         return taken
+
+    def _check_clock(self, article: Article, now: float) -> None:
+        if article.replayed or article.created is None:
+            return
+        ahead_s = self._clock.add(article.age_s, now)
+        if ahead_s:
+            logger.warning(
+                "This machine's clock seems to be about %.0f s ahead: most articles of the last "
+                "minutes are that old when they come. Synchronise it (NTP); news over %.0f s old "
+                "is left out.",
+                ahead_s,
+                MAX_AGE_S,
+            )
 
     def _is_no_news(self, article: Article) -> bool:
         """Return whether an article is left out, and not remembered, for what it is."""

@@ -340,6 +340,20 @@ async def test_what_real_messages_hold_is_taken_for_what_it_is(
     assert "many_tickers=1, skipped=1, not_understood=1" in caplog.text
 
 
+async def test_news_that_is_all_old_by_the_same_amount_is_a_clock_that_is_off(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with at_work(settings, stream) as monitor:
+        for _ in range(10):
+            stream.publish(news_message("Up", ["ABCD"], age_s=600))
+        await until(lambda: monitor.stats["old"] == 10, "the articles")
+    assert news(database) == []
+    assert caplog.text.count("clock seems to be about 60") == 1
+
+
 # --- Once -------------------------------------------------------------------------
 
 

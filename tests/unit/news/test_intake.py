@@ -1,6 +1,7 @@
 """Which articles are taken: fresh ones, each once, about listed stocks."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -203,6 +204,27 @@ def test_an_article_of_whose_tickers_none_is_understood_is_told_once_a_minute(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert "such as 'TOOLONGNAME' (60 such articles" in told[1]
+
+
+def test_a_clock_that_is_off_is_told_by_new_articles_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def come(**changes: Any) -> None:
+        intake = Intake(any_ticker=True)
+        for number in range(10):
+            intake.take(aged(600)._replace(**({"id": str(number)} | changes)), NOW + number)
+
+    for innocent in (
+        {"replayed": True},
+        {"action": Action.UPDATED},
+        {"id": "one article again and again"},
+        {"created": None},
+    ):
+        come(**innocent)
+    assert not caplog.records
+    come()
+    [line] = caplog.records
+    assert "clock seems to be about 600 s ahead" in line.getMessage()
 
 
 def test_the_id_stands_for_a_missing_url_in_the_hash() -> None:
