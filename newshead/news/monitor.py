@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -15,14 +16,20 @@ from newshead.database.connection import (
     one_line,
     until_database_works,
 )
-from newshead.database.queries import listed_tickers, recent_hashes, stored_hashes
+from newshead.database.queries import (
+    latest_rated,
+    listed_tickers,
+    recent_hashes,
+    stored_hashes,
+)
 from newshead.database.store import RowWriter
 from newshead.database.tables import NewsRow, create_tables
 from newshead.loop import attempt, off_loop
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news.intake import MEMORY_S, Intake, content_hash
 from newshead.news.message import Article
-from newshead.news.rating import Analyst, Opinion, unrated
+from newshead.news.question import MAX_TICKERS, Opinion, Question, unrated
+from newshead.news.rating import Analyst
 from newshead.news.stories import Story, TriggerWriter, news_row
 from newshead.news.stream import NewsStream
 from newshead.scheduling import ask_for_short_slices
@@ -62,7 +69,8 @@ class NewsMonitor:
     Attributes
     ----------
     stats
-        Those of the intake, and of rows stored.
+        Those of the intake, of articles stored, each per ticker, and of those whose rating came
+        late.
     """
 
     def __init__(
@@ -92,7 +100,7 @@ class NewsMonitor:
             skipped_channels=settings.news_skip,
         )
         self.stats = self._intake.stats
-        self.stats["rows_stored"] = 0
+        self.stats |= {"rows_stored": 0, "rated_late": 0}
         self._analyst = analyst
         self._stream = NewsStream(settings, self.take)
         self._triggers = TriggerWriter(TriggerFolder(settings.trigger_folder))
@@ -101,6 +109,9 @@ class NewsMonitor:
         self._turn = threading.Lock()
         self._told_no_list = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
+        # Per ticker, when the newest article that was rated was detected.
+        self._rated: dict[str, datetime] = {}
         self._on_their_way = 0
         # Rows that no batch has yet, and stories of all rows that are not stored yet.
         self._rows: list[NewsRow] = []
@@ -149,7 +160,9 @@ class NewsMonitor:
 
     async def _end(self, parts: Sequence[asyncio.Task[Any]]) -> None:
         """Store what can be stored in the time that is left."""
-        ending = {*parts, *self._tasks}
+        ending = {*parts, *self._tasks, *self._late}
+        for task in self._late:
+            task.cancel()
         try:
             if ending:
                 await asyncio.wait(ending, timeout=LAST_ANALYSES_S)
@@ -181,7 +194,7 @@ class NewsMonitor:
 
     async def _follow(self, article: Article, tickers: Sequence[str]) -> None:
         """Take an article all its way to the rows."""
-        detected = datetime.now(UTC)
+        detected, arrived = datetime.now(UTC), time.monotonic()
         stories = [Story(article, t, content_hash(article, t), detected) for t in tickers]
         self._on_their_way += len(stories)
         try:
@@ -192,7 +205,14 @@ class NewsMonitor:
             # Rows may wait for hours; the markup, of up to 16 MB, is not needed any more.
             for story in stories:
                 story.article = article._replace(teaser="", body="")
-            await asyncio.gather(*(self._rate(story, summary, content) for story in stories))
+            await asyncio.gather(
+                *(
+                    self._rate(
+                        stories[n : n + MAX_TICKERS], summary, content, len(stories), arrived
+                    )
+                    for n in range(0, len(stories), MAX_TICKERS)
+                )
+            )
         except Exception:
             logger.exception("Article %a failed; other articles are not affected.", article.title)
 
@@ -229,20 +249,71 @@ class NewsMonitor:
             )
             return "", ""
 
-    async def _rate(self, story: Story, summary: str, content: str) -> None:
-        """Get the opinion, and with it the row."""
-        article = story.article
-        country = self._intake.country(story.ticker)
+    async def _rate(
+        self,
+        stories: Sequence[Story],
+        summary: str,
+        content: str,
+        tickers: int,
+        arrived: float,
+    ) -> None:
+        """Get the opinions on some of an article's `tickers`, and with them the rows."""
+        question = Question(
+            headline=stories[0].article.title,
+            text=content or summary,
+            countries={story.ticker: self._intake.country(story.ticker) for story in stories},
+            tickers=tickers,
+            arrived=arrived,
+        )
         began = time.perf_counter()
         try:
-            opinion = await self._analyst.rate(
-                story.ticker, article.title, content or summary, country
-            )
+            answer = await self._analyst.rate(question)
         except asyncio.CancelledError:
-            # At the end: the row is worth keeping without a rating.
-            self._hand_over(story, summary, content, unrated("newshead was stopped."), began)
+            # At the end: the rows are worth keeping without a rating.
+            for story in stories:
+                opinion = unrated("newshead was stopped.")
+                self._hand_over(story, summary, content, opinion, began)
+                self._on_their_way -= 1
             raise
-        self._hand_over(story, summary, content, opinion, began)
+        for story in stories:
+            self._hand_over(story, summary, content, answer.opinions[story.ticker], began)
+            self._on_their_way -= 1
+        if not answer.final:
+            late = asyncio.create_task(self._rate_late(stories, summary, content, question))
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+
+    async def _rate_late(
+        self, stories: Sequence[Story], summary: str, content: str, question: Question
+    ) -> None:
+        """Go on asking, and store the rows again once there is an answer."""
+        began = time.perf_counter()
+        try:
+            opinions = await self._analyst.rate_late(question)
+            rated = [story for story in stories if opinions.get(story.ticker, unrated("")).rated]
+            for story in rated and await self._not_rated_since(rated):
+                late = replace(story, late=True)
+                self._hand_over(late, summary, content, opinions[story.ticker], began)
+        except Exception:
+            logger.exception("The late rating of %a failed.", question.headline)
+
+    async def _not_rated_since(self, stories: Sequence[Story]) -> list[Story]:
+        """Return those about whose ticker no article that came later is rated."""
+        newest: dict[str, datetime] = {}
+        try:
+            tickers = [story.ticker for story in stories]
+            newest = await self._ask(latest_rated, self._database, tickers)
+        except DATABASE_ERRORS as problem:
+            # Then this process's own articles decide.
+            logger.debug("Could not look up later ratings: %s", one_line(problem))
+        return [
+            story
+            for story in stories
+            if not any(
+                story.ticker in rated and rated[story.ticker] > story.detected
+                for rated in (newest, self._rated)
+            )
+        ]
 
     def _hand_over(
         self, story: Story, summary: str, content: str, opinion: Opinion, began: float
@@ -253,7 +324,9 @@ class NewsMonitor:
             news_row(story, summary, content, opinion, analysis_ms=analysis_ms, now=now)
         )
         self._untold.append((story, opinion))
-        self._on_their_way -= 1
+        if opinion.rated:
+            before = self._rated.get(story.ticker, story.detected)
+            self._rated[story.ticker] = max(before, story.detected)
         self._row_waits.set()
 
     # --- Rows ---------------------------------------------------------------
@@ -291,6 +364,17 @@ class NewsMonitor:
         return not self._writer.outbox
 
     def _log_stored(self, story: Story, opinion: Opinion) -> None:
+        if story.late:
+            self.stats["rated_late"] += 1
+            logger.info(
+                "News %s: %s, now rated %s %s, %.0f s after it came.",
+                story.ticker,
+                story.article.title,
+                opinion.recommendation,
+                opinion.confidence,
+                story.age_ms / 1000,
+            )
+            return
         self.stats["rows_stored"] += 1
         logger.info(
             "News %s: %s (%.0f s old), %s %s, %s, row after %.0f ms.",

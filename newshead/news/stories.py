@@ -12,7 +12,7 @@ from newshead.database.tables import NewsRow
 from newshead.loop import off_loop
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news.message import Article
-from newshead.news.rating import Opinion
+from newshead.news.question import Opinion
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class Story:
     detected: datetime
     trigger_ms: float | None = None
     """From the message to the trigger file; None if there is none."""
+    late: bool = False
+    """Whether its row was stored unrated, and is stored again with its rating."""
 
     @property
     def age_ms(self) -> float:

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from monitoring import rows, until
+from monitoring import rate, rows, until
 
 import run_system
 from clickhouse_manager import ClickHouseManager
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news import monitor as news_monitor
-from newshead.news import reconnect, stories
+from newshead.news import rating, reconnect, stories
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
 from newshead.news.stream import StreamRefusedError
@@ -192,7 +192,7 @@ async def test_the_trigger_waits_for_nothing_and_articles_are_rated_side_by_side
         await until(lambda: triggers(settings) == ["ABCD", "EFGH", "IJKL"], "the triggers")
         assert news(database) == []
         await until(lambda: len(news(database)) == 3, "the rows")
-    assert service.most_at_once == 3
+    assert service.most_at_once == 2
     assert stored(database) == [("Both rise", "ABCD"), ("Both rise", "EFGH"), ("One rises", "IJKL")]
 
 
@@ -518,6 +518,87 @@ async def test_a_stream_that_drops_costs_no_article_and_brings_none_twice(
     assert re.search(r"News ABCD: Meanwhile \(6\d s old\)", caplog.text)
 
 
+@contextlib.contextmanager
+def deadline(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[None]:
+    """Short deadlines for the first rating."""
+    with monkeypatch.context() as context:
+        context.setattr(rating, "DEADLINE_S", seconds)
+        yield
+
+
+async def test_a_rating_that_comes_late_replaces_the_row_that_had_none(
+    settings: Settings,
+    stream: NewsServer,
+    service: MessagesServer,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service.fault = Fault(status=529)
+    with deadline(monkeypatch, 0.5):
+        async with at_work(settings, stream) as monitor:
+            stream.publish(news_message("Up", ["ABCD"], body="<p>Text</p>"))
+            await until(lambda: news(database), "the row")
+            [hold] = news(database)
+            assert hold["explanation"].startswith("Not rated: the service answered 529")
+            service.fault = Fault()
+            await until(lambda: monitor.stats["rated_late"], "the late row")
+    database.client.command("OPTIMIZE TABLE News.breaking_news FINAL")
+    [row] = news(database)
+    assert (row["recommendation"], row["explanation"]) == ("BUY", "It rises.")
+    assert row["analyzed_at"] > hold["analyzed_at"]
+    for same in (
+        *("timestamp", "detected_at", "content_hash", "article_url", "headline", "summary"),
+        *("full_content", "published_utc", "source", "ticker"),
+    ):
+        assert row[same] == hold[same], same
+    assert monitor.stats["rows_stored"] == 1
+    assert "News ABCD: Up, now rated BUY high, " in caplog.text
+
+
+async def test_a_late_rating_is_not_stored_where_a_later_article_is_rated(
+    settings: Settings,
+    stream: NewsServer,
+    service: MessagesServer,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service.ratings["EFGH"] = ScriptedRating("SELL", "high", "It falls.")
+    service.fault = Fault(status=529)
+    with deadline(monkeypatch, 0.5):
+        async with at_work(settings, stream) as monitor:
+            stream.publish(news_message("First", ["ABCD", "EFGH"]))
+            await until(lambda: len(news(database)) == 2, "the rows")
+            # Another program's news about the other one.
+            rate(database, "EFGH", "HOLD", detected_at=datetime.now(UTC))
+            monkeypatch.setattr(rating, "DEADLINE_S", 8.0)
+            service.next_faults.append(Fault(delay_s=0.1))
+            service.fault = Fault(status=529, delay_s=0.3)
+            service.next_faults.append(Fault())
+            stream.publish(news_message("Second", ["ABCD"]))
+            await until(
+                lambda: any(
+                    r["headline"] == "Second" and r["sentiment"] == "positive"
+                    for r in news(database)
+                ),
+                "the second article's rating",
+            )
+            service.fault = Fault()
+            await asyncio.sleep(3)
+    assert monitor.stats["rated_late"] == 0
+    assert [r["recommendation"] for r in news(database) if r["headline"] == "First"] == ["HOLD"] * 2
+
+
+async def test_many_tickers_are_rated_five_at_a_time(
+    settings: Settings, stream: NewsServer, service: MessagesServer, database: ClickHouseManager
+) -> None:
+    async with at_work(settings, stream):
+        stream.publish(news_message("Up", ["ABCD", *(f"T{n}" for n in range(7))]))
+        await until(lambda: len(news(database)) == 8, "the rows")
+    assert sorted(r.question.count("Ticker: ") for r in service.requests) == [3, 5]
+    assert {r["ticker"] for r in news(database) if r["recommendation"] == "BUY"} == {"ABCD"}
+
+
 # --- The end ----------------------------------------------------------------------
 
 
@@ -527,7 +608,7 @@ async def test_at_the_end_an_article_that_is_being_rated_is_stored_unrated(
     service.fault = Fault(delay_s=30)
     async with at_work(settings, stream):
         stream.publish(news_message("Up", ["ABCD", "EFGH"]))
-        await until(lambda: len(service.requests) == 2, "the questions")
+        await until(lambda: service.requests, "the question")
         ended = time.monotonic()
     assert time.monotonic() - ended < 5 * news_monitor.LAST_ANALYSES_S
     assert [(r["recommendation"], r["sentiment"], r["confidence"]) for r in news(database)] == [
