@@ -26,7 +26,6 @@ from newshead.loop import described, off_loop, stop_asked
 from newshead.news import ticker_list
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
-from newshead.news.stream import StreamRefusedError
 from newshead.process import (
     CODE,
     EXIT_FAILED,
@@ -78,13 +77,12 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     """Start everything in order and run until it is cancelled."""
     prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
     await until_database_works(prepare, wait=not settings.embedded)
-    takes_news = options.socket and bool(settings.benzinga_api_key)
     # In a thread of its own, since loading the service's library takes over a second.
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
-    analyst = await off_loop(make_analyst) if takes_news else None
+    analyst = await off_loop(make_analyst)
     if not options.skip_list:
         await ticker_list.refresh(settings, ClickHouseManager(settings))
-    if options.socket and not takes_news:
+    if options.socket and not settings.benzinga_api_key:
         logger.warning(
             "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
             "that other programs write."
@@ -101,8 +99,7 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             parts.create_task(supervise("The page", functools.partial(page_process, environment)))
         if settings.alert_urls:
             parts.create_task(supervise("The push", functools.partial(push_process, environment)))
-        if analyst is not None:
-            parts.create_task(run_news(options, settings, analyst))
+        parts.create_task(run_news(options, settings, analyst))
 
 
 async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
@@ -121,7 +118,7 @@ async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) ->
                 return
         except DATABASE_ERRORS as problem:
             end = f"stopped ({one_line(problem)})"
-        except (ConfigurationError, StreamRefusedError) as problem:
+        except ConfigurationError as problem:
             logger.error("%s does not run, the rest goes on: %s", name, problem)
             return
         except Exception:
@@ -154,10 +151,16 @@ async def run_unless_stopped(
 
 
 async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
-    """Run the news side on this loop until it is cancelled, or the stream refuses the key."""
+    """Run the news side on this loop until it is cancelled."""
 
     async def run_once() -> str:
-        news = NewsMonitor(settings, analyst, any_ticker=options.any, take_old=options.enable_old)
+        news = NewsMonitor(
+            settings,
+            analyst,
+            any_ticker=options.any,
+            take_old=options.enable_old,
+            streams=options.socket and bool(settings.benzinga_api_key),
+        )
         await news.start()
         return "ended"
 

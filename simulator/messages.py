@@ -87,6 +87,8 @@ class MessagesServer:
         What is wrong with the next answers instead, one for each.
     key_faults
         Per key, what is wrong instead.
+    ticker_faults
+        Per ticker that a question names, the same.
     requests
         Every request so far.
     most_at_once
@@ -98,6 +100,7 @@ class MessagesServer:
         self.fault = Fault()
         self.next_faults: deque[Fault] = deque()
         self.key_faults: dict[str, Fault] = {}
+        self.ticker_faults: dict[str, Fault] = {}
         self.requests: list[MessagesRequest] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -128,6 +131,8 @@ class MessagesServer:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
             fault = self.key_faults.get(request.key, self.fault)
+            for ticker in _TICKER.findall(request.question):
+                fault = self.ticker_faults.get(ticker, fault)
             if self.next_faults:
                 fault = self.next_faults.popleft()
         self._ended.wait(fault.delay_s)

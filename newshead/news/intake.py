@@ -178,6 +178,16 @@ class Intake:
                 taken.append(ticker)
         return taken
 
+    def take_triggered(self, article: Article, now: float) -> list[str]:
+        """Return the ticker of news that a trigger brought, unless it is known: whoever wrote the
+        trigger has decided all else."""
+        self.stats["articles"] += 1
+        [ticker] = article.tickers
+        if self.memory.add([content_hash(article, ticker)], now):
+            return [ticker]
+        self.stats["known"] += 1
+        return []
+
     def _check_clock(self, article: Article, now: float) -> None:
         if article.replayed or article.created is None:
             return

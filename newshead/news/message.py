@@ -49,6 +49,8 @@ class Article(NamedTuple):
     """When the message came, UTC."""
     received_at: float
     """The same as time.perf_counter() gives it."""
+    source: str = "Benzinga_WebSocket"
+    """As the row names it."""
     replayed: bool = False
     """Whether it may be one of the last messages, which a stream sends again when asked to."""
 

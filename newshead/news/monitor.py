@@ -30,8 +30,10 @@ from newshead.news.intake import MEMORY_S, Intake, content_hash
 from newshead.news.message import Article
 from newshead.news.question import MAX_TICKERS, Opinion, Question, unrated
 from newshead.news.rating import Analyst
+from newshead.news.source import Source, SourceRefusedError
 from newshead.news.stories import Story, TriggerWriter, news_row
 from newshead.news.stream import NewsStream
+from newshead.news.triggered import TriggeredNews
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import Settings
 from newshead.text import without_markup
@@ -62,7 +64,7 @@ T = TypeVar("T")
 
 
 class NewsMonitor:
-    """Take articles from the stream: a trigger file at once, then the rating and the row.
+    """Take articles from the sources: a trigger file at once, then the rating and the row.
 
     All methods run on one event loop and never block it.
 
@@ -80,6 +82,7 @@ class NewsMonitor:
         *,
         any_ticker: bool = False,
         take_old: bool = False,
+        streams: bool = True,
     ) -> None:
         """
         Parameters
@@ -90,6 +93,8 @@ class NewsMonitor:
             Take tickers that are not in `float_list` too.
         take_old
             Take articles older than 2 minutes too.
+        streams
+            Read the sources of `NEWS_SOURCES`, not only the news that triggers bring.
         """
         self.settings = settings
         self._database = Database(settings)
@@ -102,8 +107,10 @@ class NewsMonitor:
         self.stats = self._intake.stats
         self.stats |= {"rows_stored": 0, "rated_late": 0}
         self._analyst = analyst
-        self._stream = NewsStream(settings, self.take)
-        self._triggers = TriggerWriter(TriggerFolder(settings.trigger_folder))
+        self._sources: list[Source] = [NewsStream(settings, self.take)] if streams else []
+        folder = TriggerFolder(settings.trigger_folder)
+        self._triggered = TriggeredNews(folder, self.take_triggered)
+        self._triggers = TriggerWriter(folder)
         self._readers = asyncio.Semaphore(READ_AT_ONCE)
         # Its connection serves one caller at a time.
         self._turn = threading.Lock()
@@ -128,8 +135,6 @@ class NewsMonitor:
 
         Raises
         ------
-        StreamRefusedError
-            The stream refuses the key.
         DatabaseError, ClickHouseError, ConfigurationError
             The embedded database cannot be used.
         """
@@ -141,7 +146,8 @@ class NewsMonitor:
             await until_database_works(self._load, wait=patient)
             self._log_list()
             for part in (
-                self._stream.run(),
+                *(self._keep_reading(source) for source in self._sources),
+                self._triggered.run(),
                 self._keep_storing(),
                 self._keep_list(),
                 self._keep_reporting(),
@@ -152,6 +158,13 @@ class NewsMonitor:
             for task in parts:
                 task.cancel()
             await self._end(parts)
+
+    async def _keep_reading(self, source: Source) -> None:
+        """Read a source; one that refuses this user ends alone."""
+        try:
+            await source.run()
+        except SourceRefusedError as problem:
+            logger.error("%s", problem)
 
     def _load(self) -> None:
         create_tables(self._database)
@@ -182,25 +195,45 @@ class NewsMonitor:
     # --- Articles -----------------------------------------------------------
 
     def take(self, article: Article) -> None:
-        """Begin with an article: for the stream, which it never fails."""
+        """Begin with an article: for the sources, which it never fails."""
         try:
-            tickers = self._intake.take(article, time.time())
-            if tickers:
-                task = asyncio.create_task(self._follow(article, tickers))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            self._begin(article, self._intake.take(article, time.time()))
         except Exception:
             logger.exception("Article %a failed; continuing with the next one.", article.title)
 
-    async def _follow(self, article: Article, tickers: Sequence[str]) -> None:
+    def take_triggered(self, article: Article, stored: Callable[[], None]) -> None:
+        """Begin with an article that a trigger brought, which the price monitor tracks; `stored`
+        is called once there is nothing left to store."""
+        try:
+            tickers = self._intake.take_triggered(article, time.time())
+            if not tickers:
+                stored()
+            self._begin(article, tickers, stored)
+        except Exception:
+            logger.exception("Article %a failed; continuing with the next one.", article.title)
+
+    def _begin(
+        self, article: Article, tickers: Sequence[str], stored: Callable[[], None] | None = None
+    ) -> None:
+        if tickers:
+            task = asyncio.create_task(self._follow(article, tickers, stored))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _follow(
+        self, article: Article, tickers: Sequence[str], stored: Callable[[], None] | None
+    ) -> None:
         """Take an article all its way to the rows."""
         detected, arrived = datetime.now(UTC), time.monotonic()
-        stories = [Story(article, t, content_hash(article, t), detected) for t in tickers]
+        stories = [
+            Story(article, t, content_hash(article, t), detected, stored=stored) for t in tickers
+        ]
         self._on_their_way += len(stories)
         try:
             if article.age_s > MEMORY_S:
                 stories = await self._not_stored_yet(stories)
-            await self._triggers.write(stories)
+            if stored is None:
+                await self._triggers.write(stories)
             summary, content = await self._texts(article)
             # Rows may wait for hours; the markup, of up to 16 MB, is not needed any more.
             for story in stories:
@@ -231,6 +264,9 @@ class NewsMonitor:
         known = len(stories) - len(new)
         self.stats["known"] += known
         self._on_their_way -= known
+        for story in stories:
+            if story.stored is not None and story not in new:
+                story.stored()
         return new
 
     async def _texts(self, article: Article) -> tuple[str, str]:
@@ -376,6 +412,13 @@ class NewsMonitor:
             )
             return
         self.stats["rows_stored"] += 1
+        if story.stored is not None:
+            story.stored()
+            trigger = "from a trigger"
+        elif story.trigger_ms is None:
+            trigger = "no trigger"
+        else:
+            trigger = f"trigger after {story.trigger_ms:.1f} ms"
         logger.info(
             "News %s: %s (%.0f s old), %s %s, %s, row after %.0f ms.",
             story.ticker,
@@ -383,9 +426,7 @@ class NewsMonitor:
             story.article.age_s,
             opinion.recommendation,
             opinion.confidence,
-            "no trigger"
-            if story.trigger_ms is None
-            else f"trigger after {story.trigger_ms:.1f} ms",
+            trigger,
             story.age_ms,
         )
 
@@ -417,7 +458,7 @@ class NewsMonitor:
         self._intake.list_tickers(listed_tickers(self._database))
 
     def _log_list(self) -> None:
-        if self._told_no_list or not self._intake.takes_nothing:
+        if self._told_no_list or not self._sources or not self._intake.takes_nothing:
             return
         self._told_no_list = True
         logger.error(
@@ -435,8 +476,8 @@ class NewsMonitor:
         figures = ", ".join(f"{name}={count}" for name, count in self.stats.items())
         logger.info(
             "News stats: messages=%d, no_articles=%d, %s, rows_waiting=%d",
-            self._stream.messages,
-            self._stream.no_articles,
+            sum(source.messages for source in self._sources),
+            sum(source.no_articles for source in self._sources),
             figures,
             len(self._writer.outbox) + len(self._rows) + self._on_their_way,
         )

@@ -107,7 +107,7 @@ class Analyst:
                 ", ".join(key.variable for key in self._keys),
             )
         else:
-            logger.warning("Every article is rated HOLD: %s", self._idle)
+            logger.warning("Every article is HOLD, nothing will alert: %s", self._idle)
 
     async def rate(self, question: Question) -> Answer:
         """Return what the analysis says, within DEADLINE_S of the article's arrival. Raises

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from newshead.news.message import Article, NoArticleError, WordsError, parse_message
 from newshead.news.reconnect import Replay, pause_s
+from newshead.news.source import SourceRefusedError
 from newshead.outage import Outage, Repeated
 from newshead.settings import Settings
 from newshead.text import folded
@@ -38,21 +39,20 @@ MAX_LINE: Final = 200
 REFUSED_STATUSES: Final = (401, 403)
 
 
-class StreamRefusedError(Exception):
-    """The stream will not have this key; the text says what to do."""
-
-
 class NewsStream:
     """The stream of articles, connected again whenever it is lost. One event loop.
 
     Attributes
     ----------
-    messages
-        How many came.
+    name, state, messages
+        See `Source`.
     """
+
+    name = "benzinga"
 
     def __init__(self, settings: Settings, take: Callable[[Article], None]) -> None:
         """`take` is called with every article; it must not block."""
+        self.state = "connecting"
         self.messages = 0
         self._no_articles = Repeated()
         self._words = Repeated()
@@ -76,7 +76,7 @@ class NewsStream:
 
         Raises
         ------
-        StreamRefusedError
+        SourceRefusedError
             The key is refused.
         """
         failures = 0
@@ -99,6 +99,7 @@ class NewsStream:
                 self._log_connected()
                 closed = await self._read(connection)
                 self._lost = datetime.now(UTC)
+                self.state = f"lost ({self._reason(closed)})"
                 failures = 1 if time.monotonic() - began >= STEADY_S else failures + 1
                 pause = self._pause_s(closed, failures)
                 logger.warning(
@@ -154,14 +155,15 @@ class NewsStream:
 
         Raises
         ------
-        StreamRefusedError
+        SourceRefusedError
             A further attempt is pointless.
         """
         if not isinstance(problem, InvalidStatus):
             return pause_s(failures)
         status = problem.response.status_code
         if status in REFUSED_STATUSES:
-            raise StreamRefusedError(
+            self.state = "refused"
+            raise SourceRefusedError(
                 f"The news stream refuses the key (HTTP {status}): check BENZINGA_API_KEY and "
                 "start newshead again; until then no news comes from it."
             ) from None
@@ -171,6 +173,7 @@ class NewsStream:
 
     def _log_connected(self) -> None:
         self._outage.ends()
+        self.state = "connected"
         logger.info("Connected to the news stream at %s.", self._host)
         if self._lost is not None:
             end = datetime.now(UTC)
@@ -184,6 +187,7 @@ class NewsStream:
 
     def _log_failure(self, problem: Exception) -> None:
         reason = self._reason(problem)
+        self.state = f"no connection ({reason})"
         level = logging.WARNING if self._outage.begins(reason) else logging.DEBUG
         logger.log(
             level,

@@ -27,7 +27,6 @@ from newshead.news import monitor as news_monitor
 from newshead.news import rating, reconnect, stories
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
-from newshead.news.stream import StreamRefusedError
 from newshead.settings import Settings
 from simulator import Fault, MessagesServer, ScriptedRating
 from simulator.news import NewsServer, news_message
@@ -354,6 +353,90 @@ async def test_news_that_is_all_old_by_the_same_amount_is_a_clock_that_is_off(
     assert caplog.text.count("clock seems to be about 60") == 1
 
 
+# --- News that triggers bring -------------------------------------------------------
+
+
+def bring_news(settings: Settings, ticker: str = "ABCD", **fields: Any) -> Path:
+    """A trigger as the price monitor links it for the news side."""
+    folder = TriggerFolder(settings.trigger_folder).news
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"immediate_{ticker}_{time.time_ns()}.json"
+    unfinished = folder / f".{path.name}"
+    unfinished.write_text(json.dumps({"ticker": ticker, **fields}))
+    return unfinished.replace(path)
+
+
+async def test_news_that_a_trigger_brings_is_rated_and_stored_and_its_link_removed(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    published = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    async with at_work(settings, stream, any_ticker=False):
+        path = bring_news(
+            settings,
+            headline="FDA approves <b>it</b> &amp; more",
+            url="https://x/7",
+            text="<p>Details</p>",
+            source="my scanner",
+            published=published.isoformat(),
+        )
+        bring_news(settings, "EFGH", headline="Down")
+        await until(lambda: len(news(database)) == 2, "the rows")
+        await until(lambda: not any(path.parent.iterdir()), "the links' end")
+    by_ticker = {row["ticker"]: row for row in news(database)}
+    full = by_ticker["ABCD"]
+    assert (full["headline"], full["recommendation"]) == ("FDA approves it & more", "BUY")
+    assert (full["source"], full["article_url"]) == ("my scanner", "https://x/7")
+    assert full["full_content"] == "Details"
+    assert datetime.fromisoformat(full["published_utc"]) == published
+    assert full["content_hash"] == md5("https://x/7_ABCD")
+    bare = by_ticker["EFGH"]
+    assert (bare["source"], bare["article_url"]) == ("trigger", "")
+    assert bare["content_hash"] == md5(f"{md5('Down')}_EFGH")
+    age = bare["detected_at"] - datetime.fromisoformat(bare["published_utc"])
+    assert abs(age) < timedelta(seconds=5)
+    # The price monitor has them already.
+    assert triggers(settings) == []
+    assert "BUY high, from a trigger, row after" in caplog.text
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+async def test_news_of_a_trigger_that_is_known_or_none_is_not_rated_and_its_link_removed(
+    settings: Settings,
+    stream: NewsServer,
+    service: MessagesServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with at_work(settings, stream):
+        stream.publish(news_message("Up", ["ABCD"], url="https://x/7"))
+        await until(lambda: news(database), "the row")
+        known = bring_news(settings, headline="Up again", url="https://x/7")
+        broken = bring_news(settings, headline="")
+        await until(lambda: not known.exists() and not broken.exists(), "the links' end")
+    assert stored(database) == [("Up", "ABCD")]
+    assert len(service.requests) == 1
+    assert len([r for r in caplog.records if "is not usable" in r.getMessage()]) == 1
+
+
+async def test_news_of_a_trigger_waits_for_a_news_side_and_for_the_database(
+    settings: Settings, stream: NewsServer, database: ClickHouseManager, server: ClickHouseServer
+) -> None:
+    path = bring_news(settings, headline="Up")
+    server.fault("error", match="INSERT INTO News.breaking_news", code=241, text="No memory")
+    async with at_work(settings, stream):
+        await until(lambda: inserts(server), "an attempt")
+        assert path.exists()
+        server.clear_faults()
+        await until(lambda: news(database), "the row")
+        await until(lambda: not path.exists(), "the link's end")
+
+
 # --- Once -------------------------------------------------------------------------
 
 
@@ -563,28 +646,24 @@ async def test_a_late_rating_is_not_stored_where_a_later_article_is_rated(
     database: ClickHouseManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service.ratings["EFGH"] = ScriptedRating("SELL", "high", "It falls.")
-    service.fault = Fault(status=529)
-    with deadline(monkeypatch, 0.5):
-        async with at_work(settings, stream) as monitor:
+    def seconds() -> list[str]:
+        found = [row for row in news(database) if row["headline"] == "Second"]
+        return [row["recommendation"] for row in found]
+
+    service.ticker_faults["EFGH"] = Fault(status=529)
+    async with at_work(settings, stream) as monitor:
+        with deadline(monkeypatch, 0.5):
             stream.publish(news_message("First", ["ABCD", "EFGH"]))
             await until(lambda: len(news(database)) == 2, "the rows")
-            # Another program's news about the other one.
-            rate(database, "EFGH", "HOLD", detected_at=datetime.now(UTC))
-            monkeypatch.setattr(rating, "DEADLINE_S", 8.0)
-            service.next_faults.append(Fault(delay_s=0.1))
-            service.fault = Fault(status=529, delay_s=0.3)
-            service.next_faults.append(Fault())
-            stream.publish(news_message("Second", ["ABCD"]))
-            await until(
-                lambda: any(
-                    r["headline"] == "Second" and r["sentiment"] == "positive"
-                    for r in news(database)
-                ),
-                "the second article's rating",
-            )
-            service.fault = Fault()
-            await asyncio.sleep(3)
+        # Another program's news about the other one.
+        rate(database, "EFGH", "SELL", detected_at=datetime.now(UTC))
+        stream.publish(news_message("Second", ["ABCD"]))
+        await until(seconds, "the second article's row")
+        service.ticker_faults.clear()
+        asked = len(service.requests)
+        await until(lambda: len(service.requests) > asked, "the late rating")
+        await asyncio.sleep(1)
+    assert seconds()[-1] == "BUY"
     assert monitor.stats["rated_late"] == 0
     assert [r["recommendation"] for r in news(database) if r["headline"] == "First"] == ["HOLD"] * 2
 
@@ -636,11 +715,23 @@ async def test_at_the_end_rows_that_nobody_takes_are_counted(
     assert "2 rows of news could not be stored and are lost." in caplog.text
 
 
-async def test_a_refused_key_ends_the_news_side(settings: Settings, stream: NewsServer) -> None:
+async def test_a_source_that_is_refused_ends_alone(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     stream.refuse_with = 401
-    monitor = NewsMonitor(settings, Analyst(settings), any_ticker=True)
-    with pytest.raises(StreamRefusedError, match="BENZINGA_API_KEY"):
-        await monitor.start()
+    analyst = Analyst(settings)
+    work = asyncio.create_task(NewsMonitor(settings, analyst, any_ticker=True).start())
+    await until(lambda: "check BENZINGA_API_KEY" in caplog.text, "the line")
+    bring_news(settings, headline="Up")
+    await until(lambda: news(database), "the row")
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    await analyst.close()
+    assert len(stream.asked) == 1
 
 
 async def test_a_defect_of_the_news_side_is_told_and_it_is_started_again(

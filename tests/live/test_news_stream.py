@@ -19,7 +19,8 @@ from newshead import outage
 from newshead.news import reconnect
 from newshead.news import stream as benzinga
 from newshead.news.message import Article
-from newshead.news.stream import NewsStream, StreamRefusedError
+from newshead.news.source import SourceRefusedError
+from newshead.news.stream import NewsStream
 from newshead.settings import Settings
 from simulator.news import NewsServer, news_message
 
@@ -58,7 +59,7 @@ async def reading(url: str, **settings: Any) -> AsyncIterator[Reader]:
         yield reader
     finally:
         reader.work.cancel()
-        with contextlib.suppress(asyncio.CancelledError, StreamRefusedError):
+        with contextlib.suppress(asyncio.CancelledError, SourceRefusedError):
             await reader.work
 
 
@@ -183,7 +184,7 @@ async def test_a_refused_key_ends_the_stream_with_what_to_do(
 ) -> None:
     server.refuse_with = status
     async with reading(server.url) as reader:
-        with pytest.raises(StreamRefusedError, match=f"HTTP {status}.*BENZINGA_API_KEY"):
+        with pytest.raises(SourceRefusedError, match=f"HTTP {status}.*BENZINGA_API_KEY"):
             await reader.work
     assert len(server.asked) == 1
 
