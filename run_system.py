@@ -82,10 +82,10 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     analyst = await off_loop(make_analyst)
     if not options.skip_list:
         await ticker_list.refresh(settings, ClickHouseManager(settings))
-    if options.socket and not settings.benzinga_api_key:
-        logger.warning(
-            "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
-            "that other programs write."
+    if not options.socket:
+        logger.info(
+            "No source of news is read (--socket): only news that triggers bring, and rows that "
+            "other programs write."
         )
     monitor = functools.partial(monitor_here, settings) if settings.embedded else monitor_process
     async with AsyncExitStack() as stack:
@@ -159,7 +159,7 @@ async def run_news(options: argparse.Namespace, settings: Settings, analyst: Ana
             analyst,
             any_ticker=options.any,
             take_old=options.enable_old,
-            streams=options.socket and bool(settings.benzinga_api_key),
+            streams=options.socket,
         )
         await news.start()
         return "ended"
@@ -216,7 +216,7 @@ def command_line() -> CommandLine:
     )
     flag = command.add_argument
     flag("--skip-list", action="store_true", help="don't refresh the ticker list News.float_list")
-    flag("--socket", action="store_true", help="read news from the Benzinga WebSocket stream")
+    flag("--socket", action="store_true", help="read news from the sources of NEWS_SOURCES")
     flag(
         "--any",
         action="store_true",

@@ -16,6 +16,9 @@ from dotenv import dotenv_values
 
 from newshead.core.tickers import parse_ticker
 
+# Of news.
+SOURCES: Final = ("benzinga", "alpaca")
+
 
 class ConfigurationError(Exception):
     """The user's configuration is wrong; the text says what and what to do."""
@@ -40,10 +43,14 @@ class Settings:
     clickhouse_password: str = field(default="", repr=False)
     clickhouse_secure: bool = False
     clickhouse_path: Path = Path("data/clickhouse")
+    news_sources: tuple[str, ...] = ("benzinga",)
     benzinga_api_key: str = field(default="", repr=False)
     benzinga_stream_url: str = "wss://api.benzinga.com/api/v1/news/stream"
     benzinga_text_ping: bool = False
     benzinga_replay: bool = True
+    alpaca_api_key: str = field(default="", repr=False)
+    alpaca_api_secret: str = field(default="", repr=False)
+    alpaca_stream_url: str = "wss://stream.data.alpaca.markets/v1beta1/news"
     news_max_tickers: int = 10
     news_skip: tuple[str, ...] = ("halts", "trading-halts", "options", "block-trades", "movers")
     anthropic_api_key: str = field(default="", repr=False)
@@ -194,6 +201,15 @@ def _tickers_at_most(name: str, text: str) -> int:
     return int(text)
 
 
+def _sources(name: str, text: str) -> tuple[str, ...]:
+    names = tuple(text.lower().split())
+    for each in names:
+        if each not in SOURCES:
+            known = ", ".join(SOURCES)
+            raise ConfigurationError(f"{name} must name sources ({known}), not {each!r}.")
+    return names
+
+
 def _words_or_off(_name: str, text: str) -> tuple[str, ...]:
     return () if text.lower() == "off" else tuple(text.split())
 
@@ -219,6 +235,8 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,
     "CLICKHOUSE_PATH": _path,
+    "NEWS_SOURCES": _sources,
+    "ALPACA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_TEXT_PING": _switch,
     "BENZINGA_REPLAY": _switch,

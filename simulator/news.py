@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -35,6 +35,11 @@ REPEAT_PAUSE_S: Final = 10.0
 # How many messages the text `replay` brings again.
 REPLAYED: Final = 100
 _ids: Final = itertools.count(40_000_000 + int(time.time()) % 10_000_000)
+
+
+def next_id() -> int:
+    """Return an id that no article had."""
+    return next(_ids)
 
 
 class ScriptError(ValueError):
@@ -100,7 +105,7 @@ def news_message(
     older
         As the older documents spell it: RFC 3339 times with `_at`, capitalised actions, `stocks`.
     """
-    article_id = next(_ids) if article_id is None else article_id
+    article_id = next_id() if article_id is None else article_id
     now = datetime.now(UTC)
     created = now - timedelta(seconds=age_s)
     content: dict[str, Any] = {
@@ -217,7 +222,7 @@ class NewsServer:
             self._handle, HOST, self.port, process_request=self._judge, close_timeout=1
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
-        self._playing = asyncio.create_task(self._play())
+        self._playing = play(self.script, self.repeat, self._publish_scripted)
         logger.info("News stream listening. port=%d", self.port)
         return self
 
@@ -289,30 +294,42 @@ class NewsServer:
             self._forget(connection)
             logger.info("Client gone. clients=%d", len(self._connections))
 
-    async def _play(self) -> None:
+    def _publish_scripted(self, article: ScriptedArticle) -> None:
+        self.publish(
+            news_message(
+                article.title,
+                article.tickers,
+                teaser=article.teaser,
+                body=article.body,
+                action=article.action,
+            )
+        )
+
+
+def play(
+    script: Sequence[ScriptedArticle], repeat: bool, publish: Callable[[ScriptedArticle], None]
+) -> asyncio.Task[None]:
+    """Publish the articles of a sorted script in time, from now on and until that is cancelled."""
+
+    async def playing() -> None:
         loop = asyncio.get_running_loop()
         opening = loop.time()
-        for article in self._articles():
+        for article in _articles(script, repeat):
             await asyncio.sleep(opening + article.seconds - loop.time())
-            self.publish(
-                news_message(
-                    article.title,
-                    article.tickers,
-                    teaser=article.teaser,
-                    body=article.body,
-                    action=article.action,
-                )
-            )
+            publish(article)
             logger.info("Published. tickers=%s title=%s", ",".join(article.tickers), article.title)
 
-    def _articles(self) -> Iterator[ScriptedArticle]:
-        yield from self.script
-        if not self.repeat or not self.script:
-            return
-        period = self.script[-1].seconds + REPEAT_PAUSE_S
-        for round_ in itertools.count(1):
-            for article in self.script:
-                yield article._replace(seconds=article.seconds + round_ * period)
+    return asyncio.create_task(playing())
+
+
+def _articles(script: Sequence[ScriptedArticle], repeat: bool) -> Iterator[ScriptedArticle]:
+    yield from script
+    if not repeat or not script:
+        return
+    period = script[-1].seconds + REPEAT_PAUSE_S
+    for round_ in itertools.count(1):
+        for article in script:
+            yield article._replace(seconds=article.seconds + round_ * period)
 
 
 def _token(request: Request | None) -> str:
@@ -361,14 +378,10 @@ def _article(line: str) -> ScriptedArticle:
     return article
 
 
-def main() -> int:
-    """Run a stream until SIGINT or SIGTERM; return the exit code."""
-    parser = command.Parser(
-        prog="python -m simulator.news", description="A simulated news stream of Benzinga."
-    )
-    parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 for a free one"
-    )
+def run(prog: str, what: str, server: Callable[..., Any], port: int) -> int:
+    """Run a simulated source with a script until SIGINT or SIGTERM; return the exit code."""
+    parser = command.Parser(prog=prog, description=f"A simulated {what}.")
+    parser.add_argument("--port", type=int, default=port, help=f"default {port}; 0 for a free one")
     parser.add_argument(
         "--script",
         type=Path,
@@ -378,12 +391,17 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         script = read_script(arguments.script) if arguments.script else SAMPLE
-        asyncio.run(command.serve(NewsServer(script, repeat=True, port=arguments.port)))
+        asyncio.run(command.serve(server(script, repeat=True, port=arguments.port)))
     except ScriptError as error:
         parser.error(str(error))
     except (OSError, OverflowError) as error:
         parser.error(f"cannot listen on port {arguments.port}: {error}.")
     return 0
+
+
+def main() -> int:
+    """Run a stream until SIGINT or SIGTERM; return the exit code."""
+    return run("python -m simulator.news", "news stream of Benzinga", NewsServer, DEFAULT_PORT)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ COUNTRIES: Final = frozenset(_COUNTRIES.split())
 _US_SUFFIX: Final = re.compile(r"[A-Z]|UN|W[STID]|W[ST][A-Z]|RT|P[A-Z]|PR[A-Z]?|CL")
 _SUFFIX: Final = re.compile(r"([./ -])([A-Z]+)$")
 _PAIR: Final = re.compile(
-    r"[A-Z0-9]{2,10}[/-](?:USD[TC]?|EUR|GBP|JPY|CHF|CAD|AUD|NZD|CNY|HKD|BTC|ETH)|\$[A-Z0-9]+"
+    r"[A-Z0-9]{2,10}[/-](?:USD[TC]?|EUR|GBP|JPY|CHF|CAD|AUD|NZD|CNY|HKD|BTC|ETH)"
+    r"|[A-Z]{3,5}USD[TC]?|\$[A-Z0-9]+"
 )
 # Numbers are symbols in Asia.
 _FOREIGN_NUMBER: Final = re.compile(r"[0-9][A-Z0-9]*\.[A-Z]+")

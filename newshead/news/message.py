@@ -95,14 +95,14 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
         envelope = json.loads(message)
     except (ValueError, RecursionError):
         raise NoArticleError("it is not JSON") from None
-    kind = _text(envelope, "kind")
+    kind = text_of(envelope, "kind")
     if not kind and (words := _words(envelope)):
         raise WordsError(words)
     # "news" in the current documents, "News/v1" in the older ones.
     if kind.partition("/")[0].lower() != "news":
         raise NoArticleError(f"its kind is {kind[:MAX_TITLE]!a}")
     data = envelope.get("data")
-    told = _text(data, "action")
+    told = text_of(data, "action")
     action = _ACTIONS.get(told.lower())
     if action is None:
         raise NoArticleError(f"its action is {told[:MAX_TITLE]!a}")
@@ -112,17 +112,17 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
     article = Article(
         action=action,
         id=folded(str(content.get("id") or data.get("id") or ""), MAX_ID),
-        url=folded(_text(content, "url"), MAX_URL),
-        title=plain_title(_text(content, "title"), MAX_TITLE),
-        teaser=_text(content, "teaser"),
-        body=_text(content, "body"),
+        url=folded(text_of(content, "url"), MAX_URL),
+        title=plain_title(text_of(content, "title"), MAX_TITLE),
+        teaser=text_of(content, "teaser"),
+        body=text_of(content, "body"),
         securities=tuple(securities(content)),
         channels=frozenset(plain_name(name) for name, _ in named(content.get("channels"))),
         created=(
-            _time(received, _text(content, "created") or _text(content, "created_at"))
-            or _time(received, _text(data, "timestamp"))
+            time_in(received, text_of(content, "created") or text_of(content, "created_at"))
+            or time_in(received, text_of(data, "timestamp"))
         ),
-        updated=_time(received, _text(content, "updated") or _text(content, "updated_at")),
+        updated=time_in(received, text_of(content, "updated") or text_of(content, "updated_at")),
         received=received,
         received_at=received_at,
     )
@@ -133,13 +133,13 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
     return article
 
 
-def _text(fields: Any, name: str) -> str:
+def text_of(fields: Any, name: str) -> str:
     """Return a field's text; empty where there is none, or something else."""
     text = fields.get(name) if isinstance(fields, dict) else None
     return text if isinstance(text, str) else ""
 
 
-def _time(received: datetime, text: str) -> datetime | None:
+def time_in(received: datetime, text: str) -> datetime | None:
     """Return the time in a text; None where there is none, or one that is yet to come."""
     time = parse_time(text)
     return None if time is None or time > received + MAX_AHEAD else time
@@ -148,7 +148,7 @@ def _time(received: datetime, text: str) -> datetime | None:
 def _words(envelope: Any) -> str:
     """Return what a server says of itself; empty where it does not."""
     said = [
-        _text(fields, name)
+        text_of(fields, name)
         for fields in (envelope, envelope.get("error") if isinstance(envelope, dict) else None)
         for name in ("status", "error", "message", "msg", "reason")
     ]

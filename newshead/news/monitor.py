@@ -31,8 +31,8 @@ from newshead.news.message import Article
 from newshead.news.question import MAX_TICKERS, Opinion, Question, unrated
 from newshead.news.rating import Analyst
 from newshead.news.source import Source, SourceRefusedError
+from newshead.news.sources import sources_of
 from newshead.news.stories import Story, TriggerWriter, news_row
-from newshead.news.stream import NewsStream
 from newshead.news.triggered import TriggeredNews
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import Settings
@@ -107,7 +107,7 @@ class NewsMonitor:
         self.stats = self._intake.stats
         self.stats |= {"rows_stored": 0, "rated_late": 0}
         self._analyst = analyst
-        self._sources: list[Source] = [NewsStream(settings, self.take)] if streams else []
+        self._sources = sources_of(settings, self.take) if streams else []
         folder = TriggerFolder(settings.trigger_folder)
         self._triggered = TriggeredNews(folder, self.take_triggered)
         self._triggers = TriggerWriter(folder)

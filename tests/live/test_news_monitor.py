@@ -29,6 +29,7 @@ from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
 from newshead.settings import Settings
 from simulator import Fault, MessagesServer, ScriptedRating
+from simulator.alpaca import AlpacaServer, news_item
 from simulator.news import NewsServer, news_message
 
 
@@ -351,6 +352,28 @@ async def test_news_that_is_all_old_by_the_same_amount_is_a_clock_that_is_off(
         await until(lambda: monitor.stats["old"] == 10, "the articles")
     assert news(database) == []
     assert caplog.text.count("clock seems to be about 60") == 1
+
+
+async def test_an_article_of_two_sources_is_taken_once(
+    settings: Settings, stream: NewsServer, database: ClickHouseManager
+) -> None:
+    async with AlpacaServer() as alpaca:
+        settings = dataclasses.replace(
+            settings,
+            news_sources=("benzinga", "alpaca"),
+            alpaca_api_key="s3cret",
+            alpaca_api_secret="s3cret",
+            alpaca_stream_url=alpaca.url,
+        )
+        async with at_work(settings, stream) as monitor:
+            await until(lambda: alpaca.subscribed, "the subscription")
+            alpaca.publish(news_item("Up", ["ABCD"], article_id=7))
+            await until(lambda: monitor.stats["articles"] == 1, "the article")
+            stream.publish(news_message("Up", ["ABCD"], article_id=7))
+            await until(lambda: monitor.stats["known"] == 1, "the same article")
+            stream.publish(news_message("More", ["ABCD"]))
+            await until(lambda: len(news(database)) == 2, "the rows")
+    assert [row["source"] for row in news(database)] == ["Alpaca_WebSocket", "Benzinga_WebSocket"]
 
 
 # --- News that triggers bring -------------------------------------------------------

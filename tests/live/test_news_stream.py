@@ -16,11 +16,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from newshead import outage
-from newshead.news import reconnect
-from newshead.news import stream as benzinga
+from newshead.news import benzinga, reconnect, stream
+from newshead.news.benzinga import BenzingaStream
 from newshead.news.message import Article
 from newshead.news.source import SourceRefusedError
-from newshead.news.stream import NewsStream
 from newshead.settings import Settings
 from simulator.news import NewsServer, news_message
 
@@ -44,7 +43,7 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self.articles: list[Article] = []
-        self.stream = NewsStream(settings, self.articles.append)
+        self.stream = BenzingaStream(settings, self.articles.append)
         self.work = asyncio.create_task(self.stream.run())
 
     @property
@@ -113,8 +112,8 @@ async def test_the_stream_s_own_words_are_told_once_a_minute_each(
         server.publish(news_message("Article", ["ABCD"]))
         await until(lambda: reader.articles, "the article")
     assert [line for line in warnings(caplog) if "says" in line] == [
-        "The news stream says: license expired",
-        "The news stream says: error: unknown key (the key)",
+        "The server of the news stream says: license expired",
+        "The server of the news stream says: error: unknown key (the key)",
     ]
     assert reader.stream.no_articles == 0
 
@@ -122,7 +121,7 @@ async def test_the_stream_s_own_words_are_told_once_a_minute_each(
 async def test_a_message_without_end_costs_the_connection_and_no_more(
     server: NewsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benzinga, "MAX_MESSAGE_BYTES", 100_000)
+    monkeypatch.setattr(stream, "MAX_MESSAGE_BYTES", 100_000)
     async with reading(server.url) as reader:
         await until(lambda: server.connected, "the connection")
         server.publish(news_message("Huge", ["ABCD"], body="x" * 200_000))
@@ -169,8 +168,8 @@ async def test_a_server_that_restarts_is_found_again_and_told_of_once(
 async def test_a_stream_that_falls_silent_is_given_up(
     server: NewsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benzinga, "PING_EVERY_S", 0.3)
-    monkeypatch.setattr(benzinga, "PING_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(stream, "PING_EVERY_S", 0.3)
+    monkeypatch.setattr(stream, "PING_TIMEOUT_S", 1.0)
     async with reading(server.url):
         await until(lambda: server.connected, "the connection")
         server.fall_silent()
@@ -341,9 +340,7 @@ async def test_the_key_stands_in_no_line_of_the_log(caplog: pytest.LogCaptureFix
         async with reading(f"ws://127.0.0.1:{port}/#fragment"):
             await until(lambda: "Connected" in caplog.text, "a connection")
     told = [
-        r.getMessage() + str(r.exc_text or "")
-        for r in caplog.records
-        if r.name == benzinga.__name__
+        r.getMessage() + str(r.exc_text or "") for r in caplog.records if r.name == stream.__name__
     ]
     assert len(told) > 3
     for spelling in (KEY, "s3cret"):
@@ -357,4 +354,4 @@ async def test_cancelling_ends_a_stream_that_does_not_answer_in_its_time(
         await until(lambda: server.connected, "the connection")
         server.fall_silent()
         began = time.monotonic()
-    assert time.monotonic() - began < 5 * benzinga.CLOSE_TIMEOUT_S
+    assert time.monotonic() - began < 5 * stream.CLOSE_TIMEOUT_S

@@ -20,7 +20,7 @@ NEWSHEAD = [
     ["-m", "dashboard.notify"],
     ["-m", "benchmarks"],
 ]
-SIMULATOR = [["-m", "simulator"], ["-m", "simulator.news"]]
+SIMULATOR = [["-m", "simulator"], ["-m", "simulator.news"], ["-m", "simulator.alpaca"]]
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ COMMANDS = {
     "dashboard.notify": "dashboard/notify.py",
     "simulator": "simulator/__main__.py",
     "simulator.news": "simulator/news.py",
+    "simulator.alpaca": "simulator/alpaca.py",
     "benchmarks": "benchmarks/__main__.py",
 }
 EVERY_COMMAND = {"--help", "--version"}

@@ -125,6 +125,7 @@ def test_the_core_imports_neither_io_nor_clock_nor_log() -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "newshead.news.alpaca_message",
         "newshead.news.clock",
         "newshead.news.message",
         "newshead.news.exchanges",

@@ -49,7 +49,7 @@ def test_classes_units_warrants_rights_and_preferreds_are_us_tickers(symbol: str
             "NASDAQ:SHOP.TO",
             "600519.SS",
         ),
-        *("BTC/USD", "ETH-USD", "BTC/USDT", "SHIB-USDT", "EUR/USD", "$BTC", "SHOP-CA"),
+        *("BTC/USD", "ETH-USD", "BTC/USDT", "SHIB-USDT", "EUR/USD", "$BTC", "BTCUSD", "SHOP-CA"),
     ],
 )
 def test_listings_elsewhere_and_pairs_are_no_us_tickers(symbol: str) -> None:
