@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from newshead.core.tickers import parse_ticker
 
 # Of news.
-SOURCES: Final = ("benzinga", "alpaca")
+SOURCES: Final = ("benzinga", "alpaca", "wires")
 
 
 class ConfigurationError(Exception):
@@ -51,6 +51,13 @@ class Settings:
     alpaca_api_key: str = field(default="", repr=False)
     alpaca_api_secret: str = field(default="", repr=False)
     alpaca_stream_url: str = "wss://stream.data.alpaca.markets/v1beta1/news"
+    wire_feeds: tuple[str, ...] = (
+        "https://www.globenewswire.com/RssFeed/orgclass/1/feedTitle/"
+        "GlobeNewswire%20-%20News%20about%20Public%20Companies",
+        "https://www.prnewswire.com/rss/news-releases-list.rss",
+        "https://www.accessnewswire.com/newsroom/api/rss",
+    )
+    wire_languages: tuple[str, ...] = ("en",)
     news_max_tickers: int = 10
     news_skip: tuple[str, ...] = ("halts", "trading-halts", "options", "block-trades", "movers")
     anthropic_api_key: str = field(default="", repr=False)
@@ -210,11 +217,16 @@ def _sources(name: str, text: str) -> tuple[str, ...]:
     return names
 
 
-def _words_or_off(_name: str, text: str) -> tuple[str, ...]:
-    return () if text.lower() == "off" else tuple(text.split())
+def _words_or_off(name: str, text: str) -> tuple[str, ...]:
+    return () if text.lower() == "off" else _words(name, text)
 
 
-def _addresses(_name: str, text: str) -> tuple[str, ...]:
+def _feeds(name: str, text: str) -> tuple[str, ...]:
+    check = _url("https", "http")
+    return tuple(check(name, address) for address in text.split())
+
+
+def _words(_name: str, text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
@@ -240,12 +252,14 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "BENZINGA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_TEXT_PING": _switch,
     "BENZINGA_REPLAY": _switch,
+    "WIRE_FEEDS": _feeds,
+    "WIRE_LANGUAGES": _words,
     "NEWS_MAX_TICKERS": _tickers_at_most,
     "NEWS_SKIP": _words_or_off,
     "ANTHROPIC_BASE_URL": _url("https", "http"),
     "TICKER_LIST_CSV": _path,
     "FINVIZ_EXPORT_URL": _url("https", "http"),
     "DASHBOARD_PORT": _port,
-    "ALERT_URLS": _addresses,
+    "ALERT_URLS": _words,
     "METRICS_PORT": _port,
 }

@@ -4,7 +4,7 @@ The same letters stand for different companies on different exchanges.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -74,14 +74,19 @@ class Security(NamedTuple):
 
 
 def securities(content: dict[str, Any]) -> list[Security]:
-    """Return what an article's content names, each symbol once: with a US exchange rather than
-    another, and with any rather than none."""
+    """Return what an article's content names, each symbol once."""
+    fields = ("securities", "stocks", "tickers")
+    return chosen(pair for name in fields for pair in named(content.get(name)))
+
+
+def chosen(pairs: Iterable[tuple[str, str]]) -> list[Security]:
+    """Return the securities of symbols and exchanges, each symbol once: with a US exchange rather
+    than another, and with any rather than none."""
     found: dict[str, Security] = {}
-    for name in ("securities", "stocks", "tickers"):
-        for symbol, exchange in named(content.get(name)):
-            security = judged(symbol, exchange)
-            if _rank(security) < _rank(found.get(security.symbol)):
-                found[security.symbol] = security
+    for symbol, exchange in pairs:
+        security = judged(symbol, exchange)
+        if _rank(security) < _rank(found.get(security.symbol)):
+            found[security.symbol] = security
     return list(found.values())
 
 

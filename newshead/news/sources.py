@@ -28,6 +28,11 @@ def sources_of(settings: Settings, take: Callable[[Article], None]) -> list[Sour
                 found.append(AlpacaStream(settings, take))
             case "alpaca":
                 _log_unconfigured(name, "ALPACA_API_KEY, ALPACA_API_SECRET")
+            case "wires":
+                # Its libraries are of no use to the others.
+                from newshead.news.wires import Wires
+
+                found.append(Wires(settings, take))
     return found
 
 

@@ -1,5 +1,6 @@
 """The commands as a user runs them: run_system.py, price_checker.py and the hands-on check."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -33,6 +34,7 @@ from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Handshake, Market, Trade
+from simulator.feeds import FeedServer
 
 # What `python -m dashboard` runs.
 PAGE = "dashboard/__main__.py"
@@ -636,6 +638,29 @@ def test_a_trigger_with_a_headline_is_tracked_rated_and_stored_without_any_strea
     command.shows(": 1 rows, 1 active tickers")
     assert command.stop() == EXIT_OK
     assert list((tmp_path / "triggers" / "news").iterdir()) == []
+
+
+async def test_without_any_key_press_releases_become_rows(start: Start, gateway: Gateway) -> None:
+    async with FeedServer() as feed:
+        command = start(
+            *("run_system.py", "--skip-list", "--socket", "--any"),
+            NEWS_SOURCES="wires",
+            WIRE_FEEDS=feed.url,
+            IBKR_PORT=gateway.port,
+        )
+        await asyncio.to_thread(command.shows, "nothing will alert: no key is set")
+        feed.publish("Firm wins", "(NASDAQ: ABCD)")
+        await asyncio.to_thread(command.shows, "News ABCD: Firm wins .*HOLD low, trigger after")
+        await asyncio.to_thread(command.shows, ": 1 rows, 1 active tickers")
+        assert await asyncio.to_thread(command.stop) == EXIT_OK
+
+
+def test_an_unknown_source_is_one_sentence(start: Start) -> None:
+    command = start("run_system.py", "--socket", NEWS_SOURCES="benzinga reuters")
+    assert command.ends() == EXIT_MISCONFIGURED
+    assert command.text() == (
+        "run_system.py: NEWS_SOURCES must name sources (benzinga, alpaca, wires), not 'reuters'.\n"
+    )
 
 
 def test_a_headline_goes_from_the_stream_to_price_rows(

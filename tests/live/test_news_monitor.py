@@ -24,12 +24,13 @@ import run_system
 from clickhouse_manager import ClickHouseManager
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news import monitor as news_monitor
-from newshead.news import rating, reconnect, stories
+from newshead.news import rating, reconnect, stories, wires
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
 from newshead.settings import Settings
 from simulator import Fault, MessagesServer, ScriptedRating
 from simulator.alpaca import AlpacaServer, news_item
+from simulator.feeds import FeedServer
 from simulator.news import NewsServer, news_message
 
 
@@ -374,6 +375,35 @@ async def test_an_article_of_two_sources_is_taken_once(
             stream.publish(news_message("More", ["ABCD"]))
             await until(lambda: len(news(database)) == 2, "the rows")
     assert [row["source"] for row in news(database)] == ["Alpaca_WebSocket", "Benzinga_WebSocket"]
+
+
+async def test_a_release_of_a_wire_becomes_a_trigger_and_a_row_unless_it_was_there_before(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wires, "HOST_PAUSE_S", 0.2)
+    async with FeedServer() as feed:
+        feed.publish("Old", "(NASDAQ: EFGH)", age_s=600)
+        feed.publish("Undated", "(NASDAQ: EFGH)", age_s=None)
+        feed.publish("Just before", "(NASDAQ: EFGH)", age_s=60)
+        settings = dataclasses.replace(
+            settings, news_sources=("benzinga", "wires"), wire_feeds=(feed.url,)
+        )
+        async with at_work(settings, stream, take_old=True) as monitor:
+            await until(lambda: monitor.stats["articles"] == 3, "the first poll")
+            feed.publish("Firm &amp; Co (NASDAQ: ABCD) wins", "<p>A contract.</p>")
+            await until(lambda: len(news(database)) == 2, "the rows")
+    assert stored(database) == [
+        ("Firm & Co (NASDAQ: ABCD) wins", "ABCD"),
+        ("Just before", "EFGH"),
+    ]
+    assert triggers(settings) == ["ABCD", "EFGH"]
+    [row] = [row for row in news(database) if row["ticker"] == "ABCD"]
+    assert row["source"] == feed.url.split("/")[2]
+    assert (row["summary"], row["recommendation"]) == ("A contract.", "BUY")
+    assert (monitor.stats["old"], monitor.stats["undated"]) == (1, 1)
 
 
 # --- News that triggers bring -------------------------------------------------------

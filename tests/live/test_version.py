@@ -20,7 +20,10 @@ NEWSHEAD = [
     ["-m", "dashboard.notify"],
     ["-m", "benchmarks"],
 ]
-SIMULATOR = [["-m", "simulator"], ["-m", "simulator.news"], ["-m", "simulator.alpaca"]]
+SIMULATOR = [
+    ["-m", module]
+    for module in ("simulator", "simulator.news", "simulator.alpaca", "simulator.feeds")
+]
 
 
 @pytest.mark.parametrize(
