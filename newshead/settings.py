@@ -4,6 +4,7 @@ Variables come from the process's environment and, below it, from `.env` in
 the folder newshead is started in. `.env.example` shows them all.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -79,6 +80,8 @@ class Settings:
     dashboard_password: str = field(default="", repr=False)
     alert_urls: tuple[str, ...] = field(default=(), repr=False)
     metrics_port: int = 0
+    record_folder: Path | None = None
+    record_max_gb: float = 10.0
     trigger_folder: Path = Path("triggers")
     log_folder: Path = Path("logs")
 
@@ -122,7 +125,7 @@ class Settings:
     @classmethod
     def variables(cls) -> list[str]:
         """Return the names of all environment variables."""
-        return [f.name.upper() for f in fields(cls) if not f.name.endswith("_folder")]
+        return [f.name.upper() for f in fields(cls) if f.name not in _WITHOUT_VARIABLE]
 
 
 def _dotenv() -> dict[str, str | None]:
@@ -175,6 +178,16 @@ def _time_or_off(name: str, text: str) -> time | None:
         raise ConfigurationError(
             f"{name} must be a time of day in New York such as 04:00, or off, not {text!r}."
         ) from None
+
+
+def _above_0(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a number above 0, not {text!r}.")
+    return value
 
 
 def _switch(name: str, text: str) -> bool:
@@ -237,6 +250,7 @@ def _path(name: str, text: str) -> Path:
         raise ConfigurationError(f"{name} names the home of nobody here: {text!r}.") from None
 
 
+_WITHOUT_VARIABLE: Final = frozenset({"trigger_folder", "log_folder"})
 _EMPTY_IS_A_VALUE: Final = frozenset({"IBKR_REFERENCE"})
 _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "IBKR_PORT": _port,
@@ -262,4 +276,6 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "DASHBOARD_PORT": _port,
     "ALERT_URLS": _words,
     "METRICS_PORT": _port,
+    "RECORD_FOLDER": _path,
+    "RECORD_MAX_GB": _above_0,
 }

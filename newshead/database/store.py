@@ -27,6 +27,7 @@ from newshead.database.tables import (
 )
 from newshead.loop import off_loop
 from newshead.outage import Outage
+from newshead.tape import ANSWERS, STORED
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class RowWriter:
         rows: str,
         log: logging.Logger,
         *,
-        max_rows: int | None = None,
+        outbox: Outbox | None = None,
         run: Callable[..., Awaitable[object]] = off_loop,
     ) -> None:
         """
@@ -117,12 +118,12 @@ class RowWriter:
             What the log calls the rows.
         log
             Their owner's.
-        max_rows
-            See `Outbox`.
+        outbox
+            By default a new one.
         run
             Does blocking work with the database.
         """
-        self.outbox = Outbox(max_rows)
+        self.outbox = Outbox() if outbox is None else outbox
         self.outage = Outage()
         self.tables_missing = False
         self._database = database
@@ -192,6 +193,8 @@ def insert(client: Client, batch: Batch) -> None:
         column_type_names=types,
         settings={"insert_deduplication_token": batch.token},
     )
+    if (answers := ANSWERS.get()) is not None:
+        answers.append(STORED)
 
 
 def replace_ticker_list(database: Database, stocks: Sequence[ListedStock]) -> None:

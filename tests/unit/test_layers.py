@@ -17,9 +17,9 @@ ROOMS = [
     COMMANDS,
     {"ibkr_client", "clickhouse_manager"},
     {"newshead.news", "newshead.replay", "dashboard"},
-    {"newshead.monitor"},
+    {"newshead.monitor", "newshead.recording"},
     {"newshead.database", "newshead.tws"},
-    {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"},
+    {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling", "newshead.tape"},
     {"newshead.settings", "newshead.text", "newshead.outage", "newshead.core"},
 ]
 STANDARD = set(sys.stdlib_module_names)
