@@ -403,11 +403,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             The connection or the handshake failed.
         """
         self.clientId = clientId
-        greeting = greet(host, port, self._durations.connect_timeout_s, self._opened)
+        greeting = greet(host, port, self._durations.connect_timeout_s, self.opened)
         self._messages = greeting.messages
         self.greeted(greeting.server_version, greeting.connected_at)
 
-    def _opened(self, connection: TwsSocket) -> None:
+    def opened(self, connection: TwsSocket) -> None:
         """Take a socket over, unless the attempt is over.
 
         Raises

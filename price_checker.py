@@ -30,7 +30,7 @@ from newshead.database.connection import (
     until_database_works,
 )
 from newshead.database.queries import UNRATED, Rating
-from newshead.database.store import RowWriter
+from newshead.database.store import Outbox, RowWriter
 from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
@@ -213,6 +213,11 @@ class ContinuousPriceMonitor:
         self._connected = connected
         if self.ibkr_client is not None:
             self.ibkr_client.connected = connected
+
+    @property
+    def outbox(self) -> Outbox:
+        """The rows on their way into ClickHouse."""
+        return self._writer.outbox
 
     @property
     def state(self) -> ConnectionState:
@@ -612,9 +617,10 @@ class ContinuousPriceMonitor:
     async def continuous_polling_loop(self) -> None:
         """Run a cycle at the end of each 2-second slot; a slow one costs no slot its row."""
         cycle = 0
-        next_cleanup = self._tape.monotonic() + CLEANUP_EVERY_S
+        with self._tape.step(Kind.CYCLE, cycle):
+            next_cleanup = self._tape.monotonic() + CLEANUP_EVERY_S
+            next_roll = next_roll_after(self._tape.utc(), self.settings.session_roll)
         next_stats = time.monotonic() + STATS_EVERY_S
-        next_roll = next_roll_after(self._tape.utc(), self.settings.session_roll)
         while True:
             await self._tape.until(_next_slot)
             cycle += 1

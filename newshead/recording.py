@@ -12,8 +12,8 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -82,7 +82,7 @@ def encoded(details: object) -> bytes:
     return json.dumps(details, default=_encoded, separators=(",", ":")).encode()
 
 
-def entries(path: Path) -> Iterator[Entry]:
+def entries(path: Path) -> Generator[Entry]:
     """Yield a recording's entries up to its end, or to the last whole one.
 
     One that was closed in order ends with Kind.END.
@@ -92,7 +92,11 @@ def entries(path: Path) -> Iterator[Entry]:
     RecordingError
         It cannot be read, or is of another version.
     """
-    data = _Unread(path)
+    with closing(_Unread(path)) as data:
+        yield from _entries(path, data)
+
+
+def _entries(path: Path, data: "_Unread") -> Iterator[Entry]:
     if (magic := data.take(len(MAGIC % VERSION))) != MAGIC % VERSION:
         what = "of another release" if (magic or b"").startswith(MAGIC[:18]) else "no recording"
         raise RecordingError(f"{path} is {what}.")
@@ -415,6 +419,10 @@ class _Unread:
         self._unpacker = zstd.ZstdDecompressor()
         self._data = bytearray()
         self._at = 0
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
     def take(self, count: int) -> bytes | None:
         """Return the next bytes, or None if there are fewer."""

@@ -73,6 +73,13 @@ class Outbox:
                 )
             self.given_up += len(self._batches.popleft().rows)
 
+    def give_up(self, count: int) -> None:
+        """Give up the oldest rows, at least so many."""
+        while count > 0:
+            given_up = len(self._batches.popleft().rows)
+            self.given_up += given_up
+            count -= given_up
+
     def flush(self, client: Client) -> None:
         """Store what waits, oldest first.
 
