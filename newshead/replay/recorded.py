@@ -6,9 +6,9 @@ what was recorded, in its order, and sees to it that they do what they did then.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -18,7 +18,7 @@ from clickhouse_manager import ClickHouseManager
 from ibkr_client import GatewayError, IBKRClient
 from newshead.database import connection, queries
 from newshead.recording import EPOCH, Entry, encoded, entries
-from newshead.replay.sessions import Session, sessions, split
+from newshead.replay.played import Played
 from newshead.settings import Settings
 from newshead.tape import STORED, Kind, Tape
 from newshead.tws.wire import TwsSocket, whole_messages
@@ -36,8 +36,6 @@ EXTERNAL: Final = frozenset(
 )
 # So often the loop has its turn before an entry that the monitor has to make is given up.
 TURNS: Final = 100
-PRICES: Final = "price_tracking"
-ALERTS: Final = "news_alert"
 # Excerpts in messages are no longer.
 SHOWN: Final = 200
 
@@ -48,37 +46,6 @@ class DifferenceError(Exception):
 
 class OverError(Exception):
     """The recording is over."""
-
-
-class Played(NamedTuple):
-    """What came of a recording.
-
-    `rows` are those of each table in their order, `requests` those to TWS and `messages` those
-    from it. `ended_at` is the time of the last entry, and `whole` says that it is the end. The
-    `difference` names the first entry in which the replay differs; empty if there is none.
-    """
-
-    path: Path
-    noted: int
-    requests: int
-    messages: int
-    rows: dict[str, list[Sequence[Any]]]
-    scores: dict[str, float | None]
-    ended_at: datetime
-    whole: bool
-    difference: str
-
-    @property
-    def summary(self) -> str:
-        """What there was, in a line."""
-        counts = (
-            f"{self.noted} entries, {self.messages} messages, {self.requests} requests, "
-            f"{len(self.rows.get(PRICES, []))} rows, {len(self.rows.get(ALERTS, []))} alerts"
-        )
-        if self.difference:
-            return f"{self.path}: DIFFERENT after {counts}: {self.difference}"
-        cut = "" if self.whole else f"; cut at {self.ended_at.isoformat()}, replayed up to there"
-        return f"{self.path}: the same: {counts}{cut}"
 
 
 def play(path: Path) -> Played:
@@ -93,28 +60,13 @@ def play(path: Path) -> Played:
         return asyncio.run(_play(path, found))
 
 
-def sessions_of(played: Iterable[Played], roll_of: Settings) -> list[Session]:
-    """Return the sessions whose rows were recorded."""
-    rows: list[tuple[Any, ...]] = []
-    scores: dict[str, float | None] = {}
-    for each in played:
-        scores |= each.scores
-        # As stored: whole seconds.
-        rows += [
-            (ticker, int(at.timestamp()), price, volume, recommendation)
-            for at, ticker, price, volume, _, _, recommendation, _ in each.rows.get(PRICES, [])
-        ]
-    rows.sort(key=lambda row: row[:2])
-    return list(sessions(split(rows, scores), roll_of.session_roll))
-
-
 async def _play(path: Path, found: Iterator[Entry]) -> Played:
     first = next(found, None)
     told = first.details[0] if first is not None and first.kind is Kind.BEGIN else {}
     settings = Settings.from_environment({k: v for k, v in told.items() if isinstance(v, str)})
     tape = ReplayTape(found)
     if first is None:
-        return _played(path, tape, first)
+        return _played(path, tape, first, settings.session_roll)
     database = _Database(settings, tape)
     tape.monitor = ContinuousPriceMonitor(
         settings, wait=told.get("wait", False), ch_manager=database, tape=tape
@@ -127,10 +79,12 @@ async def _play(path: Path, found: Iterator[Entry]) -> Played:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return _played(path, tape, first)
+    return _played(path, tape, first, settings.session_roll)
 
 
-def _played(path: Path, tape: "ReplayTape", first: Entry | None) -> Played:
+def _played(
+    path: Path, tape: "ReplayTape", first: Entry | None, session_roll: time | None
+) -> Played:
     last = tape.last or first
     return Played(
         path,
@@ -138,7 +92,10 @@ def _played(path: Path, tape: "ReplayTape", first: Entry | None) -> Played:
         tape.requests,
         tape.messages,
         tape.rows,
+        tape.stored,
         tape.scores,
+        session_roll,
+        first.at if first is not None else EPOCH,
         last.at if last is not None else EPOCH,
         last is not None and last.kind is Kind.END,
         tape.difference,
@@ -205,6 +162,7 @@ class ReplayTape(Tape):
         self.difference = ""
         self.requests = self.messages = 0
         self.rows: dict[str, list[Sequence[Any]]] = {}
+        self.stored: dict[str, list[Sequence[Any]]] = {}
         self.scores: dict[str, float | None] = {}
 
     # --- What the monitor and its clients ask for ---------------------------
@@ -416,10 +374,11 @@ class _Database(ClickHouseManager):
             self._tape.scores |= {ticker: score for ticker, _, _, score in found}
         return found
 
-    def insert(self, *_: Any, **__: Any) -> None:
+    def insert(self, table: str, rows: Sequence[Sequence[Any]], **_: Any) -> None:
         """Store rows as they were stored then."""
         if self._next() != STORED:
             raise DifferenceError("The replay stores rows where newshead read some.")
+        self._tape.stored.setdefault(table.removeprefix("News."), []).extend(rows)
 
     def define(self, statement: str) -> None:
         pass

@@ -8,7 +8,8 @@ import pytest
 from monitoring import rate, rows, running, tracked, trade_each_slot, until
 
 from clickhouse_manager import ClickHouseManager
-from newshead.replay.recorded import ALERTS, PRICES, Played, play
+from newshead.replay.played import ALERTS, PRICES, Played
+from newshead.replay.recorded import play
 from newshead.settings import Settings
 from simulator import Gateway
 

@@ -166,6 +166,7 @@ def test_a_reader_knows_of_the_database_only(reader: str) -> None:
         "newshead.settings",
         "newshead.text",
         "newshead.outage",
+        "newshead.recording",
         # What every command needs: its arguments, its log, its loop.
         "newshead.process",
         "newshead.logs",
