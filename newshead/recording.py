@@ -25,9 +25,9 @@ from newshead.tape import ANSWERS, Kind, Tape
 from newshead.tws.account import masked
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd
 else:
-    from backports import zstd
+    from backports import zstd as zstd
 
 logger = logging.getLogger(__name__)
 

@@ -88,7 +88,7 @@ def _played(
     last = tape.last or first
     return Played(
         path,
-        tape.number,
+        0 if first is None else tape.number - 1,
         tape.requests,
         tape.messages,
         tape.rows,
@@ -155,10 +155,11 @@ class ReplayTape(Tape):
         self._questions: dict[int, _Question] = {}
         self._due: asyncio.Future[None] | None = None
         self.monitor: ContinuousPriceMonitor | None = None
-        # The entry that is next, the one before it, and its number in the file, from 1.
+        # The entry that is next, the one before it, and its number in the file. The first
+        # entry is not the tape's.
         self.last: Entry | None = None
         self.head = next(found, None)
-        self.number = 1
+        self.number = 2
         self.difference = ""
         self.requests = self.messages = 0
         self.rows: dict[str, list[Sequence[Any]]] = {}
