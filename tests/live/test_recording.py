@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from monitoring import rate, rows, running, shorten_windows, tracked, trade_each
 import price_checker
 from clickhouse_manager import ClickHouseManager
 from newshead import recording
+from newshead.core.times import NEW_YORK
 from newshead.recording import HEADER, MAGIC, NAME, VERSION, Entry, Recorder, encoded, entries
 from newshead.replay.__main__ import main
 from newshead.replay.played import ALERTS, PRICES, Played
@@ -121,6 +123,40 @@ async def test_a_replay_follows_a_lost_connection_and_a_database_that_failed(
         await until(lambda: "ABCD" not in monitor.active_tickers, "the window's end")
     played = await replayed(settings)
     assert played.whole
+    is_stored(played, database)
+
+
+async def test_a_replay_follows_a_fresh_session(
+    gateway: Gateway,
+    settings: Settings,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shorten_windows(monkeypatch, 1)
+    roll = (datetime.now(NEW_YORK) + timedelta(seconds=6)).time()
+    async with running(replace(settings, session_roll=roll)) as monitor:
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", RISE[:3])
+        await until(lambda: "ABCD" not in monitor.active_tickers, "the window's end")
+        await until(lambda: not rows(database), "a fresh session")
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", RISE[:2])
+        await until(lambda: rows(database), "rows of the fresh session")
+    played = await replayed(settings)
+    assert played.whole
+    assert len(played.rows[PRICES]) > len(rows(database))
+
+
+async def test_a_stop_while_the_database_hangs_is_replayed_with_the_rows_that_came_through(
+    gateway: Gateway, settings: Settings, database: ClickHouseManager, server: ClickHouseServer
+) -> None:
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", RISE[:2])
+        await until(lambda: len(rows(database)) == 2, "the rows")
+        server.fault("slow", match="INSERT INTO News.price_tracking", seconds=1.5, times=1)
+        await trade_each_slot(gateway, "ABCD", RISE[2:4])
+    played = await replayed(settings)
     is_stored(played, database)
 
 
