@@ -655,6 +655,22 @@ async def test_without_any_key_press_releases_become_rows(start: Start, gateway:
         assert await asyncio.to_thread(command.stop) == EXIT_OK
 
 
+def test_a_misspelt_variable_is_a_warning_and_in_the_env_file_one_sentence(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    command = start("run_system.py", "--skip-list", IBKR_PORT=gateway.port, BENZINGA_APIKEY="x")
+    command.shows(
+        "variable BENZINGA_APIKEY is unknown and has no effect: is BENZINGA_API_KEY meant"
+    )
+    command.shows("Price monitor initialized")
+    assert command.stop() == EXIT_OK
+    (tmp_path / ".env").write_text("IBKR_PROT=4001\n")
+    command.output.unlink()
+    command = start("run_system.py", "--skip-list")
+    assert command.ends() == EXIT_MISCONFIGURED
+    assert command.text() == "run_system.py: .env, line 1: IBKR_PROT must be IBKR_PORT.\n"
+
+
 def test_an_unknown_source_is_one_sentence(start: Start) -> None:
     command = start("run_system.py", "--socket", NEWS_SOURCES="benzinga reuters")
     assert command.ends() == EXIT_MISCONFIGURED
