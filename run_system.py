@@ -36,6 +36,7 @@ from newshead.process import (
     run_child,
     until_stopped,
 )
+from newshead.proxies import outside_of, settle_proxies
 from newshead.settings import ConfigurationError, Settings, misspelt
 from price_checker import ContinuousPriceMonitor
 
@@ -269,6 +270,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_MISCONFIGURED
     try:
         settings = Settings.from_environment()
+        outside = outside_of(
+            settings,
+            news=options.socket,
+            rating=not options.no_sentiment,
+            ticker_list=not options.skip_list,
+        )
+        settle_proxies(os.environ, outside)
         configure_logging(settings.log_folder, rotate=True)
         on_a_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         with nullcontext() if options.plain or not on_a_terminal else LiveTable(settings):

@@ -19,7 +19,10 @@ ROOMS = [
     {"newshead.news", "dashboard"},
     {"newshead.monitor"},
     {"newshead.database", "newshead.tws"},
-    {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"},
+    {
+        *("newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"),
+        "newshead.proxies",
+    },
     {"newshead.settings", "newshead.text", "newshead.outage", "newshead.core"},
 ]
 STANDARD = set(sys.stdlib_module_names)
@@ -165,6 +168,7 @@ def test_the_dashboard_reads_the_database_only() -> None:
         "newshead.process",
         "newshead.logs",
         "newshead.loop",
+        "newshead.proxies",
     }
     wrong = [
         f"{name} imports {used}"
