@@ -3,11 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLD_BIN := .venv-old-client/bin
+NEW_BIN := .venv-new-client/bin
 # Tests without a socket, an engine or a pause.
-QUICK_TESTS := tests/unit
+UNIT_TESTS := tests/unit
+# Each of these modules is covered whole by its own unit tests.
+COVERED := $(patsubst newshead/%.py,%,$(filter-out %/__init__.py,$(wildcard newshead/core/*.py))) \
+	tws/link tws/subscriptions
 CLIENT_TESTS := tests/unit/tws $(addprefix tests/live/,test_fast_ticks.py test_ibkr_client.py test_simulator.py)
 
-.PHONY: demo test quick test-old-client coverage soak bench lint format clean
+.PHONY: demo test quick unit test-old-client test-new-client coverage soak bench lint format clean
 
 demo: .venv/runtime
 	$(BIN)/python run_system.py --demo
@@ -15,17 +19,28 @@ demo: .venv/runtime
 test: .venv/dev
 	$(BIN)/python -m pytest -n 3
 
-# What to run after every change: under 30 s.
-quick: lint
-	$(BIN)/python -m pytest -n 2 $(QUICK_TESTS)
+# What to run after every change: under 30 s on two cores.
+quick: .venv/dev
+	$(MAKE) -j2 lint unit
 
-# First core and tws by the quick tests alone, with the lines they miss; then everything by all tests.
+unit: .venv/dev
+	$(BIN)/python -m pytest -q $(UNIT_TESTS)
+
+# First what must be covered whole, lines and branches: fails with the lines that are missed. Then
+# everything by all tests.
 coverage: .venv/dev
-	$(BIN)/python -m pytest $(QUICK_TESTS) --cov=newshead.core --cov=newshead.tws --cov-report=term-missing
+	for module in $(COVERED); do \
+		$(BIN)/python -m pytest -q tests/unit/$${module%/*}/test_$${module##*/}.py \
+			--cov=newshead.$$(echo $$module | tr / .) --cov-report=term-missing \
+			--cov-fail-under=100 || exit 1; \
+	done
 	$(BIN)/python -m pytest -n 3 --cov --cov-report=term
 
 test-old-client: .venv-old-client/dev
 	$(OLD_BIN)/python -m pytest $(CLIENT_TESTS)
+
+test-new-client: .venv-new-client/dev
+	$(NEW_BIN)/python -m pytest $(CLIENT_TESTS)
 
 soak: .venv/dev
 	$(BIN)/python tests/soak.py
@@ -43,7 +58,7 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-old-client .mypy_cache .pytest_cache .ruff_cache .coverage*
+	rm -rf .venv .venv-old-client .venv-new-client .mypy_cache .pytest_cache .ruff_cache .coverage*
 
 .venv/runtime: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -55,7 +70,14 @@ clean:
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 
-.venv-old-client/dev: requirements-old-client.txt
+.venv-old-client/dev: requirements-old-client.txt requirements-client-tests.txt
 	$(PYTHON) -m venv .venv-old-client
 	$(OLD_BIN)/pip install --quiet -r requirements-old-client.txt
+	touch $@
+
+# The library alone, by its hash; then what it declares, as newshead has it.
+.venv-new-client/dev: requirements-new-client.txt requirements-client-tests.txt requirements.txt
+	$(PYTHON) -m venv .venv-new-client
+	$(NEW_BIN)/pip install --quiet --no-deps --require-hashes -r requirements-new-client.txt
+	$(NEW_BIN)/pip install --quiet -r requirements-client-tests.txt -c requirements.txt protobuf
 	touch $@

@@ -171,6 +171,8 @@ async def play(folder: Path, duration_s: float) -> bool:
             anthropic_base_url=service.url,
             trigger_folder=folder / "triggers",
             log_folder=folder / "logs",
+            # Whatever the hour, the script's session lasts to its end.
+            session_roll=None,
         )
         listener = _listen(settings)
         print(f"Watch it: {address_of(listener)}\n", flush=True)

@@ -13,7 +13,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar
@@ -22,20 +22,23 @@ from ibapi.client import EClient
 from ibapi.const import NO_VALID_ID
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
+from ibapi.message import IN
 from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
+from newshead.core.market import DELAYED, LIVE, NOT_HALTED
 from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tws import failures, trades
 from newshead.tws.account import is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
-from newshead.tws.codes import NO_US_LISTING, Reaction
-from newshead.tws.decode import decode
+from newshead.tws.codes import CODES, FINDINGS, REFUSALS, Code, Reaction
+from newshead.tws.conditions import CONDITION_TICKS, DELAYED_TICKS, Condition
+from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
-from newshead.tws.handshake import open_socket, shake_hands
-from newshead.tws.last_trades import LastTrades
+from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
+from newshead.tws.handshake import greet
 from newshead.tws.link import (
     AskForTime,
     Change,
@@ -44,12 +47,14 @@ from newshead.tws.link import (
     Event,
     GiveUp,
 )
-from newshead.tws.notices import Notices
-from newshead.tws.silence import Silence, Step
+from newshead.tws.memory import Memory
+from newshead.tws.notices import Notice, Notices
+from newshead.tws.silence import Step
 from newshead.tws.subscriptions import (
     Cancel,
     Drop,
     FindListing,
+    Note,
     Request,
     Subscribe,
     SubscribeReference,
@@ -57,6 +62,7 @@ from newshead.tws.subscriptions import (
 )
 from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, shares, tick_reader
 from newshead.tws.trades import Buffered, Recorded, TradeBuffer
+from newshead.tws.wire import TwsSocket
 
 __all__ = [
     "DURATIONS",
@@ -71,13 +77,13 @@ logger = logging.getLogger(__name__)
 # It logs every message sent, at INFO.
 logging.getLogger("ibapi").setLevel(logging.WARNING)
 
-# The market data type that TWS serves unless asked for another.
-LIVE: Final = 1
 # What a trade's price is called live and delayed, with the source of its rows.
 TRADE_PRICES: Final = {
     TickTypeEnum.LAST: "ibkr_last_trade",
     TickTypeEnum.DELAYED_LAST: "ibkr_delayed_last",
 }
+# The answers to a request for the listings of a ticker.
+LISTING_MESSAGES: Final = (IN.CONTRACT_DATA, IN.CONTRACT_DATA_END)
 
 T = TypeVar("T")
 
@@ -125,9 +131,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         price_callback: Callable[[str, float, int, datetime], object] | None = None,
         market_data_type: int = LIVE,
         state_callback: Callable[[], object] | None = None,
-        last_trades: LastTrades | None = None,
+        memory: Memory | None = None,
         durations: Durations | None = None,
-        silence: Silence | None = None,
         reference: str = "",
     ) -> None:
         """
@@ -145,12 +150,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             1 live; 3 takes trades 15 minutes late where the account has no live data.
         state_callback
             Called after each change of `state`, on the thread that made it; must not raise.
-        last_trades
-            What earlier connections learnt of the tickers' last trades; by default nothing.
+        memory
+            What earlier connections learnt; by default nothing.
         durations
             How long to wait for what; by default DURATIONS.
-        silence
-            What earlier connections learnt of the time without data; by default nothing.
         reference
             The stock whose data proves that TWS serves any; empty for none.
         """
@@ -168,6 +171,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             for tick_type, source in TRADE_PRICES.items()
             if tick_type == TickTypeEnum.LAST or market_data_type != LIVE
         }
+        # Those of data that is late although live data is asked for.
+        self._late_ticks = DELAYED_TICKS if market_data_type == LIVE else frozenset()
         # The tick types that tell of a trade: its price, a lone size, its time.
         kinds = 1 if market_data_type == LIVE else 2
         self._trade_ticks = frozenset((*sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
@@ -184,15 +189,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # The next two are shared with the API thread and guarded by the lock; a
         # request that fails calls error() at once, which takes it a second time.
         self.price_buffer_lock = threading.RLock()
-        self._book = Subscriptions(self._durations)
-        # What it says about the time without data; the monitor hands it on to the next client.
-        self.silence = Silence(self._durations) if silence is None else silence
+        self.memory = Memory.new(market_data_type) if memory is None else memory
+        self._book = Subscriptions(self._durations, self.memory.listings)
         self._reference = reference
-        self._trades = TradeBuffer(LastTrades() if last_trades is None else last_trades, sources)
+        self._trades = TradeBuffer(self.memory.last_trades, sources)
 
         # API thread only, with the requests that had data in the messages at hand.
         self._notices = Notices(host, port, client_id)
         self._heard: set[int] = set()
+        # The requests that are served data of a kind that does not count.
+        self._unwanted: set[int] = set()
 
     # Why the connection failed or ended; the monitor hands it on to the next client.
     failure = Shared[GatewayError | None]("_attempt", "failure")
@@ -206,7 +212,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     last_data_at = Shared[float]("_book", "last_data_at")
     price_buffer = Shared[dict[str, list[Buffered]]]("_trades", "price_buffer")
     last_volume = Shared[dict[str, int]]("_trades", "last_volume")
-    last_trades = Shared[LastTrades]("_trades", "last_trades")
     ticks_pushed_out = Shared[int]("_trades", "ticks_pushed_out")
 
     @property
@@ -218,6 +223,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def stale_reason(self) -> str:
         """Why no data flows although TWS is connected; empty while it does."""
         return self._link.stale_reason
+
+    @property
+    def farms_away(self) -> tuple[str, ...]:
+        """The names of IBKR's data farms with US stocks that are broken, sorted."""
+        with self._attempt.lock:
+            return tuple(self._link.farms_away)
 
     @property
     def connected(self) -> bool:
@@ -234,12 +245,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @property
     def serves_data(self) -> bool:
         """Whether TWS serves market data, as far as requests could tell."""
-        return not self.silence.blind
+        return not self.memory.silence.blind
 
     @property
     def last_answer_at(self) -> float:
         """When data came last, or anything that proves that data can come (monotonic seconds)."""
-        return max(self.last_data_at, self.silence.served_at)
+        return max(self.last_data_at, self.memory.silence.served_at)
 
     @property
     def quiet_s(self) -> float:
@@ -263,8 +274,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     # --- Connection ---------------------------------------------------------
 
-    def connect_and_run(self) -> bool:
+    def connect_and_run(self, *, patient: bool = False) -> bool:
         """Connect and start the API thread; answer within 10 s. Blocks.
+
+        Parameters
+        ----------
+        patient
+            Give a TWS that has answered, but takes no requests yet, another minute.
 
         Returns
         -------
@@ -280,15 +296,25 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._attempt.step(self._link.on, Event.CONNECT)
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
-        timeout_s = self._durations.connect_timeout_s
-        if self._attempt.wait(
-            timeout_s, lambda: failures.no_answer(self.host, self.port, self.state)
-        ):
+        self._attempt.wait(self._durations.connect_timeout_s)
+        if patient and self._attempt.answered and not self._attempt.decided:
+            timeout_s = self._durations.ready_timeout_s
+            pending = self._not_in_time()
+            level = logging.DEBUG if str(known) == str(pending) else logging.WARNING
+            logger.log(level, "%s Waiting for up to %.0f s.", pending, timeout_s)
+            known = pending
+            self._attempt.wait(timeout_s)
+        if self._attempt.decide(self._not_in_time):
             return True
         self.disconnect()
         level = logging.DEBUG if str(known) == str(self.failure) else logging.ERROR
         logger.log(level, "No connection to IBKR: %s", self.failure)
         return False
+
+    def _not_in_time(self) -> GatewayError:
+        if self._attempt.answered:
+            return failures.not_ready(self.host, self.port)
+        return failures.no_answer(self.host, self.port, self.state)
 
     def connect(self, host: str, port: int, clientId: int) -> None:
         """Open the socket and shake hands. API thread; use `connect_and_run`.
@@ -299,31 +325,50 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             The connection or the handshake failed.
         """
         self.clientId = clientId
-        self.conn = open_socket(host, port, self._durations.connect_timeout_s)
+        greeting = greet(host, port, self._durations.connect_timeout_s, self._opened)
+        self.serverVersion_, self.connTime, self._messages = greeting
+        self.decoder = Decoder(self, self.serverVersion_)
+        self._read_tick = tick_reader(self.serverVersion_)
+        self._reader = MessageReader(
+            self.decoder, self.serverVersion_, self._read_tick, self._skipped
+        )
+        self._attempt.answered = True
+        self.setConnState(EClient.CONNECTED)
+        self.startApi()
+
+    def _opened(self, connection: TwsSocket) -> None:
+        """Take a socket over, unless the attempt is over.
+
+        Raises
+        ------
+        GatewayError
+            It is.
+        """
+        self.conn = connection
         with self._attempt.lock:
             if self._attempt.decided:
                 raise failures.given_up()
             self._attempt.step(self._link.on, Event.OPENED)
-        greeting = shake_hands(self.conn, host, port)
-        self.serverVersion_, self.connTime, self._messages = greeting
-        self.decoder = Decoder(self, self.serverVersion_)
-        self._read_tick = tick_reader(self.serverVersion_)
-        self.setConnState(EClient.CONNECTED)
-        self.startApi()
 
     def run(self) -> None:
         """Take messages until the connection ends. API thread; use `connect_and_run`."""
         next_watch = time.monotonic()
         self._link.heard(next_watch)
-        for messages in self._messages:
-            now = time.monotonic()
-            if messages:
-                self._link.heard(now)
-                self._take(messages)
-            if now >= next_watch:
-                next_watch = now + self._durations.watch_every_s
-                self._record_overdue()
-                self._watch(now)
+        try:
+            for messages in self._messages:
+                now = time.monotonic()
+                if messages:
+                    self._link.heard(now)
+                    self._take(messages)
+                if now >= next_watch:
+                    next_watch = now + self._durations.watch_every_s
+                    self._record_overdue()
+                    # Before it takes requests TWS may be silent for a while.
+                    if self._attempt.decided:
+                        self._watch(now)
+        finally:
+            if self._reader.skipped:
+                logger.info("Skipped on this connection: %s.", self._reader.describe_skipped())
 
     def disconnect(self) -> None:
         """End the connection at once; `connectionClosed` follows on the API thread."""
@@ -375,7 +420,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.state_callback()
 
     def _step_to_data(self, step: Callable[..., Change | None], *details: Any) -> None:
-        if self._attempt.step(step, *details):
+        if self._attempt.step(step, *details) and self.state is ConnectionState.READY:
             logger.info("Data from IBKR flows again.")
 
     def _take(self, messages: Iterable[bytes]) -> None:
@@ -384,18 +429,25 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         Raises
         ------
         GatewayError
-            One of them makes no sense; those before it are taken.
+            One of them is needed and makes no sense; those before it are taken.
         """
         read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
+        condition_ticks = CONDITION_TICKS | self._late_ticks
         ticks: list[Tick] = []
         for message in messages:
             tick = read_tick(message)
             if tick is None:
                 self._settle(ticks)
                 ticks = []
-                decode(self.decoder, self.serverVersion_, message)
+                for glued in self._reader.read(message):
+                    self._settle([glued] if self._counts(glued) else [])
                 continue
             req_id, tick_type, value, volume = tick
+            if tick_type in condition_ticks:
+                self._take_condition(tick)
+            # As `_counts`, without its call.
+            if req_id in self._unwanted or tick_type in self._late_ticks:
+                continue
             heard.add(req_id)
             if tick_type not in trade_ticks:
                 continue
@@ -404,6 +456,37 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 continue
             ticks.append(tick)
         self._settle(ticks)
+
+    def _counts(self, tick: Tick) -> bool:
+        """Take in what a tick tells besides trades; return whether it tells of one that counts."""
+        req_id, tick_type, *_ = tick
+        if tick_type in CONDITION_TICKS or tick_type in self._late_ticks:
+            self._take_condition(tick)
+        if req_id in self._unwanted or tick_type in self._late_ticks:
+            return False
+        self._heard.add(req_id)
+        return tick_type in self._trade_ticks
+
+    def _take_condition(self, tick: Tick) -> None:
+        req_id, tick_type, value, size = tick
+        with self.price_buffer_lock:
+            ticker = self.reqid_to_ticker.get(req_id)
+            if ticker is None:
+                return
+            conditions = self.memory.conditions
+            lines = [conditions.take_tick(ticker, tick_type, value, size)]
+            self._book.set_halted(ticker, halted=conditions.of(ticker).halted != NOT_HALTED)
+            if tick_type in self._late_ticks:
+                lines.append(conditions.take_data_type(ticker, DELAYED))
+                self._book.expect(ticker, data=False)
+        for line in filter(None, lines):
+            logger.warning("%s", line)
+
+    def _skipped(self, kind: int) -> None:
+        """Go on without a message that could not be read."""
+        if kind in LISTING_MESSAGES:
+            with self.price_buffer_lock:
+                self._make(self._book.unanswered(time.monotonic(), in_time=False))
 
     def _settle(self, ticks: Sequence[Tick]) -> None:
         """Bring in what ticks have told so far, before anything else is looked at."""
@@ -439,8 +522,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if self.market_data_type != LIVE:
                 # Before any subscription can be asked for: it counts for those that follow.
                 self.reqMarketDataType(self.market_data_type)
-            self._attempt.step(self._link.on, Event.ACCEPTED)
-            self.silence.connected()
+            self._attempt.step(self._link.accepted, time.monotonic())
+            self.memory.silence.connected()
             self._attempt.succeed()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
         if self.market_data_type != LIVE:
@@ -474,37 +557,56 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             ticker = self.reqid_to_ticker.get(reqId, "")
         now = time.monotonic()
         of_request = reqId != NO_VALID_ID
-        reaction, level, line = self._notices.read(number, text, ticker, now, of_request=of_request)
-        if reaction in (Reaction.END_CONNECTION, Reaction.STOP):
+        notice = self._notices.read(number, text, ticker, now, of_request=of_request)
+        if notice.reaction in (Reaction.END_CONNECTION, Reaction.STOP):
             # It is logged as the reason for what follows.
-            self._attempt.fail(GatewayError(line, accepted=True, final=reaction is Reaction.STOP))
+            final = notice.reaction is Reaction.STOP
+            self._attempt.fail(GatewayError(notice.line, accepted=True, final=final))
             self.disconnect()
             return
         if reqId == self._book.reference_id:
             logger.debug("IBKR code %d about the reference %s: %s", number, self._reference, text)
-            self._break_silence(self.silence.served(now))
+            self._break_silence(self.memory.silence.served(now))
             return
-        logger.log(level, "IBKR code %d: %s", number, line)
+        logger.log(notice.level, "IBKR code %d: %s", number, notice.line)
         if ticker:
             with self.price_buffer_lock:
-                self.ticker_problems[ticker] = line
-        self._react(reaction, ticker, line, now)
+                self.ticker_problems[ticker] = notice.line
+        self._react(notice, reqId, text, now)
 
-    def _react(self, reaction: Reaction, ticker: str, line: str, now: float) -> None:
-        match reaction:
+    def _react(self, notice: Notice, req_id: int, text: str, now: float) -> None:
+        match notice.reaction:
             case Reaction.SLOW_DOWN:
                 self.conn.slow_down()
             case Reaction.MARK_STALE:
-                self._attempt.step(self._link.data_lost, line, now)
+                self._attempt.step(self._link.offline, notice.line, now)
+            case Reaction.FARM_AWAY:
+                self._attempt.step(self._link.farm_broke, farm_name(text), notice.line, now)
+            case Reaction.FARM_BACK:
+                self._step_to_data(self._link.farm_back, farm_name(text), now)
             case Reaction.RESUBSCRIBE_ALL:
-                self._step_to_data(self._link.data_back)
+                self._step_to_data(self._link.online_without_subscriptions)
                 with self.price_buffer_lock:
                     self._make(self._book.renew_all(now))
             case Reaction.RESUBSCRIBE_SILENT:
-                self._step_to_data(self._link.data_back_with_subscriptions, now)
-            case _ if ticker:
+                self._step_to_data(self._link.online, now, self._farms_away(text))
+            case Reaction.DEFINITIONS_BACK:
                 with self.price_buffer_lock:
-                    self._make(self._book.react(reaction, ticker, now))
+                    self._book.definitions_back()
+            case reaction:
+                with self.price_buffer_lock:
+                    trusted = self._link.knows_stocks(now)
+                    self._make(self._book.react(reaction, req_id, now, trusted=trusted))
+
+    def _farms_away(self, text: str) -> dict[str, str] | None:
+        """Return the farms that code 1102 says are still away, each with a line; None if it
+        names none at all."""
+        farms = farm_list(text)
+        if farms is None:
+            return None
+        line = CODES[2103].line
+        names = filter(carries_us_stocks, farms.away)
+        return {name: self._notices.line(line, "", name) for name in names}
 
     # --- Watching over the data, on the API thread ---------------------------
 
@@ -524,7 +626,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                     raise failures.fell_silent(self.host, self.port, quiet_s)
                 case CheckSubscriptions(since_s):
                     with self.price_buffer_lock:
+                        self._book.forget_refusals()
                         self._make(self._book.renew_silent(now, since_s))
+        with self.price_buffer_lock:
+            self._make(self._book.unanswered(now))
+            # A market data request never waits behind one for listings.
+            if self.conn.idle():
+                self._make(self._book.verify(now))
         if in_trading_hours(datetime.now(UTC)):
             with self.price_buffer_lock:
                 for ticker, silence_s, requests in self._book.renew_overdue(now):
@@ -539,7 +647,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _watch_silence(self, now: float) -> None:
         with self.price_buffer_lock:
             awaited = self._book.awaited
-        steps = self.silence.watch(
+        steps = self.memory.silence.watch(
             now,
             self.last_data_at,
             awaited=awaited
@@ -584,7 +692,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         reference_answered = self._book.reference_id in self._heard
         self._heard.clear()
         if reference_answered:
-            self._break_silence(self.silence.served(now))
+            self._break_silence(self.memory.silence.served(now))
         if heard and self.state is ConnectionState.STALE:
             self._step_to_data(self._link.data_came, now)
 
@@ -596,53 +704,64 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @never_raises
     def tickPrice(self, reqId: int, tickType: int, price: float, attrib: Any) -> None:  # noqa: ARG002
         """Take a price. One of a trade (LAST) is recorded with the last size known."""
-        self._heard.add(reqId)
-        if tickType in TRADE_PRICES and tickType in self._trade_ticks:
-            with self.price_buffer_lock:
-                volume = self.last_volume.get(self.reqid_to_ticker.get(reqId, ""), 0)
-            self._record([(reqId, tickType, float(price), volume)])
+        with self.price_buffer_lock:
+            volume = self.last_volume.get(self.reqid_to_ticker.get(reqId, ""), 0)
+        tick = reqId, tickType, float(price), volume
+        if self._counts(tick) and tickType in TRADE_PRICES:
+            self._record([tick])
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
         """Take a size. A trade's (LAST_SIZE) is the last one known from now on, without a tick."""
-        self._heard.add(reqId)
-        if tickType in TRADE_SIZES and tickType in self._trade_ticks:
+        if self._counts((reqId, tickType, None, shares(size))) and tickType in TRADE_SIZES:
             with self.price_buffer_lock:
                 ticker = self.reqid_to_ticker.get(reqId)
                 if ticker is not None:
                     self._trades.add_size(ticker, shares(size))
 
     @never_raises
-    def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:  # noqa: ARG002
-        """Take a sign of life of its subscription, no more."""
-        self._heard.add(reqId)
+    def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:
+        """Take a number: whether trading is halted (HALTED), else a sign of life."""
+        self._counts((reqId, tickType, value, 0))
 
     @never_raises
     def tickString(self, reqId: int, tickType: int, value: str) -> None:
         """Take a text: of a trade (LAST_TIMESTAMP) its time, else a sign of life."""
-        self._heard.add(reqId)
-        if tickType in TRADE_TIMES and tickType in self._trade_ticks and value.isdecimal():
+        counts = self._counts((reqId, tickType, None, 0))
+        if counts and tickType in TRADE_TIMES and value.isdecimal():
             self._record([(reqId, tickType, int(value), 0)])
 
     @never_raises
+    def marketDataType(self, reqId: int, marketDataType: int) -> None:
+        """Note which kind of data a request is served; what was not asked for makes no rows."""
+        with self.price_buffer_lock:
+            ticker = self.reqid_to_ticker.get(reqId)
+            if ticker is None:
+                return
+            conditions = self.memory.conditions
+            line = conditions.take_data_type(ticker, marketDataType)
+            counts = conditions.counts(ticker)
+            self._book.expect(ticker, data=counts)
+        if counts:
+            self._unwanted.discard(reqId)
+        else:
+            self._unwanted.add(reqId)
+        if line:
+            logger.warning("%s", line)
+
+    @never_raises
     def contractDetails(self, reqId: int, contractDetails: Any) -> None:
-        """One of the listings of an ambiguous ticker."""
+        """Take in one of the listings of a ticker."""
         with self.price_buffer_lock:
             self._book.add_listing(reqId, contractDetails.contract)
 
     @never_raises
     def contractDetailsEnd(self, reqId: int) -> None:
-        """Choose the US listing: all of an ambiguous ticker have come."""
+        """Choose the US listing: all of a ticker's have come."""
+        now = time.monotonic()
         with self.price_buffer_lock:
-            requests = self._book.choose_listing(reqId, time.monotonic())
-            for request in requests:
-                if isinstance(request, Subscribe) and request.listing is not None:
-                    logger.info(
-                        "%s is ambiguous: using the %s listing.",
-                        request.ticker,
-                        request.listing.primaryExchange,
-                    )
-            self._make(requests)
+            trusted = self._link.knows_stocks(now)
+            self._make(self._book.choose_listing(reqId, now, trusted=trusted))
 
     def _record(self, ticks: Sequence[Tick]) -> None:
         """Put trades into the buffer and hand them on; leave out those without a subscription
@@ -717,9 +836,26 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             return sorted(self.active_subscriptions)
 
     def get_rejected_tickers(self) -> set[str]:
-        """Return the tickers that IBKR refused on this connection; they are not asked for again."""
+        """Return the tickers that IBKR refused on this connection and in this session; they are
+        not asked for again."""
         with self.price_buffer_lock:
             return set(self.rejected_tickers)
+
+    def forget_session(self) -> None:
+        """Let the tickers that IBKR refused be asked for again. Never waits."""
+        with self.price_buffer_lock:
+            self._book.forget_session()
+            self.memory.conditions.forget_session()
+
+    def get_refusals(self) -> dict[str, str]:
+        """Return the tickers that get no data, with what TWS said last against it."""
+        with self.price_buffer_lock:
+            return self._book.refused
+
+    def get_conditions(self) -> dict[str, Condition]:
+        """Return what TWS says of the tickers besides their trades."""
+        with self.price_buffer_lock:
+            return self.memory.conditions.all()
 
     def get_ticker_problems(self) -> dict[str, str]:
         """Return what TWS said last against the data of a ticker."""
@@ -731,20 +867,34 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         for request in requests:
             match request:
                 case Subscribe(req_id, ticker, listing):
-                    self._trades.last_trades.requested(ticker)
+                    self.memory.last_trades.requested(ticker)
                     contract = listing or self._create_stock_contract(ticker)
                     self.reqMktData(req_id, contract, "", False, False, [])
                 case SubscribeReference(req_id, ticker):
                     contract = self._create_stock_contract(ticker)
                     self.reqMktData(req_id, contract, "", False, False, [])
                 case Cancel(req_id):
+                    self._unwanted.discard(req_id)
                     self.cancelMktData(req_id)
                 case FindListing(req_id, ticker):
                     self.reqContractDetails(req_id, self._create_stock_contract(ticker))
-                case Drop(ticker, foreign):
-                    if foreign:
-                        logger.error("%s", self._notices.line(NO_US_LISTING, ticker))
+                case Note(ticker, finding, exchange):
+                    self._tell(FINDINGS[finding], finding, ticker, exchange)
+                case Drop(ticker, refusal, exchange):
+                    if refusal in REFUSALS:
+                        self._tell(REFUSALS[refusal], refusal, ticker, exchange)
                     self._trades.forget(ticker)
+
+    def _tell(self, code: Code, what: Hashable, ticker: str, exchange: str) -> None:
+        """Log what became of a ticker's listings, and keep it as the ticker's problem."""
+        _, level, line = self._notices.about(
+            code, (what, ticker), ticker, exchange, now=time.monotonic()
+        )
+        logger.log(level, "%s", line)
+        if code.level >= logging.WARNING:
+            self.ticker_problems[ticker] = line
+        else:
+            self.ticker_problems.pop(ticker, None)
 
     def _create_stock_contract(self, ticker: str) -> Contract:
         contract = Contract()

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import functools
 import logging
 import math
 import os
@@ -16,12 +17,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from clickhouse_manager import ClickHouseManager
-from ibkr_client import LIVE, ConnectionState, GatewayError, IBKRClient
+from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from newshead.core import rule
+from newshead.core.market import LIVE, NOT_HALTED
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
 from newshead.core.tickers import Answer, TickerBook, parse_ticker
-from newshead.core.times import next_roll_after, retry_pause_s
+from newshead.core.times import next_roll_after, reconnect_pause_s
 from newshead.database.connection import (
     DATABASE_ERRORS,
     DiskFullError,
@@ -37,6 +39,7 @@ from newshead.monitor.alerts import AlertDesk
 from newshead.monitor.figures import Figures
 from newshead.monitor.sight import Change, Sight
 from newshead.monitor.status import StatusWriter
+from newshead.monitor.ticker_status import TickerStatus
 from newshead.monitor.triggers import TriggerFolder
 from newshead.outage import Outage
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
@@ -45,7 +48,7 @@ from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.text import parse_time
 from newshead.tws.durations import DURATIONS
-from newshead.tws.last_trades import LastTrades
+from newshead.tws.memory import Memory
 
 if TYPE_CHECKING:
     from newshead.monitor.metrics import Metrics
@@ -124,8 +127,8 @@ class ContinuousPriceMonitor:
         }
 
         self._triggers = TriggerFolder(self.settings.trigger_folder)
-        # Handed to each new client: a new connection brings the old trades again.
-        self._last_trades = LastTrades(CYCLE_S)
+        # Handed to each new client.
+        self._memory = Memory.new(self.settings.ibkr_market_data_type, CYCLE_S)
         self._tickers = TickerBook()
         self._slots = SlotBook(CYCLE_S)
         self._writer = RowWriter(self.ch_manager, "rows", logger)
@@ -133,13 +136,19 @@ class ContinuousPriceMonitor:
         # The tickers whose ratings the window check just read, or tried to.
         self._rated_now: set[str] = set()
         self._alerts = AlertDesk(
-            self.ch_manager, self._writer, self._tickers, self.stats, self.log_price_alert
+            self.ch_manager,
+            self._writer,
+            self._tickers,
+            self.stats,
+            copy=self.log_price_alert,
+            was_halted=lambda ticker: self._memory.conditions.of(ticker).was_halted,
         )
         self._roll_outage = Outage()
         self._sight = Sight()
         # The begin of the present time without a connection.
         self._gap_began: datetime | None = None
         self._status = StatusWriter(self.settings, self.figures)
+        self._ticker_status = TickerStatus(self.ch_manager)
         self._metrics: Metrics | None = None
         # time.monotonic() of the end of the last cycle.
         self.last_cycle_at = -math.inf
@@ -197,6 +206,7 @@ class ContinuousPriceMonitor:
     def figures(self) -> Figures:
         """Return the figures of the moment. Any thread."""
         client, stats = self.ibkr_client, self.stats
+        conditions, active = self._memory.conditions, self.active_tickers.copy()
         return Figures(
             state=self.state,
             mode=client.mode if client is not None else "UNKNOWN",
@@ -212,6 +222,13 @@ class ContinuousPriceMonitor:
             last_cycle_s=stats["last_cycle_s"],
             cycle_age_s=time.monotonic() - self.last_cycle_at,
             tick_age_s=self.tick_age_s,
+            message_age_s=client.quiet_s if client is not None and client.connected else None,
+            dark_reason=self._dark_reason(),
+            refused=client is not None and client.failure is not None and client.failure.final,
+            blind=self._sight.blind,
+            farms_away=client.farms_away if client is not None else (),
+            halted_tickers=sum(conditions.of(t).halted != NOT_HALTED for t in active),
+            late_tickers=sum(not conditions.counts(t) for t in active),
         )
 
     # --- Life ---------------------------------------------------------------
@@ -297,7 +314,9 @@ class ContinuousPriceMonitor:
             else:
                 self._track(ticker)
                 # This process's first request is not the window's first.
-                self._last_trades.restore(ticker, window.price, window.volume, window.newest_row)
+                self._memory.last_trades.restore(
+                    ticker, window.price, window.volume, window.newest_row
+                )
             # A kill may have come between the rows and their alerts.
             if window.age_s <= RESTART_JUDGES_S:
                 self._tickers.unjudged.add(ticker)
@@ -353,15 +372,16 @@ class ContinuousPriceMonitor:
             self.ibkr_client_id,
             market_data_type=self.settings.ibkr_market_data_type,
             state_callback=self._status.state_changed,
-            last_trades=self._last_trades,
-            silence=self.ibkr_client.silence if self.ibkr_client is not None else None,
+            memory=self._memory,
             reference=self.settings.ibkr_reference,
         )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
         self.ibkr_client = client
-        if not await off_loop(client.connect_and_run) and client.failure is not None:
+        connect = functools.partial(client.connect_and_run, patient=True)
+        if not await off_loop(connect) and client.failure is not None:
             raise client.failure
+        self._tickers.forgive()
         logger.info("IBKR connection established on port %d, mode %s.", client.port, client.mode)
 
     async def close_ibkr(self) -> None:
@@ -388,13 +408,15 @@ class ContinuousPriceMonitor:
             Trying again is no use until the user has acted.
         """
         failures = 0
-        ready_at = -math.inf
+        ready_at = steady_at = -math.inf
         while True:
             if self.ibkr_connected:
+                now = time.monotonic()
                 if ready_at == -math.inf:
-                    ready_at = time.monotonic()
-                if time.monotonic() - ready_at >= RETRY_S:
+                    ready_at = now
+                if now - ready_at >= RETRY_S:
                     failures = 0
+                    steady_at = now
                 self._log_gap()
                 self.ready_event.set()
                 await asyncio.sleep(CONNECTION_CHECK_S)
@@ -406,14 +428,16 @@ class ContinuousPriceMonitor:
             if time.monotonic() - ready_at < RETRY_S:
                 # Lost as soon as it was there: that is a failed attempt.
                 failures += 1
-                await asyncio.sleep(_retry_pause_s(failures))
+                await asyncio.sleep(_reconnect_pause_s(failures, steady_at))
             ready_at = -math.inf
             await self.reconnect_ibkr()
             _refuse_if_final(self.ibkr_client)
             if self.ibkr_client is not None and self.ibkr_client.failure is not None:
-                failures += self.ibkr_client.failure.accepted
-                pause = _retry_pause_s(failures) if self.ibkr_client.failure.accepted else RETRY_S
-                await asyncio.sleep(pause)
+                accepted = self.ibkr_client.failure.accepted
+                failures += accepted
+                await asyncio.sleep(
+                    _reconnect_pause_s(failures, steady_at) if accepted else RETRY_S
+                )
 
     def _log_gap(self) -> None:
         if self._gap_began is not None:
@@ -449,6 +473,8 @@ class ContinuousPriceMonitor:
                 )
             elif change is Change.BACK:
                 logger.warning("Market data is flowing again.")
+            if change is not None:
+                self._status.state_changed()
 
     def _dark_reason(self) -> str:
         """Return why no data can come; empty while it can."""
@@ -512,7 +538,7 @@ class ContinuousPriceMonitor:
     def _track(self, ticker: str) -> None:
         if ticker not in self.active_tickers:
             self.stats["tickers_monitored"] += 1
-            self._last_trades.forget(ticker)
+            self._memory.forget(ticker)
         self._tickers.track(ticker, datetime.now(UTC))
 
     async def cleanup_old_tickers(self) -> None:
@@ -582,6 +608,9 @@ class ContinuousPriceMonitor:
         await self.process_ibkr_prices()
         await self.check_price_alerts_optimized()
         await self._alerts.log_outcomes()
+        if self.ibkr_client is not None:
+            client = self.ibkr_client
+            await self._ticker_status.store(client.get_conditions(), client.get_refusals())
         logger.info(
             "Cycle %d: %d rows, %d active tickers, %.3f s.",
             number,
@@ -606,6 +635,9 @@ class ContinuousPriceMonitor:
                 return False
             # Before the move, so that a trigger in the middle of it is not refused.
             self._tickers.roll()
+            if self.ibkr_client is not None:
+                self.ibkr_client.forget_session()
+            self._ticker_status.forget_session()
             self._ratings.clear()
             kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
             await off_loop(self.ch_manager.move_session, kept_since)
@@ -747,8 +779,11 @@ def _refuse_if_final(client: IBKRClient | None) -> None:
         raise client.failure
 
 
-def _retry_pause_s(failures: int) -> float:
-    return retry_pause_s(failures, random.random(), first_s=RETRY_S, max_s=MAX_RETRY_S)
+def _reconnect_pause_s(failures: int, steady_at: float) -> float:
+    outage_s = time.monotonic() - steady_at
+    return reconnect_pause_s(
+        failures, random.random(), outage_s, first_s=RETRY_S, max_s=MAX_RETRY_S
+    )
 
 
 def _milliseconds(begin: datetime, end: datetime) -> int:

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from newshead.core import rule
+from newshead.core import market, rule
 from newshead.core.rule import WINDOW_S, Outcome, PricePoint
 from newshead.database.connection import MISSING_TABLE_CODES, Database
 from newshead.database.queries import PRICE_POINTS, RATED, UNRATED, Rating
@@ -71,6 +71,15 @@ MARKS: Final = """
     GROUP BY ticker
     HAVING sum(rows) + sum(news) > 0
     ORDER BY max(at) DESC
+    LIMIT {limit:UInt32}"""
+
+
+# What TWS said last of a ticker besides its trades, as long as it can be of this session.
+CONDITIONS: Final = """
+    SELECT ticker, argMax((timestamp, halted, data_type, refused), timestamp)
+    FROM News.ticker_status
+    WHERE timestamp > now() - INTERVAL 1 HOUR
+    GROUP BY ticker
     LIMIT {limit:UInt32}"""
 
 
@@ -191,7 +200,8 @@ class Card(NamedTuple):
 
     `news_at` is when its newest news was detected, `opened` and `last_row` are the times of its
     first and newest row; each is None where there is none. `baseline` in USD is 0 before the
-    third price. `due` counts the rows that meet the whole alert rule.
+    third price. `due` counts the rows that meet the whole alert rule. `halted` and `data_type`
+    are what TWS said last of its trading and data, `refused` why it gets none.
     """
 
     ticker: str
@@ -206,6 +216,9 @@ class Card(NamedTuple):
     due: int = 0
     points: tuple[Point, ...] = ()
     alerts: tuple[Alert, ...] = ()
+    halted: int = market.NOT_HALTED
+    data_type: int = market.LIVE
+    refused: str = ""
 
     @property
     def price(self) -> float | None:
@@ -229,12 +242,19 @@ class Card(NamedTuple):
 
     def reason(self, now: datetime) -> str:
         """Return why it has or has not alerted, in a trader's words."""
-        if self.closes is None:
-            waits = self.news_at is not None and (now - self.news_at).total_seconds() <= WINDOW_S
-            return "waiting for the first price" if waits else "no price since the news"
-        if now >= self.closes:
+        if self.closes is not None and now >= self.closes:
             return f"window over: {rule.describe(self.outcome)}"
-        return rule.describe_open(self.outcome, self.due, self.rating.recommendation)
+        condition = market.describe(self.halted, self.data_type)
+        reason = self._reason_while_open(now)
+        return f"{condition}: {reason}" if condition else reason
+
+    def _reason_while_open(self, now: datetime) -> str:
+        if self.closes is not None:
+            return rule.describe_open(self.outcome, self.due, self.rating.recommendation)
+        if self.refused:
+            return self.refused
+        waits = self.news_at is not None and (now - self.news_at).total_seconds() <= WINDOW_S
+        return "waiting for the first price" if waits else "no price since the news"
 
 
 class Day(NamedTuple):
@@ -283,7 +303,8 @@ def status(manager: Database) -> StatusRow | None:
 def marks(manager: Database) -> dict[str, tuple[Any, ...]]:
     """Return a mark per ticker of the session, newest first: a card is as before while it stays."""
     rows = _read_if_there(manager, MARKS, limit=MAX_TICKERS)
-    return {ticker: tuple(mark) for ticker, *mark in rows}
+    told = _conditions(manager)
+    return {ticker: (*mark, *told.get(ticker, ())) for ticker, *mark in rows}
 
 
 def cards(manager: Database, tickers: Collection[str] | None = None) -> list[Card]:
@@ -295,8 +316,12 @@ def cards(manager: Database, tickers: Collection[str] | None = None) -> list[Car
     alerted = _by_ticker(_read_if_there(manager, ALERTS, tickers=asked, limit=MAX_ALERTS))
     windows = {row[0]: row for row in _read_windows(manager, WINDOWS, tickers=asked)}
     news = {row[0]: row for row in _read_if_there(manager, NEWS, tickers=asked)}
+    told = _conditions(manager)
     found = [
-        _card(ticker, windows.get(ticker), news.get(ticker), alerted.get(ticker, ()))
+        _with_condition(
+            _card(ticker, windows.get(ticker), news.get(ticker), alerted.get(ticker, ())),
+            told.get(ticker),
+        )
         for ticker in asked
         if ticker in windows or ticker in news
     ]
@@ -392,7 +417,7 @@ def _card(
     )
     by_time = {point.time: point for point in points}
     return card._replace(
-        outcome=rule.outcome(judged, len(alerted)),
+        outcome=rule.outcome(rule.changes(prices), len(alerted)),
         opened=opened,
         last_row=last_row,
         baseline=rule.baseline(prices),
@@ -401,6 +426,17 @@ def _card(
         # They come newest first.
         alerts=tuple(_alert(row, by_time) for row in reversed(alerted)),
     )
+
+
+def _conditions(manager: Database) -> dict[str, Sequence[Any]]:
+    return {row[0]: row[1] for row in _read_if_there(manager, CONDITIONS, limit=MAX_TICKERS)}
+
+
+def _with_condition(card: Card, told: Sequence[Any] | None) -> Card:
+    """Return a card with what TWS said of the ticker, if anything."""
+    if told is None:
+        return card
+    return card._replace(halted=told[1], data_type=told[2], refused=told[3])
 
 
 def _alert(row: Sequence[Any], by_time: Mapping[int, Point]) -> Alert:

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import queue
+import select
 import signal
 import sys
 import threading
@@ -31,6 +32,8 @@ STOP_TIMEOUT_S: Final = 5.0
 END_TIMEOUT_S: Final = 8.0
 # Signals so close together are one: some wrappers pass on what the terminal has sent already.
 SAME_SIGNAL_S: Final = 0.2
+# Killed children delay a sudden end no longer than this.
+CHILDREN_S: Final = 1.0
 # The log's last lines delay a sudden end no longer than this.
 LAST_LINES_S: Final = 0.5
 
@@ -39,6 +42,9 @@ STDOUT: Final = 1
 PLAIN_TERMINAL: Final = b"\x1b[?1049l\x1b[?25h"
 
 logger = logging.getLogger(__name__)
+# Held from the beginning of a sudden end on: the end in order that it brings about by killing the
+# children must not come before it, with another exit code.
+_ending_at_once = threading.Lock()
 # The processes of `run_child`, which a sudden end ends too.
 _children: set[asyncio.subprocess.Process] = set()
 
@@ -125,6 +131,9 @@ async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = 
         if not stopping:
             raise
         logger.error("Stopped, but the cleanup failed: %s", described(problem))
+    finally:
+        with _ending_at_once:
+            pass
 
 
 async def run_child(
@@ -203,16 +212,30 @@ def _follow_signals(
 
 def _end_at_once(told: str, *args: object) -> NoReturn:
     """End this process and its children now, with the log's last lines if they can be written."""
-    for child in tuple(_children):
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
+    _ending_at_once.acquire()
+    children = [child for child in tuple(_children) if child.returncode is None]
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+    _await_ends(children)
     # In a thread, since a terminal that stands still or a handler's lock may block it.
     last = threading.Thread(target=_write_last_lines, args=(told, *args), daemon=True)
     with suppress(RuntimeError):
         last.start()
         last.join(LAST_LINES_S)
     os._exit(EXIT_FAILED)
+
+
+def _await_ends(children: Sequence[asyncio.subprocess.Process]) -> None:
+    """Wait until killed children are gone: one that is writing to the log finishes its line."""
+    deadline = time.monotonic() + CHILDREN_S
+    for child in children:
+        # Not waitpid(), which would take the end from the loop. The pipe breaks with the last
+        # thread of the child; the loop may close this end of it at the same moment.
+        with suppress(OSError, ValueError):
+            broken = select.poll()
+            broken.register(child.stdin.transport.get_extra_info("pipe"), 0)  # type: ignore[union-attr]
+            broken.poll(max(0.0, deadline - time.monotonic()) * 1000)
 
 
 def _write_last_lines(told: str, *args: object) -> None:

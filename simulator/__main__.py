@@ -16,7 +16,7 @@ def main() -> int:
     parser = Parser(prog="python -m simulator", description="A simulated TWS gateway.")
     parser.add_argument("--port", type=int, default=7497, help="default 7497; 0 for a free one")
     parser.add_argument("--market", type=Path, help="CSV: seconds,ticker,price,size")
-    parser.add_argument("--server-version", type=int, default=MAX_SERVER_VERSION, help="176 to 225")
+    parser.add_argument("--server-version", type=int, default=MAX_SERVER_VERSION, help="176 to 226")
     parser.add_argument("--account", default="DU1234567", help="default DU1234567")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -16,6 +16,8 @@ DELAYED: Final[dict[int, int]] = {
     TickTypeEnum.HIGH: TickTypeEnum.DELAYED_HIGH,
     TickTypeEnum.LOW: TickTypeEnum.DELAYED_LOW,
     TickTypeEnum.VOLUME: TickTypeEnum.DELAYED_VOLUME,
+    TickTypeEnum.CLOSE: TickTypeEnum.DELAYED_CLOSE,
+    TickTypeEnum.HALTED: TickTypeEnum.DELAYED_HALTED,
     TickTypeEnum.LAST_TIMESTAMP: TickTypeEnum.DELAYED_LAST_TIMESTAMP,
 }
 """Live tick types that a Book makes, and what they are called when the data is delayed."""
@@ -51,7 +53,14 @@ class StringTick(NamedTuple):
     value: str
 
 
-Tick = PriceTick | SizeTick | StringTick
+class GenericTick(NamedTuple):
+    """A number."""
+
+    type: int
+    value: float
+
+
+Tick = PriceTick | SizeTick | StringTick | GenericTick
 
 
 @dataclass
@@ -65,6 +74,15 @@ class Book:
     high: float = 0.0
     low: float = 0.0
     time: int = 0
+    previous_close: float = 0.0
+    """0 where none is told."""
+    halted: int = 0
+    """1 for news pending, 2 for a volatility pause."""
+
+    def halt(self, halted: int) -> list[Tick]:
+        """Halt trading, or let it resume with 0; return what a subscriber is told."""
+        self.halted = halted
+        return [GenericTick(TickTypeEnum.HALTED, float(halted))]
 
     def trade(
         self, price: float, size: float, time: float, place: TimeTick = TimeTick.BEFORE
@@ -99,10 +117,14 @@ class Book:
         self.time = int(time)
 
     def state(self, place: TimeTick = TimeTick.AFTER) -> list[Tick]:
-        """Return what a new subscriber is told: nothing before the first trade."""
+        """Return what a new subscriber is told: nothing before the first trade or a halt."""
+        told: list[Tick] = self.halt(self.halted) if self.halted else []
+        if self.previous_close:
+            told.append(PriceTick(TickTypeEnum.CLOSE, self.previous_close, 0))
         if not self.price:
-            return []
+            return told
         return [
+            *told,
             *self._quotes(),
             *([self._time()] if place is TimeTick.BEFORE else []),
             PriceTick(TickTypeEnum.LAST, self.price, self.size),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -9,7 +10,7 @@ from zoneinfo import ZoneInfo
 from ibapi.message import IN
 from ibapi.ticktype import TickTypeEnum
 
-from simulator.book import DELAYED, PriceTick, SizeTick, Tick
+from simulator.book import DELAYED, GenericTick, PriceTick, SizeTick, Tick
 from simulator.stocks import Stock
 from simulator.wire import (
     ERROR_TIME_SINCE,
@@ -27,25 +28,34 @@ from simulator.wire import (
 )
 
 TICK_MESSAGE_VERSION: Final = 6
+GARBLED_PROTOBUF: Final = b"\xff\xff"
+GARBLED_FIELDS: Final = ("?",)
 ORDER_TYPES: Final = "ACTIVETIM,AD,ADJUST,ALERT,ALGO,ALLOC,LMT,MKT,STP,STP LMT,TRAIL"
 VALID_EXCHANGES: Final = "SMART,AMEX,NYSE,CBOE,ISLAND,NASDAQ,ARCA,BATS,IEX"
 EXCHANGE_ZONE: Final = "US/Eastern"
 
 
 class Encoder:
-    """Write each kind of message as bytes for the socket, its length before it."""
+    """Write each kind of message as bytes for the socket, its length before it.
 
-    def __init__(self, server_version: int) -> None:
+    Of the kinds that are `garbled`, by their ids, nobody can read the bodies.
+    """
+
+    def __init__(self, server_version: int, garbled: AbstractSet[int] = frozenset()) -> None:
         self.server_version = server_version
+        self._garbled = garbled
 
     def _message(
         self, message_id: int, fields: tuple[object, ...], protobuf: str, **values: Any
     ) -> bytes:
         """Write one message, given in its text form and in its protobuf form."""
+        garbled = message_id in self._garbled
         if self.server_version >= PROTOBUF_SINCE[message_id]:
             raw_id = (message_id + PROTOBUF_MESSAGE_OFFSET).to_bytes(4, "big")
             body: bytes = protobuf_class(protobuf)(**values).SerializeToString()
-            return frame(raw_id + body)
+            return frame(raw_id + (GARBLED_PROTOBUF if garbled else body))
+        if garbled:
+            fields = GARBLED_FIELDS
         if self.server_version >= RAW_MESSAGE_ID_SINCE:
             return frame(message_id.to_bytes(4, "big") + text_fields(fields))
         return frame(text_fields((message_id, *fields)))
@@ -115,6 +125,8 @@ class Encoder:
             if tick.type == TickTypeEnum.VOLUME and self.server_version < VOLUME_IN_SHARES_SINCE:
                 size //= 100
             return self.tick_size(req_id, type_, spell(size))
+        if isinstance(tick, GenericTick):
+            return self.tick_generic(req_id, type_, tick.value)
         return self.tick_string(req_id, type_, tick.value)
 
     def tick_price(self, req_id: int, type_: int, price: float, size: str) -> bytes:
@@ -144,6 +156,16 @@ class Encoder:
             IN.TICK_STRING,
             (TICK_MESSAGE_VERSION, req_id, type_, value),
             "TickString",
+            reqId=req_id,
+            tickType=type_,
+            value=value,
+        )
+
+    def tick_generic(self, req_id: int, type_: int, value: float) -> bytes:
+        return self._message(
+            IN.TICK_GENERIC,
+            (TICK_MESSAGE_VERSION, req_id, type_, value),
+            "TickGeneric",
             reqId=req_id,
             tickType=type_,
             value=value,
@@ -246,7 +268,11 @@ class Encoder:
     def contract_details_end(self, req_id: int) -> bytes:
         return self._message(IN.CONTRACT_DATA_END, (1, req_id), "ContractDataEnd", reqId=req_id)
 
-    # The ends of lists that are empty here
+    # Orders, and the ends of lists that are empty here
+
+    def open_order(self, order_id: int) -> bytes:
+        """Write an open order, in text form no more than its id."""
+        return self._message(IN.OPEN_ORDER, (order_id,), "OpenOrder", orderId=order_id)
 
     def open_order_end(self) -> bytes:
         return self._message(IN.OPEN_ORDER_END, (1,), "OpenOrdersEnd")

@@ -30,7 +30,7 @@ class Gateway:
     port
         0 for any free one.
     server_version
-        176 to 225. A client gets the highest version that it, this gateway and the ibapi that is
+        176 to 226. A client gets the highest version that it, this gateway and the ibapi that is
         installed here all know.
     accounts
         The account ids that clients are told.
@@ -48,9 +48,29 @@ class Gateway:
     serving
         False: requests for market data bring nothing, not even a code, and never will; subscribers
         get no ticks. All else is answered.
+    open_orders
+        So many open orders a client is told of when it connects, unasked.
+    gluing
+        True: messages that are sent together, as all that a trade is told by, share a frame.
+    garbled
+        The kinds of messages, by their ids, whose bodies nobody can read, as those are that an
+        older client does not know.
     ambiguous
         Symbols for which market data is refused (200, "… is ambiguous.") unless the client gives a
         primary exchange or a con id; the contract details of one show two listings.
+    undefined
+        Symbols of which IBKR has no definition for the time being: market data and contract details
+        are refused (200).
+    abroad
+        Symbols whose only listing is on an exchange of another country, or an unknown one, by its
+        name; served as all others are.
+    data_types
+        The market data type that a symbol's subscribers are told, where it is another than the one
+        of their ticks; see `serve`.
+    describing
+        False: requests for contract details bring nothing.
+    refusal
+        TWS's words for a 200, in the user's language; empty for the English ones.
     opening_time, running_time
         Where the time of the last trade stands in what a new subscriber is told, and where that of
         a trade that happens stands: as TWS does it, or the other way round, or left out.
@@ -61,7 +81,7 @@ class Gateway:
     Raises
     ------
     ValueError
-        If the server version is not between 176 and 225.
+        If the server version is not between 176 and 226.
     """
 
     def __init__(
@@ -85,7 +105,15 @@ class Gateway:
         self.handshake = Handshake.NORMAL
         self.silent = False
         self.serving = True
+        self.open_orders = 0
+        self.gluing = False
+        self.garbled: set[int] = set()
         self.ambiguous: set[str] = set()
+        self.undefined: set[str] = set()
+        self.abroad: dict[str, str] = {}
+        self.data_types: dict[str, int] = {}
+        self.describing = True
+        self.refusal = ""
         self.delayed_only: set[str] = set()
         self.opening_time = TimeTick.AFTER
         self.running_time = TimeTick.BEFORE
@@ -154,6 +182,27 @@ class Gateway:
         for session in list(self.sessions):
             session.tell_ticks(ticker, ticks)
 
+    def halt(self, ticker: str, kind: int) -> None:
+        """Halt a ticker's trading now: 1 news pending, 2 volatility; 0 lets it resume.
+
+        Raises
+        ------
+        LookupError
+            If the market does not know the ticker.
+        """
+        ticks = self.book(ticker).halt(kind)
+        for session in list(self.sessions):
+            session.tell_ticks(ticker, ticks)
+
+    def serve(self, ticker: str, data_type: int) -> None:
+        """Tell a ticker's subscribers, now and in future, which market data type they are served.
+
+        Its ticks stay what they are.
+        """
+        self.data_types[ticker] = data_type
+        for session in list(self.sessions):
+            session.tell_data_type(ticker, data_type)
+
     def burst(
         self,
         ticker: str,
@@ -214,6 +263,12 @@ class Gateway:
         """
         for session in self._clients(client_id):
             session.send(data)
+
+    def accept(self) -> None:
+        """Serve the clients that wait, and all that connect from now on."""
+        self.handshake = Handshake.NORMAL
+        for session in list(self.sessions):
+            session.accept()
 
     def lose_subscriptions(self) -> None:
         """Forget every subscription without a word, as TWS does before it sends 1101."""

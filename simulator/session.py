@@ -11,7 +11,7 @@ from simulator.book import Tick
 from simulator.decode import Asked, decode
 from simulator.encode import Encoder
 from simulator.stocks import NO_DEFINITION, ContractQuery, Stock, find
-from simulator.wire import HELLO, WireError, negotiate, take_frames
+from simulator.wire import HELLO, WireError, glue, negotiate, take_frames
 
 if TYPE_CHECKING:
     from simulator.gateway import Gateway
@@ -70,6 +70,9 @@ class Handshake(enum.Enum):
     """Close it after reading the client's hello."""
     CLOSE_AFTER_VERSION = "close after version"
     """Close it after answering with the server version."""
+    PENDING = "pending"
+    """Answer with the server version, and serve only once `Gateway.accept` is called: as while
+    TWS asks on its screen whether to accept the connection, or logs in."""
     NOT_TWS = "not TWS"
     """Answer as a web server does, and close it."""
 
@@ -108,6 +111,8 @@ class Session(asyncio.Protocol):
         self._market_data_type = LIVE_DATA
         self._subscriptions: dict[int, Subscription] = {}
         self._closing = False
+        # The client's wish to be served, while it waits.
+        self._pending: Asked | None = None
         self.client_id = -1
         self.started = False
 
@@ -137,7 +142,8 @@ class Session(asyncio.Protocol):
         """Write messages; a client that does not read them is dropped before memory runs out."""
         if self._closing or self._gateway.silent:
             return
-        self._transport.write(b"".join(messages))
+        together = self._gateway.gluing and len(messages) > 1
+        self._transport.write(glue(*messages) if together else b"".join(messages))
         backlog = self._transport.get_write_buffer_size()
         if backlog > MAX_BACKLOG_BYTES:
             logger.warning(
@@ -188,7 +194,8 @@ class Session(asyncio.Protocol):
         if handshake is Handshake.CLOSE:
             self._close()
             return
-        self._encoder = Encoder(negotiate(versions, self._gateway.server_version))
+        version = negotiate(versions, self._gateway.server_version)
+        self._encoder = Encoder(version, self._gateway.garbled)
         self.send(self._encoder.version())
         if handshake is Handshake.CLOSE_AFTER_VERSION:
             self._close()
@@ -207,9 +214,21 @@ class Session(asyncio.Protocol):
         )
         self.send(
             encoder.managed_accounts(",".join(self._gateway.accounts)),
+            *(encoder.open_order(each + 1) for each in range(self._gateway.open_orders)),
             encoder.next_valid_id(NEXT_VALID_ID),
             *(encoder.error(-1, code, text) for code, text in FARM_NOTICES),
         )
+
+    def _ask_to_be_served(self, asked: Asked) -> None:
+        self._pending = asked
+        if self._gateway.handshake is not Handshake.PENDING:
+            self.accept()
+
+    def accept(self) -> None:
+        """Serve the client if it waits for that."""
+        if self._encoder is not None and self._pending is not None:
+            asked, self._pending = self._pending, None
+            self._start(self._encoder, asked)
 
     # Requests
 
@@ -233,7 +252,7 @@ class Session(asyncio.Protocol):
     def _answer(self, encoder: Encoder, asked: Asked) -> None:
         if not self.started:
             if asked.kind == "startApi":
-                self._start(encoder, asked)
+                self._ask_to_be_served(asked)
             return
         match asked.kind:
             case "reqMktData":
@@ -261,7 +280,7 @@ class Session(asyncio.Protocol):
         stocks = self._find(asked.contract)
         if len(stocks) != 1:
             text = AMBIGUOUS.format(asked.contract.symbol) if stocks else NO_DEFINITION
-            self.send(encoder.error(req_id, 200, text))
+            self.send(encoder.error(req_id, 200, self._gateway.refusal or text))
             return
         symbol = stocks[0].symbol
         delayed = symbol in self._gateway.delayed_only
@@ -271,7 +290,10 @@ class Session(asyncio.Protocol):
         if delayed:
             self.send(encoder.error(req_id, 10167, DISPLAYING_DELAYED))
         self.send(
-            encoder.market_data_type(req_id, DELAYED_DATA if delayed else LIVE_DATA),
+            encoder.market_data_type(
+                req_id,
+                self._gateway.data_types.get(symbol, DELAYED_DATA if delayed else LIVE_DATA),
+            ),
             encoder.tick_req_params(req_id),
             *(
                 encoder.tick(req_id, tick, delayed=delayed)
@@ -314,9 +336,12 @@ class Session(asyncio.Protocol):
         )
 
     def _describe_contract(self, encoder: Encoder, asked: Asked) -> None:
+        if not self._gateway.describing:
+            return
         stocks = self._find(asked.contract)
         if not stocks:
-            self.send(encoder.error(asked.req_id, 200, NO_DEFINITION))
+            text = self._gateway.refusal or NO_DEFINITION
+            self.send(encoder.error(asked.req_id, 200, text))
             return
         self.send(
             *(encoder.contract_details(asked.req_id, stock) for stock in stocks),
@@ -324,7 +349,9 @@ class Session(asyncio.Protocol):
         )
 
     def _find(self, contract: ContractQuery) -> list[Stock]:
-        return find(contract, self._gateway.market.symbols, self._gateway.ambiguous)
+        gateway = self._gateway
+        known = [s for s in gateway.market.symbols if s not in gateway.undefined]
+        return find(contract, known, gateway.ambiguous, gateway.abroad)
 
     # What the gateway tells
 
@@ -340,6 +367,14 @@ class Session(asyncio.Protocol):
                         for tick in ticks
                     )
                 )
+
+    def tell_data_type(self, symbol: str, data_type: int) -> None:
+        """Tell each subscription of a symbol which kind of data it is served."""
+        if self._encoder is None:
+            return
+        for req_id, subscription in self._subscriptions.items():
+            if subscription.symbol == symbol:
+                self.send(self._encoder.market_data_type(req_id, data_type))
 
     def tell_error(self, req_id: int, code: int, text: str) -> None:
         """Send an error message."""

@@ -1,7 +1,7 @@
 """The stocks of a market as IBKR describes them, and the search for the one a client means."""
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 NO_DEFINITION: Final = "No security definition has been found for the request"
@@ -44,10 +44,16 @@ def describe(symbol: str) -> Stock:
     return Stock(symbol, _con_id(symbol), "NASDAQ", f"{symbol} INC")
 
 
-def find(query: ContractQuery, symbols: Iterable[str], ambiguous: Collection[str]) -> list[Stock]:
+def find(
+    query: ContractQuery,
+    symbols: Iterable[str],
+    ambiguous: Collection[str],
+    abroad: Mapping[str, str],
+) -> list[Stock]:
     """Return the listings that a client's contract fits: several for an ambiguous symbol.
 
     An ambiguous symbol becomes one listing when the client gives a primary exchange or a con id.
+    A symbol of `abroad` is listed on that exchange only.
     """
     if query.sec_type not in ("STK", "") or query.currency not in ("USD", ""):
         return []
@@ -55,7 +61,7 @@ def find(query: ContractQuery, symbols: Iterable[str], ambiguous: Collection[str
         listing
         for symbol in ([query.symbol] if query.symbol else symbols)
         if symbol in symbols
-        for listing in _listings(symbol, symbol in ambiguous)
+        for listing in _listings(symbol, symbol in ambiguous, abroad.get(symbol, ""))
     ]
     if query.con_id:
         return [listing for listing in listings if listing.con_id == query.con_id]
@@ -64,8 +70,10 @@ def find(query: ContractQuery, symbols: Iterable[str], ambiguous: Collection[str
     return listings[:1] if query.primary_exchange else listings
 
 
-def _listings(symbol: str, ambiguous: bool) -> list[Stock]:
+def _listings(symbol: str, ambiguous: bool, abroad: str) -> list[Stock]:
     us = describe(symbol)
+    if abroad:
+        return [us._replace(con_id=_con_id(f"{symbol}@{abroad}"), primary_exchange=abroad)]
     if not ambiguous:
         return [us]
     return [us, us._replace(con_id=_con_id(f"{symbol}@EBS"), primary_exchange="EBS")]

@@ -11,7 +11,7 @@ from ibapi import server_versions
 from ibapi.message import IN
 
 MIN_SERVER_VERSION: Final = 176
-MAX_SERVER_VERSION: Final = 225
+MAX_SERVER_VERSION: Final = 226
 
 HELLO: Final = b"API\0"
 PROTOBUF_MESSAGE_OFFSET: Final = 200
@@ -30,12 +30,14 @@ MAX_REQUEST_BYTES: Final = 1_000_000
 PROTOBUF_SINCE: Final[dict[int, int]] = {
     IN.EXECUTION_DATA_END: 201,
     IN.ERR_MSG: 203,
+    IN.OPEN_ORDER: 203,
     IN.OPEN_ORDER_END: 203,
     IN.COMPLETED_ORDERS_END: 204,
     IN.CONTRACT_DATA: 205,
     IN.CONTRACT_DATA_END: 205,
     IN.TICK_PRICE: 206,
     IN.TICK_SIZE: 206,
+    IN.TICK_GENERIC: 206,
     IN.TICK_STRING: 206,
     IN.TICK_SNAPSHOT_END: 206,
     IN.TICK_REQ_PARAMS: 206,
@@ -61,6 +63,11 @@ def frame(payload: bytes) -> bytes:
     return struct.pack("!I", len(payload)) + payload
 
 
+def glue(*messages: bytes) -> bytes:
+    """Put framed messages into one frame, one behind the other."""
+    return frame(b"".join(message[4:] for message in messages))
+
+
 def take_frames(received: bytearray) -> Iterator[bytes]:
     """Take the complete messages off the front of what was received.
 
@@ -81,7 +88,7 @@ def take_frames(received: bytearray) -> Iterator[bytes]:
 
 
 def negotiate(hello: bytes, server_version: int) -> int:
-    """Return the version that both sides speak, from a client's `v100..225`.
+    """Return the version that both sides speak, from a client's `v100..226`.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
-ELSEWHERE = {"tests", "benchmarks", ".venv", ".venv-old-client"}
+ELSEWHERE = {"tests", "benchmarks", ".venv", ".venv-old-client", ".venv-new-client"}
 
 
 class Size(NamedTuple):

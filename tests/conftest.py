@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from newshead.settings import Settings
 
 # It stands in the names of tests, which all workers of a run must agree on.
 os.environ.setdefault("ALERT_RULE_SEED", str(random.randrange(10**6)))
+
+# The engine keeps a few descriptors each time it is opened, until the process ends.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, min(8192, _hard)), _hard))
 
 # The environment of the old client's tests has no ClickHouse.
 pytest_plugins = ["commands", "monitoring", "watching"] if find_spec("clickhouse_connect") else []

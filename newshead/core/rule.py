@@ -6,18 +6,48 @@ session, its price is 5 % or more above the lower of the second and the third, i
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 WINDOW_S: Final = 60
 ALERT_CHANGE_PCT: Final = 5.0
-# Alerts are for prices from the first (included) to the second (excluded), USD.
-ALERT_PRICES: Final = (0.40, 11.0)
-BUY: Final = "BUY"
-# The first row may be an old trade, which TWS sends on a subscription.
-FIRST_JUDGED_ROW: Final = 3
 STRONG_SCORE: Final = 4
+
+_TIME: Final = itemgetter(0)
+
+
+class Rule(NamedTuple):
+    """The alert rule's thresholds.
+
+    Attributes
+    ----------
+    change_pct
+        The rise above the baseline, in percent, from which a row may alert.
+    window_s
+        The seconds from the first row in which it may.
+    lowest, highest
+        Alerts are for prices from the first (included) to the second (excluded), USD.
+    ratings
+        The recommendations of which a row needs one.
+    baseline_rows
+        The numbers, from 1, of the rows of which the lowest price is the baseline. Rows are judged
+        from the last of them on. The first row may be an old trade, which TWS sends on a
+        subscription.
+    """
+
+    change_pct: float = ALERT_CHANGE_PCT
+    window_s: int = WINDOW_S
+    lowest: float = 0.40
+    highest: float = 11.0
+    ratings: tuple[str, ...] = ("BUY",)
+    baseline_rows: tuple[int, ...] = (2, 3)
+
+
+# What newshead alerts by, and what the functions below mean by None.
+LIVE: Final = Rule()
 
 
 class PricePoint(NamedTuple):
@@ -30,7 +60,7 @@ class PricePoint(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A price row as the rule sees it; `change_pct` is 0 before the third row.
+    """A price row as the rule sees it; `change_pct` is 0 before there is a baseline.
 
     `counts`: it is inside the window and has a baseline. `rises`: it counts and has
     reached the threshold.
@@ -45,17 +75,17 @@ class Judged(NamedTuple):
     counts: bool
     rises: bool
     in_range: bool
-    rated_buy: bool
+    well_rated: bool
 
     @property
     def qualifies(self) -> bool:
         """Whether the whole rule holds."""
-        return self.rises and self.in_range and self.rated_buy
+        return self.rises and self.in_range and self.well_rated
 
     @property
     def held_back(self) -> bool:
         """Whether only the rating is in the way."""
-        return self.rises and self.in_range and not self.rated_buy
+        return self.rises and self.in_range and not self.well_rated
 
 
 class Rise(NamedTuple):
@@ -75,6 +105,20 @@ class Rise(NamedTuple):
     alert: int
 
 
+class Changes(NamedTuple):
+    """What a window's rows are from its baseline: the same for all rules with one `window_s` and
+    `baseline_rows`.
+
+    `total` counts all rows; `rows` are those inside the window that have a baseline, with
+    `changes_pct` in percent, of which `best_pct` is the best, or 0.
+    """
+
+    total: int
+    rows: Sequence[PricePoint]
+    changes_pct: Sequence[float]
+    best_pct: float
+
+
 class Outcome(NamedTuple):
     """What came of a ticker's window: counts of its rows, and its best change in percent."""
 
@@ -86,14 +130,21 @@ class Outcome(NamedTuple):
     rises_in_range: int
 
 
-def baseline(prices: Sequence[PricePoint]) -> float:
-    """Return the lower of the second and the third price in USD; 0 before the third."""
-    if len(prices) < FIRST_JUDGED_ROW:
+def inside(first_s: float, at_s: float, by: Rule | None = None) -> bool:
+    """Return whether the window of a ticker with its first row at `first_s` is open at `at_s`, both
+    in Unix seconds."""
+    return at_s - first_s <= (by or LIVE).window_s
+
+
+def baseline(prices: Sequence[PricePoint], by: Rule | None = None) -> float:
+    """Return the lowest price in USD of the rule's baseline rows; 0 before the last of them."""
+    rows = (by or LIVE).baseline_rows
+    if len(prices) < max(rows):
         return 0.0
-    return min(prices[1].price, prices[2].price)
+    return min([prices[number - 1].price for number in rows])
 
 
-def judge(prices: Sequence[PricePoint]) -> list[Judged]:
+def judge(prices: Sequence[PricePoint], by: Rule | None = None) -> list[Judged]:
     """Judge a ticker's rows.
 
     Parameters
@@ -101,26 +152,29 @@ def judge(prices: Sequence[PricePoint]) -> list[Judged]:
     prices
         All of its session in time order, those of one second in the order they were inserted.
     """
-    base = baseline(prices)
-    lowest, highest = ALERT_PRICES
+    rule = by or LIVE
+    change_pct, _, lowest, highest, ratings, _ = rule
+    counting = _counting(prices, rule)
+    changes = [0.0] * min(counting.start, len(prices))
+    changes += _changes_pct(prices[counting.start :], baseline(prices, rule))
     judged = []
-    for number, (time, price, volume, recommendation) in enumerate(prices, 1):
-        elapsed_s = time - prices[0].time
-        has_baseline = number >= FIRST_JUDGED_ROW
-        change_pct = _change_pct(price, base) if has_baseline else 0.0
-        counts = has_baseline and elapsed_s <= WINDOW_S
+    first_s = prices[0].time if prices else 0
+    for number, ((time, price, volume, recommendation), change) in enumerate(
+        zip(prices, changes, strict=True), 1
+    ):
+        counts = counting.start < number <= counting.stop
         judged.append(
             Judged(
                 number,
                 time,
                 price,
                 volume,
-                change_pct,
-                elapsed_s,
+                change,
+                time - first_s,
                 counts,
-                rises=counts and change_pct >= ALERT_CHANGE_PCT,
-                in_range=lowest <= price < highest,
-                rated_buy=recommendation == BUY,
+                counts and change >= change_pct,
+                lowest <= price < highest,
+                recommendation in ratings,
             )
         )
     return judged
@@ -161,25 +215,40 @@ def priority(score: float | None) -> int:
     return 1 if score >= STRONG_SCORE else 2
 
 
-def outcome(judged: Sequence[Judged], alerts: int) -> Outcome:
-    """Return what came of a window with so many alerts."""
-    counting = [row for row in judged if row.counts]
-    changes = [row.change_pct for row in counting if not math.isnan(row.change_pct)]
-    return Outcome(
-        alerts,
-        len(judged),
-        len(counting),
-        max(changes, default=0.0),
-        sum(row.rises for row in counting),
-        sum(row.rises and row.in_range for row in counting),
-    )
+def changes(prices: Sequence[PricePoint], by: Rule | None = None) -> Changes:
+    """Return what a ticker's rows, see `judge`, are from its baseline.
+
+    It takes a small part of the time that judging each row takes.
+    """
+    rule = by or LIVE
+    counting = _counting(prices, rule)
+    rows = prices[counting.start : counting.stop]
+    changes_pct = _changes_pct(rows, baseline(prices, rule))
+    best = max(changes_pct, default=0.0)
+    if math.isnan(best):
+        # It is the first one. Others are never the greatest.
+        best = max((change for change in changes_pct if not math.isnan(change)), default=0.0)
+    return Changes(len(prices), rows, changes_pct, best)
 
 
-def describe(result: Outcome | None) -> str:
+def outcome(found: Changes, alerts: int, by: Rule | None = None) -> Outcome:
+    """Return what came of a window with these changes and so many alerts."""
+    rule = by or LIVE
+    total, rows, changes_pct, best_pct = found
+    if best_pct < rule.change_pct:
+        return Outcome(alerts, total, len(rows), best_pct, 0, 0)
+    pairs = zip(rows, changes_pct, strict=True)
+    risen = [row for row, change in pairs if change >= rule.change_pct]
+    in_range = sum(rule.lowest <= row.price < rule.highest for row in risen)
+    return Outcome(alerts, total, len(rows), best_pct, len(risen), in_range)
+
+
+def describe(result: Outcome | None, by: Rule | None = None) -> str:
     """Return what came of a window, in a trader's words; None stands for a ticker without rows."""
+    rule = by or LIVE
     if result is None:
         return "no ticks"
-    best = f"best change {result.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
+    best = f"best change {result.best_change_pct:+.1f} % of {rule.change_pct:g} %"
     if result.alerts:
         return f"{result.alerts} alert{'s' if result.alerts > 1 else ''}, {best}"
     if not result.judged:
@@ -187,8 +256,8 @@ def describe(result: Outcome | None) -> str:
     if not result.rises:
         return f"no alert, {best}"
     if not result.rises_in_range:
-        return f"no alert, {_outside()}, {best}"
-    return f"no alert, not rated BUY, {best}"
+        return f"no alert, {_outside(rule)}, {best}"
+    return f"no alert, not rated {' or '.join(rule.ratings)}, {best}"
 
 
 def describe_open(result: Outcome, due: int, recommendation: str) -> str:
@@ -206,23 +275,37 @@ def describe_open(result: Outcome, due: int, recommendation: str) -> str:
     if not result.judged:
         return "waiting for the third price"
     if not result.rises:
-        return f"{result.best_change_pct:+.1f} % of {ALERT_CHANGE_PCT:.0f} %"
+        return f"{result.best_change_pct:+.1f} % of {LIVE.change_pct:g} %"
     if not result.rises_in_range:
-        return _outside()
+        return _outside(LIVE)
     if due:
         return "the alert is on its way"
-    if recommendation == BUY:
+    if recommendation in LIVE.ratings:
         return "held back: it rose before it was rated BUY"
     return f"held back: {recommendation}"
 
 
-def _outside() -> str:
-    lowest, highest = ALERT_PRICES
-    return f"price outside {lowest:.2f} to {highest:.0f}"
+def _outside(rule: Rule) -> str:
+    return f"price outside {_usd(rule.lowest, 2)} to {_usd(rule.highest, 0)}"
 
 
-def _change_pct(price: float, base: float) -> float:
-    # Other programs may write prices of 0; they must not stop the others' alerts.
+def _usd(price: float, decimals: int) -> str:
+    """Return a price with at least so many decimals."""
+    text = f"{price:.{decimals}f}"
+    return text if float(text) == price else f"{price:g}"
+
+
+def _counting(prices: Sequence[PricePoint], rule: Rule) -> range:
+    """Return the indexes of the rows that have a baseline and are inside the window."""
+    first = max(rule.baseline_rows) - 1
+    if first >= len(prices):
+        return range(first, first)
+    end_s = prices[0].time + rule.window_s
+    return range(first, max(first, bisect_right(prices, end_s, key=_TIME)))
+
+
+def _changes_pct(prices: Sequence[PricePoint], base: float) -> list[float]:
     if base == 0:
-        return math.copysign(math.inf, price) if price else math.nan
-    return (price - base) / base * 100
+        # Other programs may write prices of 0; they must not stop the others' alerts.
+        return [math.copysign(math.inf, row.price) if row.price else math.nan for row in prices]
+    return [(row.price - base) / base * 100 for row in prices]

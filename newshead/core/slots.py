@@ -2,7 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+# Live's slots, which begin at even UTC seconds.
+SLOT_S: Final = 2.0
 
 # A tick as IBKRClient's buffer has it: price, volume, timestamp (aware UTC) and source.
 Tick = Mapping[str, Any]

@@ -70,10 +70,14 @@ class TickerBook:
         self.since.pop(ticker, None)
 
     def reject(self, tickers: Collection[str]) -> None:
-        """Leave out for good those of the active ones that IBKR does not know."""
+        """Leave out those of the active ones that IBKR does not know, until `forgive`."""
         for ticker in self.active & set(tickers):
             self._unknown.add(ticker)
             self.untrack(ticker)
+
+    def forgive(self) -> None:
+        """Let the tickers that IBKR did not know be tried again: it may know them by now."""
+        self._unknown.clear()
 
     def drop_old(self, now: datetime) -> None:
         """Untrack those that have been tracked for over 30 minutes."""
@@ -93,7 +97,7 @@ class TickerBook:
         """Tell whether a cycle at that time (Unix seconds) would have found the window open."""
         if ticker not in self.ended:
             return True
-        return at_s - self.ended[ticker].timestamp() <= rule.WINDOW_S
+        return rule.inside(self.ended[ticker].timestamp(), at_s)
 
     def first_held_back(self, tickers: Collection[str]) -> list[str]:
         """Return those of `tickers`, sorted, that it was not asked about before in the session."""
@@ -105,6 +109,7 @@ class TickerBook:
         """Begin a fresh session: tickers may have their window again."""
         self.ended.clear()
         self._held_back.clear()
+        self.forgive()
 
 
 def parse_ticker(value: object) -> str | None:

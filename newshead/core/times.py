@@ -5,6 +5,12 @@ from datetime import time as time_of_day
 from typing import Final
 from zoneinfo import ZoneInfo
 
+# A gateway restarts within this, and TWS frees a client id; meanwhile it is tried this often.
+SHORT_OUTAGE_S: Final = 300.0
+SHORT_OUTAGE_PAUSE_S: Final = 5.0
+# The part of a pause by which it may be longer or shorter.
+JITTER: Final = 0.2
+
 NEW_YORK: Final = ZoneInfo("America/New_York")
 
 
@@ -31,4 +37,17 @@ def retry_pause_s(failures: int, chance: float, *, first_s: float, max_s: float)
     clients do not return all at once.
     """
     pause = min(max_s, first_s * 2.0 ** min(failures - 1, 10))
-    return pause * (0.8 + 0.4 * chance)
+    return pause * (1 - JITTER + 2 * JITTER * chance)
+
+
+def reconnect_pause_s(
+    failures: int, chance: float, outage_s: float, *, first_s: float, max_s: float
+) -> float:
+    """Return the seconds to wait before the next attempt at a connection.
+
+    As `retry_pause_s`, but at most 5 s in the first five minutes of an outage; `outage_s` is
+    infinite where there was no connection before.
+    """
+    if outage_s < SHORT_OUTAGE_S:
+        max_s = min(max_s, SHORT_OUTAGE_PAUSE_S / (1 + JITTER))
+    return retry_pause_s(failures, chance, first_s=first_s, max_s=max_s)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from newshead.core import rule
-from newshead.core.rule import Judged, Outcome, PricePoint, Rise
+from newshead.core.rule import Outcome, PricePoint, Rise
 from newshead.database.connection import Database
 from newshead.database.tables import NOT_RATED
 
@@ -221,13 +221,13 @@ def standing(database: Database, tickers: Collection[str], window_s: int) -> Sta
 def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
     """Return the rows of `tickers` that reached the alert rule's threshold and have no alert yet,
     in time order."""
-    moved = database.rows(MOVED, tickers=list(tickers), change_pct=rule.ALERT_CHANGE_PCT)
+    moved = database.rows(MOVED, tickers=list(tickers), change_pct=rule.LIVE.change_pct)
     if not moved:
         return []
     found = [
         rise
-        for ticker, judged, alerted, score in _judged(database, [ticker for (ticker,) in moved])
-        for rise in rule.rises(ticker, judged, set(alerted), score)
+        for ticker, prices, alerted, score in _windows(database, [ticker for (ticker,) in moved])
+        for rise in rule.rises(ticker, rule.judge(prices), set(alerted), score)
     ]
     return sorted(found, key=lambda rise: (rise.timestamp, rise.ticker))
 
@@ -235,18 +235,18 @@ def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
 def outcomes(database: Database, tickers: Collection[str]) -> dict[str, Outcome]:
     """Return what came of the windows of those of `tickers` that have rows."""
     return {
-        ticker: rule.outcome(judged, len(alerted))
-        for ticker, judged, alerted, _ in _judged(database, tickers)
+        ticker: rule.outcome(rule.changes(prices), len(alerted))
+        for ticker, prices, alerted, _ in _windows(database, tickers)
     }
 
 
-def _judged(
+def _windows(
     database: Database, tickers: Collection[str]
-) -> Iterator[tuple[str, list[Judged], Sequence[int], float | None]]:
-    """Yield those of `tickers` that have rows, with these judged, the times of the alerts (Unix
-    seconds) and the score."""
+) -> Iterator[tuple[str, list[PricePoint], Sequence[int], float | None]]:
+    """Yield those of `tickers` that have rows, with these, the times of the alerts (Unix seconds)
+    and the score."""
     for ticker, prices, alerted, score in database.rows(RULE_ROWS, tickers=list(tickers)):
-        yield ticker, rule.judge([PricePoint(*row) for row in prices]), alerted, score
+        yield ticker, [PricePoint(*row) for row in prices], alerted, score
 
 
 def newest_news(database: Database, ticker: str) -> News | None:

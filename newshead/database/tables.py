@@ -188,6 +188,39 @@ MONITOR_STATUS: Final = Table(
     ttl="toDateTime(timestamp) + INTERVAL 7 DAY",
 )
 
+PART_STATUS: Final = Table(
+    "part_status",
+    (
+        Column("timestamp", "DateTime64(3)"),
+        Column("instance", "String"),
+        Column("host", "String"),
+        Column("folder", "String"),
+        Column("part", "String"),
+        Column("state", "Enum8('ok'=1,'degraded'=2,'lost'=3,'refused'=4,'off'=5)"),
+        Column("since", "DateTime64(3)"),
+        Column("reason", "String"),
+        Column("last_success", "Nullable(DateTime64(3))"),
+        Column("counts", "Map(String, UInt64)"),
+    ),
+    order="(part, timestamp)",
+    ttl="toDateTime(timestamp) + INTERVAL 7 DAY",
+)
+
+TICKER_STATUS: Final = Table(
+    "ticker_status",
+    (
+        Column("ticker", "String"),
+        Column("timestamp", "DateTime64(3)"),
+        Column("halted", "UInt8"),
+        Column("data_type", "UInt8"),
+        Column("refused", "String"),
+        Column("previous_close", "Float64"),
+        Column("day_volume", "UInt64"),
+    ),
+    order="ticker",
+    engine="ReplacingMergeTree(timestamp)",
+)
+
 FLOAT_LIST: Final = Table(
     "float_list",
     (
@@ -224,6 +257,8 @@ TABLES: Final = (
     BREAKING_NEWS,
     PRICE_MOVE,
     MONITOR_STATUS,
+    PART_STATUS,
+    TICKER_STATUS,
     FLOAT_LIST,
     FLOAT_LIST_DETAILED_DEDUP,
 )
@@ -341,7 +376,52 @@ class StatusRow(NamedTuple):
         return self.state == READY
 
 
-Row = PriceRow | AlertRow | PriceMoveRow | NewsRow | ListedStock | StatusRow
+class PartStatusRow(NamedTuple):
+    """A row of `part_status`: how one part of newshead fares at `timestamp`, and since when.
+
+    `instance` names the process that tells of it, with its host and folder; `state` is one of the
+    column's words; `last_success` is when the part last did what it is for.
+    """
+
+    timestamp: datetime
+    instance: str
+    host: str
+    folder: str
+    part: str
+    state: str
+    since: datetime
+    reason: str
+    last_success: datetime | None
+    counts: dict[str, int]
+
+
+class TickerStatusRow(NamedTuple):
+    """A row of `ticker_status`: what TWS says of a ticker besides its trades.
+
+    `halted` is 0 while it trades, 1 when news is pending, 2 in a volatility pause; `data_type` is
+    IBKR's market data type (1 is live); `refused` says why it gets no data, `previous_close` is
+    USD and `day_volume` shares, 0 where unknown.
+    """
+
+    ticker: str
+    timestamp: datetime
+    halted: int
+    data_type: int
+    refused: str
+    previous_close: float
+    day_volume: int
+
+
+Row = (
+    PriceRow
+    | AlertRow
+    | PriceMoveRow
+    | NewsRow
+    | ListedStock
+    | StatusRow
+    | PartStatusRow
+    | TickerStatusRow
+)
 
 
 def _insert_of(row_class: type[Row], table: Table) -> tuple[str, list[str]]:
@@ -360,6 +440,8 @@ INSERTS: Final[dict[type[Row], tuple[str, list[str]]]] = {
         (NewsRow, BREAKING_NEWS),
         (ListedStock, FLOAT_LIST._replace(name=FRESH_TICKER_LIST)),
         (StatusRow, MONITOR_STATUS),
+        (PartStatusRow, PART_STATUS),
+        (TickerStatusRow, TICKER_STATUS),
     )
 }
 

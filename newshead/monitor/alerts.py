@@ -35,6 +35,7 @@ class AlertDesk:
         tickers: TickerBook,
         stats: MutableMapping[str, float],
         copy: Callable[[Rise], Awaitable[None]],
+        was_halted: Callable[[str], bool],
     ) -> None:
         """
         Parameters
@@ -45,12 +46,15 @@ class AlertDesk:
             Its `alerts_triggered` counts the alerts that were logged.
         copy
             Puts an alert on its way into `price_move`; may raise one of DATABASE_ERRORS.
+        was_halted
+            Tells whether a ticker's trading was halted while it was tracked.
         """
         self._database = database
         self._writer = writer
         self._tickers = tickers
         self._stats = stats
         self._copy = copy
+        self._was_halted = was_halted
         # Alerts on their way into news_alert, and those there but not in price_move.
         self._new: deque[Rise] = deque()
         self._written: deque[Rise] = deque()
@@ -114,7 +118,9 @@ class AlertDesk:
             return
         self._tickers.untold -= ended
         for ticker in sorted(ended):
-            logger.info("Window of %s ended: %s.", ticker, rule.describe(outcomes.get(ticker)))
+            halted = "; trading was halted meanwhile" if self._was_halted(ticker) else ""
+            outcome = rule.describe(outcomes.get(ticker))
+            logger.info("Window of %s ended: %s%s.", ticker, outcome, halted)
 
     def _log(self, alert: Rise) -> None:
         self._stats["alerts_triggered"] += 1

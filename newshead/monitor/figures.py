@@ -11,8 +11,12 @@ class Figures(NamedTuple):
     `mode` is PAPER, LIVE or UNKNOWN; `delayed` says that data 15 minutes late is asked for;
     `account` is masked. `cycles`, `ticks`, `rows`, `alerts` and `reconnects` count from the
     monitor's start; `kept_rows` wait because ClickHouse fails. The ages are seconds since the
-    end of the last cycle (infinite before the first) and since the newest data from IBKR (None
-    if there was none).
+    end of the last cycle (infinite before the first), since the newest data from IBKR and since
+    its last message (None if there was none).
+
+    `dark_reason` says why no data can come, empty while it can; `refused` that trying again is no
+    use until the user has acted; `blind` that tickers are active and none of them gets data.
+    `farms_away` are the data farms with US stocks that are broken.
     """
 
     state: ConnectionState
@@ -29,3 +33,15 @@ class Figures(NamedTuple):
     last_cycle_s: float
     cycle_age_s: float
     tick_age_s: float | None
+    message_age_s: float | None = None
+    dark_reason: str = ""
+    refused: bool = False
+    blind: bool = False
+    farms_away: tuple[str, ...] = ()
+    halted_tickers: int = 0
+    late_tickers: int = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether TWS takes requests, with data or without."""
+        return self.state in (ConnectionState.READY, ConnectionState.STALE)

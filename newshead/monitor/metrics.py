@@ -22,6 +22,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from newshead.monitor.figures import Figures
+from newshead.monitor.parts import PartState, parts
 from newshead.tws.link import ConnectionState
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,10 @@ def ill_health(figures: Figures) -> list[str]:
         )
     if figures.kept_rows:
         problems.append(f"{figures.kept_rows} rows are kept because ClickHouse does not take them")
+    if figures.connected:
+        problems += [
+            f"{part.name}: {part.reason}" for part in parts(figures) if part.state is PartState.LOST
+        ]
     return problems
 
 

@@ -1,4 +1,4 @@
-"""The price monitor's status in `monitor_status`: at each change of the connection, every 10 s.
+"""The price monitor's status in `monitor_status` and `part_status`: at each change, every 10 s.
 
 What shows newshead to people reads these rows, so it needs nothing of the
 monitor's process.
@@ -7,19 +7,22 @@ monitor's process.
 import asyncio
 import logging
 import math
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 from newshead.database.connection import DATABASE_ERRORS, MISSING_TABLE_CODES, Database, one_line
 from newshead.database.store import Batch, insert
-from newshead.database.tables import StatusRow, create_tables
+from newshead.database.tables import PartStatusRow, StatusRow, create_tables
 from newshead.loop import off_loop
 from newshead.monitor.figures import Figures
+from newshead.monitor.parts import PartState, parts
 from newshead.settings import ConfigurationError, Settings
 from newshead.tws.link import ConnectionState
 
@@ -60,6 +63,9 @@ class StatusWriter:
         self._failures = 0
         self._state = ConnectionState.DISCONNECTED
         self._state_since = datetime.now(UTC)
+        # Per part its state, and since when; and what names this process among others.
+        self._parts: dict[str, tuple[PartState, datetime]] = {}
+        self._origin = uuid.uuid4().hex, socket.gethostname(), str(Path.cwd())
         self._clock_difference_s = 0.0
         self._clock_read_at = -math.inf
         self._last_error = _LastError()
@@ -107,17 +113,20 @@ class StatusWriter:
                 self._changed.clear()
 
     def _see_state(self) -> bool:
-        """Return whether the state is another than the one seen last."""
-        state = self._figures().state
-        if state is self._state:
-            return False
-        self._state = state
-        self._state_since = datetime.now(UTC)
-        return True
+        """Return whether the connection's state, or a part's, is another than the one seen last."""
+        figures, now = self._figures(), datetime.now(UTC)
+        changed = figures.state is not self._state
+        if changed:
+            self._state, self._state_since = figures.state, now
+        for part in parts(figures):
+            if part.name not in self._parts or self._parts[part.name][0] is not part.state:
+                self._parts[part.name] = part.state, now
+                changed = True
+        return changed
 
     async def _write(self) -> None:
         try:
-            await off_loop(self._store, self._row())
+            await off_loop(self._store, self._row(), self._part_rows())
         except (*DATABASE_ERRORS, ConfigurationError) as problem:
             self._failures += 1
             logger.log(
@@ -152,8 +161,29 @@ class StatusWriter:
             last_error=self._last_error.text,
         )
 
-    def _store(self, row: StatusRow) -> None:
-        """Insert a row. Blocks."""
+    def _part_rows(self) -> list[PartStatusRow]:
+        now = datetime.now(UTC)
+        return [
+            PartStatusRow(
+                now,
+                *self._origin,
+                part=part.name,
+                state=part.state.value,
+                since=self._parts[part.name][1],
+                reason=part.reason,
+                last_success=(
+                    None
+                    if part.success_age_s is None
+                    else now - timedelta(seconds=part.success_age_s)
+                ),
+                counts=part.counts,
+            )
+            for part in parts(self._figures())
+            if part.name in self._parts
+        ]
+
+    def _store(self, row: StatusRow, part_rows: list[PartStatusRow]) -> None:
+        """Insert the rows. Blocks."""
         with self._writing:
             if not self._connected:
                 self._database.connect()
@@ -163,12 +193,17 @@ class StatusWriter:
                 self._clock_read_at = time.monotonic()
                 row = row._replace(clock_difference_s=self._clock_difference_s)
             try:
-                insert(self._database.client, Batch([row], str(uuid.uuid4())))
+                self._insert(row, part_rows)
             except DATABASE_ERRORS as problem:
                 if getattr(problem, "code", None) not in MISSING_TABLE_CODES:
                     raise
                 create_tables(self._database)
-                insert(self._database.client, Batch([row], str(uuid.uuid4())))
+                self._insert(row, part_rows)
+
+    def _insert(self, row: StatusRow, part_rows: list[PartStatusRow]) -> None:
+        for rows in ([row], part_rows):
+            if rows:
+                insert(self._database.client, Batch(rows, str(uuid.uuid4())))
 
 
 class _LastError(logging.Handler):

@@ -28,6 +28,8 @@ class Attempt:
         self._decided = threading.Event()
         self.lock = threading.RLock()
         self.link = Link(durations)
+        # Whether TWS has answered the handshake.
+        self.answered = False
         # Why it failed or ended; the first reason stands.
         self.failure: GatewayError | None = None
 
@@ -55,9 +57,12 @@ class Attempt:
                 self.failure = failure
             self._decided.set()
 
-    def wait(self, timeout_s: float, failure: Callable[[], GatewayError]) -> bool:
-        """Return whether it becomes ready; if not in time it fails with `failure`. Blocks."""
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it is decided, or for so many seconds. Blocks."""
         self._decided.wait(timeout_s)
+
+    def decide(self, failure: Callable[[], GatewayError]) -> bool:
+        """Return whether it became ready; undecided, it fails with `failure`."""
         with self.lock:
             if not self.decided:
                 self.fail(failure())

@@ -8,6 +8,9 @@ import math
 from enum import Enum
 from typing import Final, NamedTuple
 
+from newshead.tws.farms import carries_us_stocks, farm_name
+from newshead.tws.listings import Finding, Refusal
+
 
 class Reaction(Enum):
     """What a code makes the client do, besides the line in the log."""
@@ -15,11 +18,14 @@ class Reaction(Enum):
     NONE = "nothing"
     NO_DATA = "the ticker gets no data; asking again is no use"
     DROP_TICKER = "drop the ticker for this run"
-    FIND_LISTING = "ask which of the listings is the US one"
+    FIND_LISTING = "ask which listings there are, and which is the US one"
     PARK_TICKER = "give the subscription up and ask again later"
     NEW_REQUEST_ID = "ask again with another request id"
     SLOW_DOWN = "send fewer messages a second"
     MARK_STALE = "no data flows, TWS restores it itself"
+    FARM_AWAY = "a farm's data is away until its own return"
+    DEFINITIONS_BACK = "ask again for what IBKR did not know"
+    FARM_BACK = "a farm's data is back, ask again for what stays silent"
     RESUBSCRIBE_ALL = "data flows again, all subscriptions are lost"
     RESUBSCRIBE_SILENT = "data flows again, ask again for what stays silent"
     END_CONNECTION = "end the connection, try again later"
@@ -29,8 +35,8 @@ class Reaction(Enum):
 class Code(NamedTuple):
     """What a code means: the reaction, the log level, and the line for the trader.
 
-    The line may hold {ticker}, {host}, {port}, {client_id} and {text}, TWS's own
-    words. The same line is not told again within `again_s` seconds.
+    The line may hold {ticker}, {host}, {port}, {client_id} and {text}: TWS's own
+    words, or the name of an exchange. The same line is not told again within `again_s` seconds.
     """
 
     reaction: Reaction
@@ -39,6 +45,7 @@ class Code(NamedTuple):
     again_s: float = 0.0
 
 
+_LEFT_OUT: Final = "it is left out until the session's roll or a new connection."
 _FARM_NOTICE: Final = Code(Reaction.NONE, logging.DEBUG, "{text}")
 _NO_DATA: Final = Code(
     Reaction.NO_DATA,
@@ -90,24 +97,26 @@ CODES: Final[dict[int, Code]] = {
         again_s=math.inf,
     ),
     102: Code(Reaction.NEW_REQUEST_ID, logging.WARNING, "{ticker} is asked for again. ({text})"),
+    # What it means only the listings say: TWS words it in the user's language.
     200: Code(
-        Reaction.DROP_TICKER,
-        logging.ERROR,
-        "IBKR knows no US stock {ticker}; it is left out for this run. ({text})",
+        Reaction.FIND_LISTING,
+        logging.INFO,
+        "IBKR finds no single US stock {ticker}: asking for its listings. ({text})",
     ),
     300: Code(Reaction.NONE, logging.DEBUG, "{text}"),
     320: _SERVER_ERROR,
     321: Code(
         Reaction.DROP_TICKER,
         logging.ERROR,
-        "IBKR refuses {ticker}; it is left out for this run. ({text})",
+        f"IBKR refuses {{ticker}}; {_LEFT_OUT} ({{text}})",
     ),
     322: _SERVER_ERROR,
     326: Code(
         Reaction.END_CONNECTION,
         logging.ERROR,
-        "Client id {client_id} is in use at {host}:{port}: stop the other program that holds it, "
-        "or set IBKR_CLIENT_ID to a free one (tradehead holds 1).",
+        "Client id {client_id} is in use at {host}:{port}: after a lost connection TWS usually "
+        "holds it for up to two minutes. Otherwise stop the other program that holds it, or set "
+        "IBKR_CLIENT_ID to a free one (tradehead holds 1).",
     ),
     354: _NO_DATA,
     502: _NOT_CONNECTED,
@@ -128,7 +137,7 @@ CODES: Final[dict[int, Code]] = {
     1102: Code(
         Reaction.RESUBSCRIBE_SILENT,
         logging.WARNING,
-        "TWS is connected to IBKR again, with its subscriptions.",
+        "TWS is connected to IBKR again, with its subscriptions. ({text})",
     ),
     1300: Code(
         Reaction.STOP,
@@ -136,13 +145,23 @@ CODES: Final[dict[int, Code]] = {
         "TWS's socket port was changed: set IBKR_PORT to the new one. ({text})",
     ),
     2103: Code(
-        Reaction.MARK_STALE,
+        Reaction.FARM_AWAY,
         logging.WARNING,
         "IBKR's market data farm is broken: no data until it is back. ({text})",
         again_s=60.0,
     ),
-    2104: Code(Reaction.RESUBSCRIBE_SILENT, logging.DEBUG, "{text}"),
+    2104: Code(Reaction.FARM_BACK, logging.DEBUG, "{text}"),
+    # An idle farm is a sound one: it wakes up when it is asked.
+    2108: Code(Reaction.FARM_BACK, logging.DEBUG, "{text}"),
     2110: _TWS_OFFLINE,
+    2157: Code(
+        Reaction.NONE,
+        logging.WARNING,
+        "IBKR's definitions of stocks are away: what is unknown or ambiguous is asked for again. "
+        "({text})",
+        again_s=60.0,
+    ),
+    2158: Code(Reaction.DEFINITIONS_BACK, logging.DEBUG, "{text}"),
     10089: _NO_DATA,
     10090: _PART_MISSING,
     10091: _PART_MISSING,
@@ -164,19 +183,65 @@ CODES: Final[dict[int, Code]] = {
     ),
 }
 
-AMBIGUOUS: Final = Code(
-    Reaction.FIND_LISTING,
-    logging.INFO,
-    "More than one stock is called {ticker}: asking IBKR for the US listing. ({text})",
+# What became of a ticker once its listings, or a 200 instead of them, had come.
+REFUSALS: Final[dict[Refusal, Code]] = {
+    Refusal.UNKNOWN: Code(
+        Reaction.NONE, logging.ERROR, "IBKR knows no US stock {ticker}; " + _LEFT_OUT
+    ),
+    Refusal.FOREIGN: Code(
+        Reaction.NONE,
+        logging.ERROR,
+        "None of the listings of {ticker} is a US one ({text}); " + _LEFT_OUT,
+    ),
+}
+FINDINGS: Final[dict[Finding, Code]] = {
+    Finding.CHOSEN: Code(
+        Reaction.NONE, logging.INFO, "{ticker} is ambiguous: using the {text} listing."
+    ),
+    Finding.UNKNOWN_EXCHANGE: Code(
+        Reaction.NONE,
+        logging.WARNING,
+        "{ticker} is listed on {text}, which newshead does not know: using that listing. Check "
+        "that it is the stock in the news.",
+        again_s=math.inf,
+    ),
+    Finding.NOT_TRUSTED: Code(
+        Reaction.NONE,
+        logging.WARNING,
+        "IBKR knows no US stock {ticker}, but that may change: the connection is new, or data is "
+        "away. Asking again.",
+        again_s=math.inf,
+    ),
+    Finding.UNANSWERED: Code(
+        Reaction.NONE,
+        logging.WARNING,
+        "IBKR does not say which listings {ticker} has: asking again.",
+        again_s=math.inf,
+    ),
+}
+# What a code about a ticker means when it comes without a request.
+READ_ONLY: Final = Code(
+    Reaction.NONE, logging.INFO, "TWS's API is read-only: newshead places no orders. ({text})"
 )
-NO_US_LISTING: Final = "None of the listings of {ticker} is a US one; it is left out for this run."
+REFUSED_BY_ITSELF: Final = Code(
+    Reaction.NONE, logging.WARNING, "TWS refuses something that is about no ticker. ({text})"
+)
+OF_NO_REQUEST: Final = Code(Reaction.NONE, logging.WARNING, "IBKR: {text}")
+OTHER_FARM: Final = Code(
+    Reaction.NONE, logging.DEBUG, "A farm without data of US stocks is broken. ({text})"
+)
 OTHER_CODE: Final = Code(Reaction.NONE, logging.WARNING, "{ticker}: {text}")
 
 
-def meaning(number: int, text: str) -> Code:
-    """Return what a code, with TWS's words for it, means."""
-    if number == 200 and "ambiguous" in text.lower():
-        return AMBIGUOUS
+def meaning(number: int, text: str, *, of_request: bool = True) -> Code:
+    """Return what a code, with TWS's words for it, means; whether it is about a request or not."""
+    if number == 2103 and not carries_us_stocks(farm_name(text)):
+        return OTHER_FARM
     if number not in CODES and 2100 <= number < 2200:
         return _FARM_NOTICE
-    return CODES.get(number, OTHER_CODE)
+    if of_request:
+        return CODES.get(number, OTHER_CODE)
+    code = CODES.get(number, OF_NO_REQUEST)
+    if "{ticker}" in code.line:
+        return READ_ONLY if "read-only" in text.lower() else REFUSED_BY_ITSELF
+    return code

@@ -8,6 +8,8 @@ class Durations:
     """The client's durations, in seconds."""
 
     connect_timeout_s: float = 9.0
+    # Whoever waits patiently gives a TWS that has answered so long to become ready.
+    ready_timeout_s: float = 60.0
     disconnect_timeout_s: float = 2.0
     # Without a message for so long TWS is asked for the time, and without an answer
     # for so long again the connection is given up: an open socket tells nothing.
@@ -29,6 +31,10 @@ class Durations:
     watch_every_s: float = 1.0
     # A ticker for which TWS has no line free, or fails, is asked for again after this.
     parked_s: float = 20.0
+    # A request for a ticker's listings that is not answered in so long is made again.
+    listings_s: float = 10.0
+    # So long after connecting, IBKR's definitions may be incomplete: stocks that exist are unknown.
+    distrust_s: float = 30.0
 
 
 DURATIONS = Durations()

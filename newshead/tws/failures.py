@@ -25,10 +25,23 @@ def no_answer(host: str, port: int, state: ConnectionState) -> GatewayError:
             "stands between.",
             accepted=False,
         )
+    return says_nothing(host, port)
+
+
+def says_nothing(host: str, port: int) -> GatewayError:
+    """Return the failure of an attempt to which something listens that sends nothing."""
     return GatewayError(
-        f"{host}:{port} accepted the connection but sends nothing: TWS may be asking on its "
-        "screen whether to accept it, or it hangs and needs a restart; or IBKR_PORT belongs "
-        "to another program.",
+        f"{host}:{port} accepted the connection but sends nothing: TWS hangs and needs a restart, "
+        "or IBKR_PORT belongs to another program.",
+        accepted=True,
+    )
+
+
+def not_ready(host: str, port: int) -> GatewayError:
+    """Return the failure of an attempt to which TWS answered without taking requests."""
+    return GatewayError(
+        f"TWS at {host}:{port} answered but takes no requests yet: accept the connection in the "
+        "pop-up on its screen, or wait until the gateway has logged in.",
         accepted=True,
     )
 
@@ -45,9 +58,10 @@ def not_tws(host: str, port: int, sent: object) -> GatewayError:
 def closed_early(host: str, port: int) -> GatewayError:
     """Return the failure of an attempt that TWS ended before it was ready."""
     return GatewayError(
-        f"TWS at {host}:{port} closed the connection during the handshake: allow "
-        "this machine under Configure > API > Settings > Trusted IPs, and see whether TWS "
-        "takes more clients.",
+        f"TWS at {host}:{port} closed the connection during the handshake: allow this machine "
+        "under Configure > API > Settings > Trusted IPs, and see whether TWS takes more clients. "
+        "Behind a tunnel or a forwarded port (ssh -L, socat, Docker) TWS may also be down or "
+        "restarting.",
         accepted=True,
     )
 
@@ -89,8 +103,8 @@ def given_up() -> GatewayError:
     return GatewayError("It was given up.", accepted=False)
 
 
-def unreadable(problem: Exception) -> GatewayError:
-    """Return the failure of a connection on which IBKR's decoder cannot read a message."""
+def unreadable(what: str, problem: Exception) -> GatewayError:
+    """Return the failure of a connection on which a message that is needed cannot be read."""
     return GatewayError(
-        f"TWS sent a message that IBKR's client cannot read ({problem!r}).", accepted=True
+        f"TWS sent a {what} that IBKR's client cannot read ({problem!r}).", accepted=True
     )

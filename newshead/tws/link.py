@@ -5,6 +5,7 @@ the calls; what to do comes back.
 """
 
 import math
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
@@ -46,8 +47,11 @@ _STALE: Final = ConnectionState.STALE
 TRANSITIONS: Final[dict[tuple[ConnectionState, Event], ConnectionState]] = {
     (_DISCONNECTED, Event.CONNECT): _CONNECTING,
     (_CONNECTING, Event.OPENED): _SOCKET_OPEN,
+    # At the next address of the host.
+    (_SOCKET_OPEN, Event.OPENED): _SOCKET_OPEN,
     (_SOCKET_OPEN, Event.ACCEPTED): _READY,
-    (_SOCKET_OPEN, Event.DATA_LOST): _STALE,
+    # What TWS says of its data before it takes requests shows once it does.
+    (_SOCKET_OPEN, Event.DATA_LOST): _SOCKET_OPEN,
     (_SOCKET_OPEN, Event.DATA_BACK): _SOCKET_OPEN,
     (_READY, Event.ACCEPTED): _READY,
     (_READY, Event.DATA_LOST): _STALE,
@@ -100,14 +104,17 @@ class Link:
     def __init__(self, durations: Durations = DURATIONS) -> None:
         self._durations = durations
         self.state = ConnectionState.DISCONNECTED
-        # Why no data flows although TWS is connected; empty while it does.
-        self.stale_reason = ""
+        # Why TWS has no connection to IBKR, and for each farm that is away why it is.
+        self._offline = ""
+        self._away: dict[str, str] = {}
         # When a message came last, and when TWS was asked for a sign of life since.
         self.message_at = -math.inf
         self._asked_at = math.inf
         # The begin of a time without data, and its end, from when data is given time to show.
         self._lost_at = -math.inf
         self._back_at = math.inf
+        # When TWS took requests for the first time.
+        self._accepted_at = math.inf
         # The state under the one that was assigned.
         self._true_state: ConnectionState | None = None
 
@@ -115,6 +122,18 @@ class Link:
     def connected(self) -> bool:
         """Whether the API is ready: requests are taken and data can come."""
         return self.state in (ConnectionState.READY, ConnectionState.STALE)
+
+    @property
+    def stale_reason(self) -> str:
+        """Why no data flows although TWS is connected; empty while it does."""
+        if self.state is not ConnectionState.STALE:
+            return ""
+        return self._offline or " ".join(self._away[name] for name in sorted(self._away))
+
+    @property
+    def farms_away(self) -> list[str]:
+        """The names of the farms with US stocks that are broken, sorted."""
+        return sorted(self._away)
 
     def assign(self, connected: bool) -> Change | None:
         """Put the link into ready or disconnected until its next event."""
@@ -148,31 +167,69 @@ class Link:
         self.message_at = now
         self._asked_at = math.inf
 
-    def data_lost(self, reason: str, now: float) -> Change | None:
-        """Note that TWS says it has no data, and why."""
-        self.stale_reason = reason
-        self._lost_at = now
-        self._back_at = math.inf
-        return self.on(Event.DATA_LOST)
+    def accepted(self, now: float) -> Change | None:
+        """Note that TWS takes requests; whether it has data it may have said before."""
+        self._accepted_at = min(self._accepted_at, now)
+        before = self.state
+        self.on(Event.ACCEPTED)
+        if self._lost:
+            self.on(Event.DATA_LOST)
+        return Change(before, self.state) if before is not self.state else None
 
-    def data_back(self) -> Change | None:
-        """Note that TWS says it has data again, without the subscriptions of before."""
-        self._lost_at = -math.inf
-        return self._data_flows()
+    def knows_stocks(self, now: float) -> bool:
+        """Tell whether a stock that IBKR does not know is none: not in a connection's first
+        seconds, nor while data is away."""
+        fresh = now - self._accepted_at < self._durations.distrust_s
+        return not fresh and self.state is not ConnectionState.STALE
 
-    def data_back_with_subscriptions(self, now: float) -> Change | None:
-        """Note that TWS says it has data again; each subscription has to show that it is true."""
-        # Not the state: data of some tickers makes it ready while others stay dark.
-        if self._lost_at == -math.inf:
+    def offline(self, reason: str, now: float) -> Change | None:
+        """Note that TWS has lost its connection to IBKR."""
+        self._offline = reason
+        return self._lose(now)
+
+    def online_without_subscriptions(self) -> Change | None:
+        """Note that TWS is connected to IBKR again, and that its subscriptions are gone."""
+        self._offline = ""
+        return self._recover()
+
+    def online(self, now: float, away: Mapping[str, str] | None = None) -> Change | None:
+        """Note that TWS is connected to IBKR again; each subscription has to show that it stands.
+
+        Parameters
+        ----------
+        away
+            Where TWS names them: the farms with US stocks that are still away, and why.
+        """
+        if not (self._lost or away):
             return None
-        self._lost_at = -math.inf
+        self._offline = ""
+        if away is not None:
+            self._away = dict(away)
         self._back_at = now
-        return self._data_flows()
+        if away:
+            self._lost_at = now
+            return self.on(Event.DATA_LOST)
+        return self._recover()
+
+    def farm_broke(self, name: str, reason: str, now: float) -> Change | None:
+        """Note that a farm with US stocks is away, until its own return."""
+        self._away[name] = reason
+        return self._lose(now)
+
+    def farm_back(self, name: str, now: float) -> Change | None:
+        """Note that a farm is back; each subscription has to show that it stands."""
+        # A break without a name may have been any farm's.
+        if not {name, ""} & self._away.keys():
+            return None
+        self._away.pop(name, None)
+        self._away.pop("", None)
+        self._back_at = now
+        return self._recover()
 
     def data_came(self, now: float) -> Change | None:
         """Note that data came, which ends a time without any unless it was on its way."""
         if self.state is ConnectionState.STALE and now - self._lost_at > self._durations.recovery_s:
-            return self._data_flows()
+            return self.on(Event.DATA_BACK)
         return None
 
     def watch(self, now: float) -> list[Task]:
@@ -189,10 +246,17 @@ class Link:
             self._back_at = math.inf
         return tasks
 
-    def _data_flows(self) -> Change | None:
-        if self.state is ConnectionState.STALE:
-            self.stale_reason = ""
-        return self.on(Event.DATA_BACK)
+    @property
+    def _lost(self) -> bool:
+        return bool(self._offline or self._away)
+
+    def _lose(self, now: float) -> Change | None:
+        self._lost_at = now
+        self._back_at = math.inf
+        return self.on(Event.DATA_LOST)
+
+    def _recover(self) -> Change | None:
+        return None if self._lost else self.on(Event.DATA_BACK)
 
     def _enter(self, state: ConnectionState) -> Change | None:
         before, self.state = self.state, state

@@ -5,9 +5,11 @@ No I/O, no clock and no log: the caller hands in `now` (monotonic seconds), and 
 
 import logging
 import math
+from collections.abc import Hashable
 from typing import NamedTuple
 
-from newshead.tws.codes import Reaction, meaning
+from newshead.tws.codes import Code, Reaction, meaning
+from newshead.tws.farms import farm_name
 
 
 class Notice(NamedTuple):
@@ -25,8 +27,8 @@ class Notices:
         self._host = host
         self._port = port
         self._client_id = client_id
-        # When each line was told; by code, and by ticker where the line names it.
-        self._told_at: dict[tuple[int, str], float] = {}
+        # When each line was told; by code, and by the ticker or the farm that it names.
+        self._told_at: dict[tuple[Hashable, str], float] = {}
 
     def read(
         self, number: int, text: str, ticker: str, now: float, *, of_request: bool = True
@@ -42,21 +44,31 @@ class Notices:
         of_request
             Whether it is about a request.
         """
-        code = meaning(number, text)
+        code = meaning(number, text, of_request=of_request)
         names_ticker = "{ticker}" in code.line
-        told = (number, ticker if names_ticker else "")
+        if names_ticker:
+            subject = ticker
+        else:
+            subject = farm_name(text) if code.reaction is Reaction.FARM_AWAY else ""
+        notice = self.about(code, (number, subject), ticker, text, now)
+        # About a request that is over there is no ticker left to name.
+        over = not ticker and names_ticker
+        return notice._replace(level=logging.DEBUG) if over else notice
+
+    def about(
+        self, code: Code, told: tuple[Hashable, str], ticker: str, text: str, now: float
+    ) -> Notice:
+        """Return what a row of the table of codes means; `told` names what it tells about."""
         again = now - self._told_at.get(told, -math.inf) < code.again_s
         if not again:
             self._told_at[told] = now
-        # About a request that is over there is no ticker left to name.
-        over = not ticker and names_ticker and of_request
-        level = logging.DEBUG if again or over else code.level
+        level = logging.DEBUG if again else code.level
         return Notice(code.reaction, level, self.line(code.line, ticker, text))
 
     def line(self, template: str, ticker: str, text: str = "") -> str:
         """Return a line of the table of codes, filled in."""
         return template.format(
-            ticker=ticker or "IBKR",
+            ticker=ticker,
             host=self._host,
             port=self._port,
             client_id=self._client_id,

@@ -12,9 +12,12 @@ from ibapi.contract import Contract
 
 from newshead.tws.codes import Reaction
 from newshead.tws.durations import DURATIONS, Durations
+from newshead.tws.listings import Finding, Lookup, Refusal, Standing
 
 FIRST_REQ_ID: Final = 1000
-US_EXCHANGES: Final = frozenset({"NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "IEX", "PINK"})
+# So many listings are asked for at once, however many tickers came up: a trigger that
+# comes right behind them must find TWS free.
+VERIFIED_AT_ONCE: Final = 3
 
 
 class Subscribe(NamedTuple):
@@ -39,7 +42,7 @@ class Cancel(NamedTuple):
 
 
 class FindListing(NamedTuple):
-    """Request the listings of an ambiguous ticker."""
+    """Request the listings of a ticker."""
 
     req_id: int
     ticker: str
@@ -49,8 +52,16 @@ class Drop(NamedTuple):
     """Forget a ticker's ticks: it was dropped for this connection."""
 
     ticker: str
-    # Whether that is because none of its listings is a US one.
-    foreign: bool = False
+    why: Refusal
+    exchange: str = ""
+
+
+class Note(NamedTuple):
+    """Tell about a ticker's listing; nothing is to be requested."""
+
+    ticker: str
+    what: Finding
+    exchange: str = ""
 
 
 class Overdue(NamedTuple):
@@ -61,7 +72,7 @@ class Overdue(NamedTuple):
     requests: list["Request"]
 
 
-Request: TypeAlias = Subscribe | SubscribeReference | Cancel | FindListing | Drop
+Request: TypeAlias = Subscribe | SubscribeReference | Cancel | FindListing | Drop | Note
 
 
 class Subscriptions:
@@ -71,7 +82,16 @@ class Subscriptions:
     whatever is there.
     """
 
-    def __init__(self, durations: Durations = DURATIONS) -> None:
+    def __init__(
+        self, durations: Durations = DURATIONS, listings: dict[str, Contract | None] | None = None
+    ) -> None:
+        """
+        Parameters
+        ----------
+        listings
+            What earlier connections learnt: for a ticker whose listings are known the one to
+            ask for, None where its name says enough.
+        """
         self._durations = durations
         self.next_req_id = FIRST_REQ_ID
         # The requests for listings are among the first, not among the second.
@@ -87,15 +107,19 @@ class Subscriptions:
         # How often each silent ticker was asked for again, and who gets no data anyway.
         self._silent_asks: dict[str, int] = {}
         self._without_data: set[str] = set()
+        self._halted: set[str] = set()
         # The request for the reference, while there is one.
         self.reference_id: int | None = None
         # Tickers that are asked for again later, with the time of when.
         self._parked: dict[str, float] = {}
+        # Those of them that wait for IBKR's definitions of stocks.
+        self._undefined: set[str] = set()
         # Who was given another request id because its own was in use.
         self._renumbered: set[str] = set()
-        # The listings found for an ambiguous ticker, by request, and the chosen one by ticker.
-        self._listings: dict[int, list[Contract]] = {}
-        self._chosen: dict[str, Contract | None] = {}
+        # What is known of listings, the requests for them, and when each ticker's is due again.
+        self._listings = {} if listings is None else listings
+        self._lookups: dict[int, Lookup] = {}
+        self._verify_at: dict[str, float] = {}
 
     # --- What the caller wants ----------------------------------------------
 
@@ -116,6 +140,7 @@ class Subscriptions:
     def unsubscribe(self, ticker: str) -> list[Request]:
         """End a subscription."""
         self.active.discard(ticker)
+        self._halted.discard(ticker)
         return _cancel(self._end_request(ticker))
 
     # --- What TWS says ------------------------------------------------------
@@ -127,16 +152,51 @@ class Subscriptions:
             return False
         self._heard_at.update(dict.fromkeys(known, now))
         self.last_data_at = now
-        if self._silent_asks:
+        if self._silent_asks or self._without_data:
             for req_id in known:
                 self._silent_asks.pop(self.reqid_to_ticker[req_id], None)
+                self._without_data.discard(self.reqid_to_ticker[req_id])
         return True
 
-    def react(self, reaction: Reaction, ticker: str, now: float) -> list[Request]:
-        """Do what a code about a ticker asks for."""
+    def expect(self, ticker: str, *, data: bool) -> None:
+        """Note whether data of a ticker should come: none of a kind that does not count."""
+        if data:
+            self._without_data.discard(ticker)
+        else:
+            self._without_data.add(ticker)
+
+    def set_halted(self, ticker: str, *, halted: bool) -> None:
+        """Note whether a ticker's trading is halted: then it is silent with good reason."""
+        if halted:
+            self._halted.add(ticker)
+        else:
+            self._halted.discard(ticker)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The tickers that get no data, and what TWS said last against it."""
+        tickers = self.rejected | self._without_data | self._parked.keys()
+        return {ticker: self.problems.get(ticker, "") for ticker in tickers}
+
+    def react(
+        self, reaction: Reaction, req_id: int, now: float, *, trusted: bool = True
+    ) -> list[Request]:
+        """Do what a code about a request asks for.
+
+        Parameters
+        ----------
+        trusted
+            Whether IBKR's definitions of stocks are complete, so that a stock that it does not
+            know is none.
+        """
+        ticker = self.reqid_to_ticker.get(req_id, "")
+        if not ticker:
+            return []
+        if req_id in self._lookups:
+            return self._react_to_lookup(reaction, req_id, now, trusted=trusted)
         match reaction:
             case Reaction.DROP_TICKER:
-                return self._drop(ticker)
+                return self._drop(ticker, Refusal.REFUSED)
             case Reaction.NO_DATA:
                 self._without_data.add(ticker)
             case Reaction.PARK_TICKER:
@@ -148,27 +208,122 @@ class Subscriptions:
                 # The request that has the id is somebody's: it is not cancelled.
                 return self.renew(ticker, now, cancel=False)
             case Reaction.FIND_LISTING:
-                return self._find_listing(ticker)
+                return self._find_listing(ticker, now, trusted=trusted)
         return []
 
-    def add_listing(self, req_id: int, listing: Contract) -> None:
-        """Take in one of the listings of an ambiguous ticker."""
-        if req_id in self._listings:
-            self._listings[req_id].append(listing)
+    # --- Listings -----------------------------------------------------------
 
-    def choose_listing(self, req_id: int, now: float) -> list[Request]:
-        """Choose the US one: all listings of an ambiguous ticker have come."""
-        listings = self._listings.pop(req_id, None)
-        if listings is None:
+    def verify(self, now: float) -> list[Request]:
+        """Ask for the listings of some tickers of which none is known.
+
+        A stock listed only abroad, in USD, takes a market data request as a US one does.
+        """
+        asked_for = {lookup.ticker for lookup in self._lookups.values()}
+        due = [
+            ticker
+            for ticker in self.ticker_to_reqid
+            if ticker not in self._listings
+            and ticker not in asked_for
+            and self._verify_at.get(ticker, -math.inf) <= now
+        ]
+        return [r for ticker in due[:VERIFIED_AT_ONCE] for r in self._look_up(ticker, now)]
+
+    def add_listing(self, req_id: int, listing: Contract) -> None:
+        """Take in one of the listings of a ticker."""
+        if req_id in self._lookups:
+            self._lookups[req_id].found.append(listing)
+
+    def choose_listing(self, req_id: int, now: float, *, trusted: bool = True) -> list[Request]:
+        """Choose the one to ask for: all listings of a ticker have come."""
+        lookup = self._end_lookup(req_id)
+        if lookup is None or lookup.ticker not in self.active:
             return []
-        ticker = self.reqid_to_ticker.pop(req_id, "")
-        us = [listing for listing in listings if listing.primaryExchange in US_EXCHANGES]
-        if not ticker:
+        ticker, needed = lookup.ticker, lookup.needed
+        listing, standing = lookup.choose()
+        exchange = listing.primaryExchange if listing is not None else ""
+        match standing:
+            case Standing.FOREIGN:
+                return self._drop(ticker, Refusal.FOREIGN, exchange)
+            case Standing.NONE if needed:
+                return self._unknown(ticker, now, trusted=trusted)
+        self._listings[ticker] = listing if needed else None
+        requests = self.renew(ticker, now) if needed else []
+        if standing is Standing.UNKNOWN_EXCHANGE:
+            return [Note(ticker, Finding.UNKNOWN_EXCHANGE, exchange), *requests]
+        return [Note(ticker, Finding.CHOSEN, exchange), *requests] if needed else []
+
+    def unanswered(self, now: float, *, in_time: bool = True) -> list[Request]:
+        """Give up the requests for listings that were not answered in time; they are made again.
+
+        Parameters
+        ----------
+        in_time
+            False gives up all of them: a part of an answer cannot be read.
+        """
+        late = [
+            req_id
+            for req_id, lookup in self._lookups.items()
+            if not in_time or now - lookup.asked_at >= self._durations.listings_s
+        ]
+        return [request for req_id in late for request in self._not_answered(req_id, now)]
+
+    def definitions_back(self) -> None:
+        """Let the tickers of which IBKR knew nothing be asked for at once."""
+        self._verify_at.clear()
+        self._parked = {t: at for t, at in self._parked.items() if t not in self._undefined}
+        self._undefined.clear()
+
+    def forget_session(self) -> None:
+        """Forget what was refused, and the listings: their names may mean others tomorrow."""
+        self.rejected.clear()
+        self._listings.clear()
+
+    def _react_to_lookup(
+        self, reaction: Reaction, req_id: int, now: float, *, trusted: bool
+    ) -> list[Request]:
+        match reaction:
+            case Reaction.FIND_LISTING | Reaction.DROP_TICKER:
+                return self.choose_listing(req_id, now, trusted=trusted)
+            case Reaction.PARK_TICKER | Reaction.NEW_REQUEST_ID:
+                return self._not_answered(req_id, now)
+        return []
+
+    def _find_listing(self, ticker: str, now: float, *, trusted: bool) -> list[Request]:
+        """Do what a 200 to a market data request asks for; what it means only listings say."""
+        self._end_request(ticker)
+        if self._listings.pop(ticker, None) is not None:
+            return self._unknown(ticker, now, trusted=trusted)
+        for lookup in self._lookups.values():
+            if lookup.ticker == ticker:
+                lookup.needed = True
+                return []
+        return self._look_up(ticker, now, needed=True)
+
+    def _look_up(self, ticker: str, now: float, *, needed: bool = False) -> list[Request]:
+        req_id = self._next_req_id()
+        self.reqid_to_ticker[req_id] = ticker
+        self._lookups[req_id] = Lookup(ticker, now, needed)
+        return [FindListing(req_id, ticker)]
+
+    def _end_lookup(self, req_id: int) -> Lookup | None:
+        self.reqid_to_ticker.pop(req_id, None)
+        return self._lookups.pop(req_id, None)
+
+    def _not_answered(self, req_id: int, now: float) -> list[Request]:
+        lookup = self._end_lookup(req_id)
+        if lookup is None or lookup.ticker not in self.active:
             return []
-        if not us:
-            return self._drop(ticker, foreign=True)
-        self._chosen[ticker] = us[0]
-        return self.renew(ticker, now, cancel=False)
+        self._verify_at[lookup.ticker] = now + self._durations.parked_s
+        if not lookup.needed:
+            return []
+        self._undefined.add(lookup.ticker)
+        return [Note(lookup.ticker, Finding.UNANSWERED), *self._park(lookup.ticker, now)]
+
+    def _unknown(self, ticker: str, now: float, *, trusted: bool) -> list[Request]:
+        if trusted:
+            return self._drop(ticker, Refusal.UNKNOWN)
+        self._undefined.add(ticker)
+        return [Note(ticker, Finding.NOT_TRUSTED), *self._park(ticker, now)]
 
     # --- Asking again -------------------------------------------------------
 
@@ -181,13 +336,17 @@ class Subscriptions:
         self.reqid_to_ticker[req_id] = ticker
         self.ticker_to_reqid[ticker] = req_id
         self._heard_at[req_id] = now
-        subscribe = Subscribe(req_id, ticker, self._chosen.get(ticker))
+        subscribe = Subscribe(req_id, ticker, self._listings.get(ticker))
         return [*(_cancel(old) if cancel else []), subscribe]
 
     def renew_all(self, now: float) -> list[Request]:
         """Make all requests anew: TWS lost them."""
         # There is nothing left to cancel, and each message takes its time.
         return [r for ticker in sorted(self.active) for r in self.renew(ticker, now, cancel=False)]
+
+    def forget_refusals(self) -> None:
+        """Let the tickers that got no data be asked for: what failed at IBKR is back."""
+        self._without_data.clear()
 
     def renew_silent(self, now: float, since_s: float) -> list[Request]:
         """Make the requests anew that had no data in the last `since_s` seconds."""
@@ -215,7 +374,7 @@ class Subscriptions:
             # A request that was put here from outside counts from the first look at it.
             ticker: now - self._heard_at.setdefault(req_id, now)
             for ticker, req_id in self.ticker_to_reqid.items()
-            if ticker not in self._without_data
+            if ticker not in self._without_data and ticker not in self._halted
         }
 
     # --- The reference --------------------------------------------------------
@@ -223,7 +382,10 @@ class Subscriptions:
     @property
     def awaited(self) -> bool:
         """Whether any subscription should have data."""
-        return any(ticker not in self._without_data for ticker in self.ticker_to_reqid)
+        return any(
+            ticker not in self._without_data and ticker not in self._halted
+            for ticker in self.ticker_to_reqid
+        )
 
     def ask_reference(self, ticker: str) -> list[Request]:
         """Request a stock that is sure to have data, to see whether TWS serves any."""
@@ -237,10 +399,11 @@ class Subscriptions:
 
     # --- One ticker ---------------------------------------------------------
 
-    def _drop(self, ticker: str, *, foreign: bool = False) -> list[Request]:
+    def _drop(self, ticker: str, why: Refusal, exchange: str = "") -> list[Request]:
         self.rejected.add(ticker)
-        self.unsubscribe(ticker)
-        return [Drop(ticker, foreign)]
+        # TWS may hold on to it; if not, it answers with 300, which is ignored.
+        cancel = self.unsubscribe(ticker)
+        return [*(cancel if why is Refusal.FOREIGN else []), Drop(ticker, why, exchange)]
 
     def _park(self, ticker: str, now: float) -> list[Request]:
         self._parked[ticker] = now + self._durations.parked_s
@@ -249,15 +412,6 @@ class Subscriptions:
 
     def _is_parked(self, ticker: str, now: float) -> bool:
         return self._parked.get(ticker, -math.inf) > now
-
-    def _find_listing(self, ticker: str) -> list[Request]:
-        if ticker in self._chosen:
-            return self._drop(ticker, foreign=True)
-        self._chosen[ticker] = None
-        req_id = self._next_req_id()
-        self.reqid_to_ticker[req_id] = ticker
-        self._listings[req_id] = []
-        return [FindListing(req_id, ticker)]
 
     def _end_request(self, ticker: str) -> int | None:
         req_id = self.ticker_to_reqid.pop(ticker, None)

@@ -3,9 +3,11 @@
 The decoder takes many times as long for each. It stays the judge all the same:
 what is not recognised here to the letter is left to it. Trades are the exception:
 each keeps the size of its own message, which the decoder hands on in a callback of its
-own, so whatever TICK_PRICE the decoder can read is read here too.
+own, so whatever TICK_PRICE the decoder can read is read here too, once what stands behind it
+in its frame is cut off.
 """
 
+import math
 from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, TypeAlias
@@ -27,6 +29,11 @@ LIBRARY_KNOWS_PROTOBUF: Final = hasattr(Decoder, "processProtoBuf")
 TRADE_SIZES: Final = (TickTypeEnum.LAST_SIZE, TickTypeEnum.DELAYED_LAST_SIZE)
 TRADE_TIMES: Final = (TickTypeEnum.LAST_TIMESTAMP, TickTypeEnum.DELAYED_LAST_TIMESTAMP)
 
+# What else is told of: the shares traded today, and whether trading is halted.
+DAY_VOLUMES: Final = (TickTypeEnum.VOLUME, TickTypeEnum.DELAYED_VOLUME)
+HALTS: Final = (TickTypeEnum.HALTED, TickTypeEnum.DELAYED_HALTED)
+_SIZES: Final = frozenset((*TRADE_SIZES, *DAY_VOLUMES))
+
 # From here on a size is no number of shares but a gateway's way to say "missing".
 MAX_VOLUME: Final = 2**31 - 1
 # A longer one may be above it.
@@ -35,7 +42,8 @@ _PLAIN_SIZE_DIGITS: Final = 9
 _UNREADABLE: Final = (BadMessage, ValueError, ArithmeticError)
 
 # Request id, tick type and, of a TICK_PRICE, its price (USD) and size (shares); of a trade's
-# lone size its shares; of a trade's time its Unix seconds (int) in the price's place.
+# lone size and of a day's volume the shares; of a trade's time its Unix seconds (int) and of a
+# halt its kind in the price's place.
 Tick: TypeAlias = tuple[int, int, float | None, int]
 # None leaves the message to IBKR's decoder.
 TickReader: TypeAlias = Callable[[bytes], Tick | None]
@@ -63,13 +71,12 @@ def _read_text(message: bytes) -> Tick | None:
                 return int(req_id), int(tick_type), float(price), _size(size.decode())
             case [b"2", b"6", req_id, tick_type, size, b""]:  # TICK_SIZE
                 number, text = int(tick_type), size.decode()
-                if number in TRADE_SIZES:
+                if number in _SIZES:
                     return int(req_id), number, None, _size(text) if text else 0
                 if _is_number(text):
                     return _sign_of_life(int(req_id), number)
             case [b"45", b"6", req_id, tick_type, value, b""]:  # TICK_GENERIC
-                float(value)
-                return _sign_of_life(int(req_id), int(tick_type))
+                return _generic(int(req_id), int(tick_type), float(value))
             case [b"46", b"6", req_id, tick_type, value, b""]:  # TICK_STRING
                 return _string(int(req_id), int(tick_type), value)
         return _read_odd_price(fields)
@@ -88,6 +95,9 @@ def _read_odd_price(fields: list[bytes]) -> Tick | None:
         price, size = decode(float, values), decode(Decimal, values)
         decode(int, values)
     except _UNREADABLE:
+        return None
+    if next(values, None) is not None:
+        # Another message may stand behind it.
         return None
     return req_id, tick_type, price, shares(size)
 
@@ -121,7 +131,7 @@ def _protobuf_reader() -> TickReader:
             if kind == size_id:
                 tick = parse_size(body)
                 tick_type, size = tick.tickType, tick.size
-                if tick_type in TRADE_SIZES:
+                if tick_type in _SIZES:
                     volume = _size(size) if size or tick.HasField("size") else 0
                     return tick.reqId, tick_type, None, volume
                 return _sign_of_life(tick.reqId, tick_type) if _is_number(size) else None
@@ -133,7 +143,7 @@ def _protobuf_reader() -> TickReader:
             tick = parse_generic(body)
         except (DecodeError, *_UNREADABLE):
             return None
-        return _sign_of_life(tick.reqId, tick.tickType)
+        return _generic(tick.reqId, tick.tickType, tick.value)
 
     return read
 
@@ -141,6 +151,12 @@ def _protobuf_reader() -> TickReader:
 def _sign_of_life(req_id: int, tick_type: int) -> Tick | None:
     # With this type the decoder does not call every callback.
     return (req_id, tick_type, None, 0) if tick_type != TickTypeEnum.NOT_SET else None
+
+
+def _generic(req_id: int, tick_type: int, value: float) -> Tick | None:
+    if tick_type in HALTS and math.isfinite(value):
+        return req_id, tick_type, value, 0
+    return _sign_of_life(req_id, tick_type)
 
 
 def _string(req_id: int, tick_type: int, value: bytes | str) -> Tick | None:

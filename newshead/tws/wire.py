@@ -68,6 +68,10 @@ class TwsSocket:
         self._ends_at = time.monotonic() + within_s
         self._wake()
 
+    def idle(self) -> bool:
+        """Return whether no message waits to be sent. API thread."""
+        return not self._outbox and not self._unsent
+
     def slow_down(self) -> None:
         """Send fewer messages a second from now on. API thread."""
         self._sends_per_s = SLOW_SENDS_PER_S

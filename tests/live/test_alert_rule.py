@@ -18,7 +18,7 @@ from clickhouse_server import ClickHouseServer
 from monitoring import connected
 
 from clickhouse_manager import ClickHouseManager
-from newshead.core.rule import Judged, Outcome, PricePoint, Rise, judge, outcome
+from newshead.core.rule import Judged, Outcome, PricePoint, Rise, changes, judge, outcome
 from newshead.database.store import Outbox
 from newshead.database.tables import AlertRow, PriceRow
 from newshead.settings import Settings
@@ -128,15 +128,16 @@ class History(NamedTuple):
     alerted: list[datetime]
     scores: list[tuple[datetime, float | None]]
 
-    def judged(self) -> list[Judged]:
+    def prices(self) -> list[PricePoint]:
         # The sort keeps the order within a second.
         ordered = sorted(self.rows, key=lambda row: row.timestamp)
-        return judge(
-            [
-                PricePoint(int(r.timestamp.timestamp()), r.price, r.volume, r.recommendation)
-                for r in ordered
-            ]
-        )
+        return [
+            PricePoint(int(r.timestamp.timestamp()), r.price, r.volume, r.recommendation)
+            for r in ordered
+        ]
+
+    def judged(self) -> list[Judged]:
+        return judge(self.prices())
 
     def has_alert(self, row: Judged) -> bool:
         return datetime.fromtimestamp(row.time, UTC) in self.alerted
@@ -145,7 +146,7 @@ class History(NamedTuple):
         return [row for row in self.judged() if row.rises and not self.has_alert(row)]
 
     def outcome(self) -> Outcome:
-        return outcome(self.judged(), len(self.alerted))
+        return outcome(changes(self.prices()), len(self.alerted))
 
 
 # Random histories

@@ -88,7 +88,8 @@ async def test_who_does_not_know_the_password_is_told_nothing(reading: Settings)
         url = f"http://{LOOPBACK}:{reading.clickhouse_port}/?query=SELECT+1"
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(url, data=b"")
-        assert refused.value.code == 403
+        with refused.value:
+            assert refused.value.code == 403
 
     await off_loop(ask)
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_server import ClickHouseServer
-from monitoring import connected
+from monitoring import connected, fresh
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database import connection, queries, store
@@ -78,10 +78,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServ
 @pytest.fixture
 def server(running: ClickHouseServer) -> Iterator[ClickHouseServer]:
     """A server without a News database, and without faults."""
-    with connected(settings_of(running)) as manager:
-        manager.client.command("DROP DATABASE IF EXISTS News SYNC")
-    yield running
-    running.clear_faults()
+    with fresh(running, settings_of(running)):
+        yield running
 
 
 @pytest.fixture
@@ -168,7 +166,8 @@ def add_prices(manager: ClickHouseManager, ticker: str, *seconds_ago: int) -> No
     )
 
 
-NOON = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+# In the middle of an hour: the rows after it are of the same month, and so of one partition.
+NOON = datetime.now(UTC).replace(minute=30, second=0, microsecond=0) - timedelta(hours=1)
 
 
 def price_row(number: int, ticker: str = "AAPL") -> PriceRow:
@@ -300,6 +299,31 @@ COLUMNS = {
         ("clock_difference_s", *NUMBER),
         ("last_error", *TEXT),
     ],
+    "part_status": [
+        ("timestamp", *MOMENT),
+        ("instance", *TEXT),
+        ("host", *TEXT),
+        ("folder", *TEXT),
+        ("part", *TEXT),
+        (
+            "state",
+            "Enum8('ok' = 1, 'degraded' = 2, 'lost' = 3, 'refused' = 4, 'off' = 5)",
+            "",
+        ),
+        ("since", *MOMENT),
+        ("reason", *TEXT),
+        ("last_success", "Nullable(DateTime64(3))", ""),
+        ("counts", "Map(String, UInt64)", ""),
+    ],
+    "ticker_status": [
+        ("ticker", *TEXT),
+        ("timestamp", *MOMENT),
+        ("halted", "UInt8", ""),
+        ("data_type", "UInt8", ""),
+        ("refused", *TEXT),
+        ("previous_close", *NUMBER),
+        ("day_volume", "UInt64", ""),
+    ],
     "float_list": [
         ("ticker", *TEXT),
         ("company_name", *TEXT),
@@ -331,6 +355,13 @@ ENGINES = {
     ),
     "price_move": ("MergeTree", BY_MONTH, "timestamp, ticker", None),
     "monitor_status": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
+    "part_status": (
+        "MergeTree",
+        "",
+        "part, timestamp",
+        "toDateTime(timestamp) + toIntervalDay(7)",
+    ),
+    "ticker_status": ("ReplacingMergeTree(timestamp)", "", "ticker", None),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
     "float_list_detailed_dedup": ("MergeTree", "", "ticker", None),
 }

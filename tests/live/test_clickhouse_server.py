@@ -19,6 +19,9 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_server import ClickHouseServer
+from monitoring import fresh
+
+from newshead.settings import Settings
 
 PASSWORD = "pass 'wörd'"
 DEADLINE_S = 30.0
@@ -323,6 +326,28 @@ def test_data_port_and_clients_outlive_a_restart(
         server.start()
         assert server.port == port
         assert stored(client) == [1]
+
+
+def leave_a_row(server: ClickHouseServer) -> None:
+    with connect(server, password="") as client:
+        client.command("CREATE TABLE News.left (n UInt8) ORDER BY n AS SELECT 1 AS n")
+
+
+def leave_a_fault(server: ClickHouseServer) -> None:
+    server.fault("refuse")
+
+
+@pytest.mark.parametrize("leave", [leave_a_row, leave_a_fault, ClickHouseServer.kill])
+def test_however_a_test_leaves_the_server_the_next_one_has_it_fresh(
+    tmp_path: Path, leave: Callable[[ClickHouseServer], None]
+) -> None:
+    with ClickHouseServer(tmp_path) as server:
+        settings = Settings(clickhouse_host=server.host, clickhouse_port=server.port)
+        with connect(server, password="") as client:
+            client.command("CREATE DATABASE News")
+        leave(server)
+        with fresh(server, settings), connect(server, password="") as client:
+            assert client.command("EXISTS DATABASE News") == 0
 
 
 def test_the_server_is_on_utc_wherever_the_tests_run(

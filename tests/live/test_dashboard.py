@@ -19,7 +19,15 @@ from typing import Any
 import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
-from watching import ago, now, served, write_alerts, write_news, write_prices, write_status
+from watching import (
+    ago,
+    noon_of_yesterday,
+    served,
+    write_alerts,
+    write_news,
+    write_prices,
+    write_status,
+)
 
 import dashboard.access
 import dashboard.feed
@@ -456,7 +464,7 @@ def test_a_monitor_whose_clock_is_off_is_judged_by_the_databases(
 async def test_earlier_sessions_are_found_by_day_and_by_ticker_each_with_its_own_window(
     session: ClickHouseManager, page_settings: Settings
 ) -> None:
-    noon = now().replace(hour=17, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    noon = noon_of_yesterday()
     began = [noon, noon + timedelta(minutes=5), noon - timedelta(days=1)]
     heads = ["morning news", "later news", "old news"]
     for at, headline in zip(began, heads, strict=True):

@@ -17,7 +17,16 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import running, tracked, trade_each_slot
 from playwright.async_api import Browser, Error, Page, async_playwright, expect
-from watching import ago, now, served, write_alerts, write_news, write_prices, write_status
+from watching import (
+    ago,
+    noon_of_yesterday,
+    now,
+    served,
+    write_alerts,
+    write_news,
+    write_prices,
+    write_status,
+)
 
 import dashboard.wire
 from clickhouse_manager import ClickHouseManager
@@ -428,7 +437,7 @@ async def test_of_many_alerts_the_newest_are_shown_and_all_counted(
 async def test_earlier_sessions_are_shown_and_any_list_is_had_as_csv(
     visit: Open, session: ClickHouseManager, page_settings: Settings, tmp_path: Path
 ) -> None:
-    yesterday = ago(86_400)
+    yesterday = noon_of_yesterday()
     write_news(session, "ZOOM", "yesterday's news", detected_at=yesterday)
     write_prices(session, "ZOOM", RISE, began=yesterday)
     write_alerts(session, "ZOOM")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from clickhouse_server import ClickHouseServer
+from monitoring import fresh, with_tables
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database.store import Batch, insert
@@ -203,12 +205,15 @@ def expanded(query: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def session(server: ClickHouseServer) -> Any:
+def session(clickhouse: ClickHouseServer) -> Iterator[ClickHouseManager]:
     """A database with something in every table that the dashboard reads."""
-    manager = ClickHouseManager(Settings(clickhouse_host=server.host, clickhouse_port=server.port))
-    manager.connect()
-    manager.client.command("DROP DATABASE IF EXISTS News SYNC")
-    manager.create_tables()
+    settings = Settings(clickhouse_host=clickhouse.host, clickhouse_port=clickhouse.port)
+    with fresh(clickhouse, settings), with_tables(settings) as manager:
+        fill(manager)
+        yield manager
+
+
+def fill(manager: ClickHouseManager) -> None:
     now = datetime.now(UTC)
     numbers = (1, 2, 3, 4, 5.0, 6, 7, 0.0)
     for row in (
@@ -219,8 +224,6 @@ def session(server: ClickHouseServer) -> Any:
         ),
     ):
         insert(manager.client, Batch([row], "token"))
-    yield manager
-    manager.close()
 
 
 @pytest.mark.parametrize("title", queries())

@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from monitoring import connected
+from watching import write_prices
+
+from newshead.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
@@ -87,6 +91,19 @@ def test_newshead_runs_against_the_simulators_as_in_the_readme(run: Run) -> None
         r"Cycle \d+: [1-9]\d* rows",
         r"News \w+: .* HOLD low, trigger after",
     )
+
+
+def test_a_day_is_replayed_as_in_its_document(run: Run) -> None:
+    output = run(block_with("docs/replay.md", "> trades.csv"))
+    shows(output, re.escape(block_with("docs/replay.md", "against the live rule")))
+
+
+def test_stored_sessions_are_replayed_as_in_their_document(run: Run, tmp_path: Path) -> None:
+    with connected(Settings(clickhouse_path=tmp_path / "data/clickhouse")) as database:
+        database.create_tables()
+        write_prices(database, "ABCD", [2.0, 2.0, 2.0, 2.07, 2.09, 2.2])
+    output = run(block_with("docs/replay.md", "--history"))
+    shows(output, r"3 % .* \+2 -0 alerts\n4 % .* \+1 -0 alerts\n5 % .* the same\n")
 
 
 def test_an_installation_is_checked_as_in_operations(run: Run) -> None:

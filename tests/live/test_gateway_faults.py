@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from ibapi.message import IN
 from monitoring import rate, rows, tracked
 from monitoring import until as come
 from tws import (
@@ -44,6 +45,7 @@ import ibkr_client
 import price_checker
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import ConnectionState, GatewayError, IBKRClient
+from newshead.core import times
 from newshead.loop import in_background
 from newshead.monitor import sight
 from newshead.monitor.triggers import TriggerFolder
@@ -55,8 +57,7 @@ from price_checker import ContinuousPriceMonitor
 from simulator import Gateway, GatewayThread, Handshake
 from simulator.book import DELAYED
 from simulator.encode import Encoder
-from simulator.stocks import Stock
-from simulator.wire import frame
+from simulator.wire import frame, glue
 
 DEADLINE_S = 20.0
 LAST, LAST_SIZE = 4, 5
@@ -68,7 +69,9 @@ def test_the_waits_that_the_tests_shorten_are_as_promised() -> None:
     steps_s = 2 * (ibkr_client.DURATIONS.watch_every_s + tws_socket.BREATH_S)
     assert ibkr_client.DURATIONS.heartbeat_s + ibkr_client.DURATIONS.answer_s + steps_s < 30
     assert ibkr_client.DURATIONS.connect_timeout_s < 15
+    assert ibkr_client.DURATIONS.ready_timeout_s == 60
     assert (price_checker.RETRY_S, price_checker.MAX_RETRY_S) == (3.0, 60.0)
+    assert (times.SHORT_OUTAGE_S, times.SHORT_OUTAGE_PAUSE_S) == (300.0, 5.0)
     assert sight.BLIND_S == 15.0
     assert CODES[10197].again_s == 15 * 60
 
@@ -207,6 +210,53 @@ def test_a_wrong_length_that_swallows_all_messages_is_noticed_by_the_heartbeat(
         assert "No message from TWS" in str(client.failure)
 
 
+# A gateway that answers and is not ready
+
+
+PENDING = "answered but takes no requests yet"
+
+
+@every_form
+def test_a_gateway_that_has_answered_is_waited_for_by_whoever_is_patient(
+    server_version: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lasting(monkeypatch, connect_timeout_s=0.3, heartbeat_s=0.1, answer_s=0.1)
+    with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.handshake = Handshake.PENDING
+        client = IBKRClient(HOST, thread.gateway.port)
+        answers: list[bool] = []
+        attempt = threading.Thread(
+            target=lambda: answers.append(client.connect_and_run(patient=True))
+        )
+        attempt.start()
+        until(lambda: logged(caplog, PENDING))
+        # Long enough for a heartbeat to find TWS silent.
+        attempt.join(1.0)
+        assert answers == []
+        thread.call(thread.gateway.accept)
+        attempt.join(DEADLINE_S)
+        assert answers == [True]
+        (line,) = lines(caplog)
+        for part in ("pop-up", "logged in", "Waiting for up to 60 s"):
+            assert part in line
+        client.disconnect_safely()
+        assert ended(client)
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_gateway_that_has_answered_is_given_up_after_the_caller_s_time_with_one_line(
+    patient: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lasting(monkeypatch, connect_timeout_s=0.2, ready_timeout_s=0.3 if patient else 3600.0)
+    with serving() as thread:
+        thread.gateway.handshake = Handshake.PENDING
+        client = IBKRClient(HOST, thread.gateway.port)
+        assert client.connect_and_run(patient=patient) is False
+        assert ended(client)
+        assert PENDING in str(client.failure)
+        assert len(lines(caplog)) == 1
+
+
 # Codes
 
 
@@ -215,7 +265,7 @@ def test_a_wrong_length_that_swallows_all_messages_is_noticed_by_the_heartbeat(
     [
         number
         for number, (level, reaction, _) in EXPECTED.items()
-        if level > logging.DEBUG
+        if level > logging.INFO
         # Those that end the connection come once, and so do the ends of an outage.
         and reaction
         not in (
@@ -448,74 +498,129 @@ def test_stale_is_connected_and_takes_subscriptions() -> None:
         until(lambda: requested(thread, "reqMktData") == ["AAPL"])
 
 
-# Listings
-
-AMBIGUOUS = "The contract description specified for AAPL is ambiguous."
+# Messages that cannot be read
 
 
 @every_form
-def test_of_an_ambiguous_ticker_the_us_listing_is_asked_for_and_found_once(
+def test_open_orders_that_cannot_be_read_cost_neither_the_connection_nor_a_tick(
     server_version: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.open_orders = 3
+        thread.gateway.garbled = {IN.OPEN_ORDER}
+        with connected(thread, "AAPL") as client:
+            trade(thread, "AAPL", 271.5, 100)
+            until(came(client, "AAPL", 271.5))
+        assert requested(thread, "startApi") == [""]
+    assert len(logged(caplog, "Skipped a message of kind OPEN_ORDER")) == 1
+    assert len(logged(caplog, "connection: 3 OPEN_ORDER messages.", logging.INFO)) == 1
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["NEXT_VALID_ID", "MANAGED_ACCTS"])
+def test_an_id_or_an_account_that_cannot_be_read_fails_the_attempt(
+    kind: str, server_version: int
+) -> None:
+    with serving(server_version=server_version) as thread:
+        thread.gateway.garbled = {getattr(IN, kind)}
+        client = IBKRClient(HOST, thread.gateway.port)
+        assert client.connect_and_run() is False
+        assert f"a message of kind {kind} that" in str(client.failure)
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["TICK_PRICE", "TICK_SIZE", "TICK_STRING", "ERR_MSG"])
+def test_a_tick_or_a_code_that_cannot_be_read_ends_the_connection(
+    kind: str, server_version: int
+) -> None:
+    with (
+        serving("AAPL", server_version=server_version) as thread,
+        connected(thread, "AAPL") as client,
+    ):
+        thread.gateway.garbled.add(getattr(IN, kind))
+        trade(thread, "AAPL", 271.5, 100)
+        send_code(thread, 2104)
+        assert ended(client)
+        assert f"a message of kind {kind} that" in str(client.failure)
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["CONTRACT_DATA", "CONTRACT_DATA_END"])
+def test_listings_that_cannot_be_read_are_asked_for_again(
+    kind: str,
+    server_version: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lasting(monkeypatch, parked_s=0.2)
+    with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.ambiguous = {"AAPL"}
+        thread.gateway.garbled = {getattr(IN, kind)}
+        with connected(thread, "AAPL") as client:
+            until(lambda: logged(caplog, f"Skipped a message of kind {kind},"))
+            thread.gateway.garbled.clear()
+            until(lambda: client.subscribe_ticker("AAPL"))
+            until(lambda: len(requested(thread, "reqMktData")) == 3)
+            trade(thread, "AAPL", 271.5, 100)
+            until(came(client, "AAPL", 271.5))
+            assert requested(thread, "reqContractDetails") == ["AAPL", "AAPL"]
+
+
+@every_form
+def test_messages_in_one_frame_are_read_one_after_the_other(server_version: int) -> None:
+    with (
+        serving("AAPL", server_version=server_version) as thread,
+        connected(thread, "AAPL") as client,
+    ):
+        encoder, req_id = Encoder(server_version), client.ticker_to_reqid["AAPL"]
+        frame_of_all = glue(
+            encoder.tick_price(req_id, LAST, 1.0, "7"),
+            encoder.tick_size(req_id, LAST_SIZE, "7"),
+            encoder.error(-1, 1100, OWN_WORDS),
+            encoder.tick_price(req_id, LAST, 2.0, "8"),
+            encoder.current_time(),
+            encoder.tick_price(req_id, LAST, 3.0, "9"),
+        )
+        thread.call(thread.gateway.raw, frame_of_all)
+        until(lambda: buffered(client, "AAPL") == [(1.0, 7), (2.0, 8), (3.0, 9)])
+        assert client.state is ConnectionState.STALE
+        assert OWN_WORDS in client.stale_reason
+
+
+@every_form
+def test_a_gateway_that_sends_several_messages_in_a_frame_is_like_any_other(
+    server_version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving("AAPL", server_version=server_version) as thread:
+        thread.gateway.gluing = True
         thread.gateway.ambiguous = {"AAPL"}
         with connected(thread) as client:
             client.subscribe_ticker("AAPL")
             until(lambda: len(requested(thread, "reqMktData")) == 2)
-            trade(thread, "AAPL", 271.5, 100)
-            until(came(client, "AAPL", 271.5))
-            asked = [
-                (r.kind, r.detail) for r in thread.gateway.requests if r.kind.startswith("reqM")
-            ]
-            assert asked == [("reqMktData", ""), ("reqMktData", "NASDAQ")]
-            # Asked anew, it is clear already which one is meant.
-            send_code(thread, 1101)
-            until(lambda: len(requested(thread, "reqMktData")) == 3)
-            trade(thread, "AAPL", 272.5, 100)
-            until(came(client, "AAPL", 272.5))
-            assert requested(thread, "reqContractDetails") == ["AAPL"]
-            assert len(logged(caplog, "AAPL is ambiguous: using the", logging.INFO)) <= 1
-            assert logged(caplog, "ambiguous") == []
+            sent = [(271.5, 100), (271.25, 7), (271.5, 30)]
+            for price, size in sent:
+                trade(thread, "AAPL", price, size)
+            until(lambda: buffered(client, "AAPL") == sent)
+            assert client.accounts == ["DU1234567"]
+    assert lines(caplog) == []
 
 
 @every_form
-def test_an_ambiguous_ticker_without_a_us_listing_is_dropped_and_named(
+def test_bytes_behind_a_message_that_are_none_are_told_once_and_counted(
     server_version: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
         serving("AAPL", server_version=server_version) as thread,
         connected(thread, "AAPL") as client,
     ):
-        gateway = thread.gateway
-
-        def ambiguous_then_silent() -> None:
-            gateway.send_error(200, AMBIGUOUS, client.ticker_to_reqid["AAPL"])
-            gateway.silent = True  # else it would answer the question itself
-
-        thread.call(ambiguous_then_silent)
-        until(lambda: requested(thread, "reqContractDetails"))
-        (req_id,) = [r.req_id for r in gateway.requests if r.kind == "reqContractDetails"]
-        gateway.silent = False
-        encoder = Encoder(server_version)
-        listings = [Stock("AAPL", 1, "EBS", "X"), Stock("AAPL", 2, "LSE", "Y")]
-        answer = b"".join(encoder.contract_details(req_id, each) for each in listings)
-        thread.call(gateway.raw, answer + encoder.contract_details_end(req_id))
-        until(lambda: client.get_rejected_tickers() == {"AAPL"})
-        assert client.active_subscriptions == set()
-        assert [record.levelname for record in logged(caplog, "AAPL")] == ["ERROR"]
-        assert "None of the listings of AAPL is a US one" in lines(caplog)[0]
-
-
-def test_a_us_listing_that_is_ambiguous_too_is_dropped_without_a_second_question(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with serving("AAPL") as thread, connected(thread, "AAPL") as client:
-        send_code(thread, 200, client.ticker_to_reqid["AAPL"], AMBIGUOUS)
-        until(lambda: len(requested(thread, "reqMktData")) == 2)
-        send_code(thread, 200, client.ticker_to_reqid["AAPL"], AMBIGUOUS)
-        until(lambda: client.get_rejected_tickers() == {"AAPL"})
-        assert requested(thread, "reqContractDetails") == ["AAPL"]
-        assert len(logged(caplog, "AAPL", logging.ERROR)) == 1
+        encoder, req_id = Encoder(server_version), client.ticker_to_reqid["AAPL"]
+        for price in (1.0, 2.0):
+            tick = encoder.tick_price(req_id, LAST, price, "7")
+            thread.call(thread.gateway.raw, glue(tick, frame(b"\0\0")))
+        until(lambda: buffered(client, "AAPL") == [(1.0, 7), (2.0, 7)])
+        assert client.connected
+    assert len(logged(caplog, "2 bytes behind a message of kind TICK_PRICE")) == 1
+    assert logged(caplog, "connection: 2 pieces behind TICK_PRICE", logging.INFO)
 
 
 # Subscriptions that stay silent
@@ -690,6 +795,19 @@ async def test_a_refused_connection_is_tried_at_an_even_pace_until_the_gateway_c
         assert logged(caplog, "No data from IBKR between") == []
 
 
+async def test_a_gateway_that_is_slow_to_accept_is_served_by_the_first_attempt(
+    settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting(monkeypatch, connect_timeout_s=0.2)
+    gateway.handshake = Handshake.PENDING
+    async with at_work(settings) as monitor:
+        await come(lambda: asked_at(gateway, "startApi"), "an attempt")
+        await asyncio.sleep(5 * price_checker.RETRY_S)
+        gateway.accept()
+        await come(lambda: monitor.ibkr_connected, "the connection")
+        assert len(asked_at(gateway, "startApi")) == 1
+
+
 async def test_an_accepted_connection_that_fails_is_tried_with_doubling_pauses(
     settings: Settings, gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -706,6 +824,56 @@ async def test_an_accepted_connection_that_fails_is_tried_with_doubling_pauses(
         planned_s = min(price_checker.MAX_RETRY_S, price_checker.RETRY_S * 2**number)
         assert pause > 0.75 * planned_s
     assert len(logged(caplog, "closed the connection during the handshake")) == 1
+
+
+@contextlib.asynccontextmanager
+async def a_tunnel(gateway: Gateway) -> AsyncIterator[int]:
+    """A forwarded port: it accepts whether or not the gateway is there, as docker-proxy does."""
+    pumps: set[asyncio.Task[None]] = set()
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+        sink.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far = await asyncio.open_connection(HOST, gateway.port)
+        except OSError:
+            writer.close()
+            return
+        for source, sink in ((reader, far[1]), (far[0], writer)):
+            pumps.add(asyncio.create_task(pump(source, sink)))
+
+    async with await asyncio.start_server(forward, HOST, 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_behind_a_tunnel_a_restarted_gateway_is_found_without_a_long_pause(
+    settings: Settings,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(price_checker, "RETRY_S", 0.1)
+    monkeypatch.setattr(price_checker, "MAX_RETRY_S", 60.0)
+    monkeypatch.setattr(times, "SHORT_OUTAGE_PAUSE_S", 0.3)
+    async with a_tunnel(gateway) as port:
+        behind = Settings(**{**settings.__dict__, "ibkr_port": port})
+        async with at_work(behind) as monitor:
+            await tracked(gateway, settings, "ABCD")
+            await asyncio.sleep(5 * price_checker.RETRY_S)
+            caplog.clear()
+            await gateway.stop()
+            # Doubled from attempt to attempt, the last pause would be 25 s.
+            attempts = "Connecting to TWS"
+            await come(lambda: len(logged(caplog, attempts, logging.DEBUG)) >= 9, "attempts")
+            await gateway.start()
+            await come(lambda: monitor.ibkr_connected, "the connection")
+            await ticks_flow(gateway, monitor, "ABCD")
+    (line,) = logged(caplog, "closed the connection during the handshake")
+    assert "tunnel" in line.getMessage()
 
 
 async def test_connections_that_are_lost_as_soon_as_they_are_ready_are_tried_with_pauses(
@@ -835,9 +1003,6 @@ async def test_nothing_that_makes_no_sense_ends_the_monitor(
     nonsense = {
         "a length that is too great": b"\x7f\xff\xff\xff",
         "a length that is wrong": (60_000).to_bytes(4, "big"),
-        "a wrong number of fields": frame((6).to_bytes(4, "big") + b"1\0"),
-        "an unknown message id": frame((199).to_bytes(4, "big") + b"1\0"),
-        "an unknown protobuf message id": frame((399).to_bytes(4, "big") + b"\x08\1"),
         "broken protobuf": frame((201).to_bytes(4, "big") + b"\xff\xff"),
         "a message of 16 MB": frame(bytes(1 << 24)),
         "code 505": Encoder(225).error(-1, 505, "Fatal Error: Unknown message id."),

@@ -482,8 +482,9 @@ def test_error_takes_the_call_forms_of_both_library_generations(
 
 
 # Farm notices that stand in no table.
-FARM_NOTICES = (2105, 2106, 2107, 2108, 2119, 2157, 2158, 2199)
+FARM_NOTICES = (2105, 2106, 2107, 2119, 2199)
 ENDS = (Reaction.END_CONNECTION, Reaction.STOP)
+FIND_LISTING = Reaction.FIND_LISTING
 GIVES_UP = (Reaction.DROP_TICKER, Reaction.PARK_TICKER)
 
 
@@ -495,7 +496,11 @@ def test_every_row_of_the_table_of_codes_is_tested() -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [*(n for n, (_, reaction, _) in EXPECTED.items() if reaction not in ENDS), *FARM_NOTICES],
+    [
+        # What becomes of a 200 is shown in test_listings.py.
+        *(n for n, (_, r, _) in EXPECTED.items() if r not in ENDS and r is not FIND_LISTING),
+        *FARM_NOTICES,
+    ],
 )
 @versions(176, 225)
 def test_a_code_is_logged_at_its_level_with_its_ticker_and_its_remedy(
@@ -544,27 +549,6 @@ def test_a_code_that_ends_the_connection_is_the_reason_in_the_one_line(
         assert client.failure.final == (reaction is Reaction.STOP)
         assert [part for part in parts if part not in str(client.failure)] == []
         assert lines(caplog) == [f"IBKR connection closed. {client.failure}"]
-
-
-@every_form
-def test_a_ticker_that_ibkr_does_not_know_is_dropped_and_not_asked_for_again(
-    server_version: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    with (
-        serving("AAPL", "MSFT", server_version=server_version) as thread,
-        connected(thread, "AAPL") as client,
-    ):
-        client.update_subscriptions({"AAPL", "NOPE"})
-        until(lambda: client.get_rejected_tickers() == {"NOPE"})
-        assert client.active_subscriptions == {"AAPL"}
-        for _ in range(3):
-            client.update_subscriptions({"AAPL", "NOPE"})
-            assert client.subscribe_ticker("NOPE") is False
-        client.update_subscriptions({"AAPL", "NOPE", "MSFT"})
-        until(lambda: "MSFT" in requested(thread, "reqMktData"))
-        assert requested(thread, "reqMktData") == ["AAPL", "NOPE", "MSFT"]
-        assert requested(thread, "cancelMktData") == []
-        assert len([line for line in lines(caplog) if "NOPE" in line]) == 1
 
 
 @versions(176, 225)
@@ -845,10 +829,6 @@ GARBAGE = {
     "no fields": lambda version: frame(
         b"\xff\xfe\xfd\xfc" if version < 201 else b"\0\0\0\x01\xff\xfe"
     ),
-    "an unknown kind": lambda version: frame(b"199\x001\0" if version < 201 else b"\0\0\0\xc71\0"),
-    "an unknown kind in protobuf": lambda version: frame(
-        b"399\x001\0" if version < 201 else b"\0\0\x01\x8f\x08\1"
-    ),
     "no protobuf": lambda version: frame(
         b"what\0" if version < 201 else (TICK_PRICE + PROTOBUF).to_bytes(4, "big") + b"\xff\xff"
     ),
@@ -981,6 +961,77 @@ def test_a_failed_connection_gives_false_and_one_line_with_cause_and_remedy(
         assert lines(caplog) == [f"No connection to IBKR: {client.failure}"]
         assert level_of(caplog, "No connection to IBKR") == "ERROR"
         assert [part for part in parts if part not in str(client.failure)] == []
+
+
+@contextmanager
+def a_first_address(what: str, port: int) -> Iterator[None]:
+    """Something at ::1, on the gateway's port."""
+    if what == "nothing":
+        yield
+        return
+    with socket.create_server(("::1", port), family=socket.AF_INET6) as listener:
+        peers: list[socket.socket] = []
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    peers.append(listener.accept()[0])
+                    if what == "another program":
+                        peers[-1].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    if what != "silence":
+                        peers[-1].close()
+
+        threading.Thread(target=take, daemon=True).start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            for peer in peers:
+                peer.close()
+
+
+@pytest.fixture
+def localhost(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A host that is ::1 first and 127.0.0.1 after it."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *details: Any, **named: Any) -> Any:
+        if host != "localhost":
+            return real(host, *details, **named)
+        return [found for each in ("::1", HOST) for found in real(each, *details, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return "localhost"
+
+
+@pytest.mark.parametrize("what", ["nothing", "another program", "a hang-up", "silence"])
+def test_each_address_of_the_host_is_tried_until_tws_answers_at_one(
+    what: str, localhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving("AAPL") as thread, a_first_address(what, thread.gateway.port):
+        client = IBKRClient(localhost, thread.gateway.port)
+        assert client.connect_and_run(), client.failure
+        assert client.subscribe_ticker("AAPL")
+        until(lambda: requested(thread, "reqMktData") == ["AAPL"])
+        trade(thread, "AAPL", 271.5, 100)
+        until(came(client, "AAPL", 271.5))
+        assert lines(caplog) == []
+        client.disconnect_safely()
+        assert ended(client)
+
+
+def test_where_tws_answers_at_no_address_the_failure_is_that_of_one_where_something_listens(
+    localhost: str,
+) -> None:
+    with nothing_listens() as (_, port), a_first_address("another program", port):
+        client = IBKRClient(localhost, port)
+        assert client.connect_and_run() is False
+        assert f"What listens on [::1]:{port} is not TWS" in str(client.failure)
+        assert ended(client)
 
 
 def test_an_attempt_is_given_up_in_less_than_10_s() -> None:

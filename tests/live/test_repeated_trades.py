@@ -24,7 +24,7 @@ def _again(thread: GatewayThread, client: IBKRClient, way: str) -> IBKRClient:
     """Bring about a second request for ABCD; return the client that made it."""
     if way == "reconnect":
         client.disconnect_safely()
-        client = IBKRClient(HOST, thread.gateway.port, last_trades=client.last_trades)
+        client = IBKRClient(HOST, thread.gateway.port, memory=client.memory)
         assert client.connect_and_run(), client.failure
         client.update_subscriptions({"ABCD"})
     elif way == "1101":
@@ -73,7 +73,7 @@ def test_a_trade_of_the_gap_comes_once_with_its_own_time() -> None:
         [first] = client.get_and_clear_buffer()["ABCD"]
         client.disconnect_safely()
         thread.call(thread.gateway.book("ABCD").record, 5.5, 70, now - 50)
-        client = IBKRClient(HOST, thread.gateway.port, last_trades=client.last_trades)
+        client = IBKRClient(HOST, thread.gateway.port, memory=client.memory)
         assert client.connect_and_run(), client.failure
         client.update_subscriptions({"ABCD"})
         until(came(client, "ABCD", 5.5))

@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 from ibapi.client import EClient
 from ibapi.contract import Contract
+from ibapi.message import IN
 from ibapi.server_versions import MAX_CLIENT_VER
 from ibapi.wrapper import EWrapper
 
 from simulator import Gateway, GatewayThread, Handshake, Market, MarketError, Trade, session
+from simulator.encode import Encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 15.0
@@ -261,7 +263,7 @@ async def test_ib_async_connects_qualifies_a_stock_and_receives_ticks() -> None:
         ib.disconnect()
 
 
-@versions(176, 187, 200, 201, 203, 205, 206, 207, 213, 225)
+@versions(176, 187, 200, 201, 203, 205, 206, 207, 213, 225, 226)
 def test_the_official_client_is_served_at_every_version(server_version: int) -> None:
     gateway = Gateway(Market(symbols=["AAPL"]), server_version=server_version)
     with GatewayThread(gateway) as thread, official_client(gateway) as client:
@@ -575,6 +577,30 @@ def test_a_silent_handshake_stays_open_and_others_can_connect_later() -> None:
         assert client.quiet()
 
 
+def test_a_pending_client_is_served_once_it_is_accepted() -> None:
+    gateway = Gateway(Market(), server_version=176)
+    gateway.handshake = Handshake.PENDING
+    with GatewayThread(gateway) as thread, Plain(gateway) as client:
+        client.hello()
+        assert client.message().startswith(b"176\0")
+        client.send(fields(71, 2, 1, ""))
+        assert client.quiet()
+        thread.call(gateway.accept)
+        assert message_id(client.message(), 176) == IN.MANAGED_ACCTS
+
+
+@versions(176, 201, 226)
+def test_open_orders_are_told_unasked_and_garbled_ones_cannot_be_read(server_version: int) -> None:
+    gateway = Gateway(Market(), server_version=server_version)
+    gateway.open_orders = 2
+    with GatewayThread(gateway), Plain(gateway) as client:
+        kind = IN.OPEN_ORDER + (PROTOBUF if server_version >= 203 else 0)
+        assert client.start(server_version, 1).count(kind) == 2
+    clear = Encoder(server_version).open_order(1)
+    assert Encoder(server_version, {IN.OPEN_ORDER}).open_order(1) != clear
+    assert Encoder(server_version, {IN.ERR_MSG}).open_order(1) == clear
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -691,7 +717,7 @@ def test_it_listens_on_loopback_only() -> None:
 
 
 def test_a_server_version_it_cannot_speak_is_refused() -> None:
-    with pytest.raises(ValueError, match="176 to 225, not 175"):
+    with pytest.raises(ValueError, match="176 to 226, not 175"):
         Gateway(Market(), server_version=175)
 
 
@@ -811,7 +837,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path) -> None:
             (["--port", port], f"cannot listen on port {port}: "),
             (["--port", "70000"], "cannot listen on port 70000: "),
             (["--market", str(path)], f"{path}, line 1: the header must be "),
-            (["--server-version", "300"], "server_version must be 176 to 225, not 300."),
+            (["--server-version", "300"], "server_version must be 176 to 226, not 300."),
             (["--host", "0.0.0.0"], "unrecognized arguments: --host 0.0.0.0"),
         ]:
             ended = subprocess.run(

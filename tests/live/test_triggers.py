@@ -18,7 +18,6 @@ from typing import cast
 import pytest
 from monitoring import until
 
-from newshead.core.tickers import parse_ticker
 from newshead.loop import in_background
 from newshead.monitor import triggers
 from newshead.monitor.triggers import TriggerFolder
@@ -276,79 +275,6 @@ def test_files_of_other_names_are_left_alone(
 def test_a_missing_folder_is_created(folder: TriggerFolder) -> None:
     assert take(folder) == []
     assert folder.folder.is_dir()
-
-
-# What a ticker can be
-
-
-@pytest.mark.parametrize(
-    ("value", "ticker"),
-    [
-        ("AAPL", "AAPL"),
-        ("A", "A"),
-        ("ABCDEF", "ABCDEF"),
-        ("aapl", "AAPL"),
-        (" AAPL\n", "AAPL"),
-        ("brk.b", "BRK.B"),
-        ("BRK/B", "BRK/B"),
-        ("BRK B", "BRK B"),
-        ("BRK-B", "BRK-B"),
-        ("ABC.WSA", "ABC.WSA"),
-        ("X1", "X1"),
-    ],
-)
-def test_a_ticker_is_recognised(value: str, ticker: str) -> None:
-    assert parse_ticker(value) == ticker
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "",
-        " ",
-        "ABCDEFG",
-        "A" * 100_000,
-        "BRK.ABCD",
-        "BRK.",
-        ".B",
-        "BRK..B",
-        "BRK  B",
-        "BRK.B.C",
-        "BRK.1",
-        "BRK_B",
-        "1ABC",
-        "123",
-        "AAPL\0",
-        "AA\nPL",
-        "AAPL\nMSFT",
-        "A'B",
-        "'; DROP TABLE News.news_alert; --",
-        "x') OR 1=1 --",
-        "../../etc/passwd",
-        "/etc",
-        "..",
-        "$AAPL",
-        "\u0410APL",  # Cyrillic A
-        "\u0131BM",  # dotless i: upper() makes it I
-        "\uff21\uff21\uff30\uff2c",  # fullwidth
-        "\u017fPY",  # long s: upper() makes it S
-        "\ufb01",  # fi ligature: upper() makes it FI
-        "A\u0301",
-        "AAPL\u200b",
-        "\u00a0AAPL",
-        "A\u0661",
-        None,
-        0,
-        7,
-        1.5,
-        True,
-        b"AAPL",
-        ["AAPL"],
-        {"ticker": "AAPL"},
-    ],
-)
-def test_what_can_be_no_ticker_is_refused(value: object) -> None:
-    assert parse_ticker(value) is None
 
 
 # Bad files

@@ -18,6 +18,7 @@ NEWSHEAD = [
     ["testfiles/test_ibkr_connection.py"],
     ["-m", "dashboard"],
     ["-m", "dashboard.notify"],
+    ["-m", "newshead.replay"],
     ["-m", "benchmarks"],
 ]
 SIMULATOR = [

@@ -32,7 +32,7 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 from urllib.parse import parse_qsl
 
 from newshead.database.http import (
@@ -105,8 +105,7 @@ class ClickHouseServer:
             env=os.environ | {"TZ": "UTC"} | PYTHONPATH,
         )
         assert process.stdout is not None
-        readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
-        line = process.stdout.readline() if readable else ""
+        line = process.stdout.readline() if _readable(process.stdout, START_TIMEOUT_S) else ""
         if not line.startswith("listening on "):
             self.kill()
             raise RuntimeError("the ClickHouse server did not start; its reason is on stderr")
@@ -333,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Wait until the fault is cleared; False as soon as the client has gone."""
         while True:
             cleared = not self.server.has_fault(fault)
-            readable, _, _ = select.select([self.connection], [], [], 0.0 if cleared else 0.02)
+            readable = _readable(self.connection, 0.0 if cleared else 0.02)
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
                 return False
             if cleared:
@@ -374,6 +373,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """No line per request on stderr."""
+
+
+def _readable(source: IO[str] | socket.socket, within_s: float) -> bool:
+    """Wait until there is something to read; tell whether there is."""
+    # Not select(), which refuses descriptors from 1024 on.
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    return bool(poll.poll(within_s * 1000))
 
 
 def _exit_with_parent() -> None:

@@ -62,6 +62,12 @@ def until(condition: Callable[[], Any], what: Callable[[], str]) -> Any:
     pytest.fail(f"did not come about within {DEADLINE_S:.0f} s: {what()}")
 
 
+def log_in(folder: Path) -> str:
+    """What newshead has logged to its file, which is renamed at midnight."""
+    files = sorted(folder.glob("logs/newshead.log*"), reverse=True)
+    return "".join(file.read_text() for file in files)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Starts commands in the test's folder, and ends them."""

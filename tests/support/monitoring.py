@@ -14,6 +14,7 @@ from clickhouse_server import ClickHouseServer
 import price_checker
 from clickhouse_manager import ClickHouseManager
 from newshead.core import rule
+from newshead.database.connection import DATABASE_ERRORS
 from newshead.loop import in_background
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
@@ -31,9 +32,17 @@ def own_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
     with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as running:
         yield running
+
+
+@pytest.fixture
+def server(clickhouse: ClickHouseServer) -> Iterator[ClickHouseServer]:
+    """A server without faults and without a News database, however the last test left it."""
+    settings = Settings(clickhouse_host=clickhouse.host, clickhouse_port=clickhouse.port)
+    with fresh(clickhouse, settings):
+        yield clickhouse
 
 
 @pytest.fixture
@@ -50,13 +59,14 @@ def settings(tmp_path: Path, server: ClickHouseServer, gateway: Gateway) -> Sett
         clickhouse_port=server.port,
         trigger_folder=tmp_path / "triggers",
         log_folder=tmp_path / "logs",
+        session_roll=None,
     )
 
 
 @pytest.fixture
-def database(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
-    """An empty database, and the test's own way into it."""
-    with emptied(settings, server) as manager:
+def database(settings: Settings) -> Iterator[ClickHouseManager]:
+    """The empty tables, and the test's own way into them."""
+    with with_tables(settings) as manager:
         yield manager
 
 
@@ -72,14 +82,33 @@ def connected(settings: Settings) -> Iterator[ClickHouseManager]:
 
 
 @contextlib.contextmanager
-def emptied(settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
-    """An empty database on a server without faults, before and after."""
-    server.clear_faults()
+def with_tables(settings: Settings) -> Iterator[ClickHouseManager]:
+    """A connection to a database that has newshead's tables."""
     with connected(settings) as manager:
-        manager.client.command("DROP DATABASE IF EXISTS News SYNC")
         manager.create_tables()
         yield manager
+
+
+@contextlib.contextmanager
+def fresh(server: ClickHouseServer, settings: Settings) -> Iterator[None]:
+    """The server up, without faults and without a News database while the context begins."""
+    try:
         server.clear_faults()
+        _drop(settings)
+    except (OSError, *DATABASE_ERRORS):
+        # A test that failed left it stopped or stuck.
+        server.kill()
+        server.start()
+        _drop(settings)
+    yield
+    # What hangs goes on before the next test begins; a server that is down has nothing of it.
+    with contextlib.suppress(OSError):
+        server.clear_faults()
+
+
+def _drop(settings: Settings) -> None:
+    with connected(settings) as manager:
+        manager.client.command("DROP DATABASE IF EXISTS News SYNC")
 
 
 @pytest.fixture
@@ -91,6 +120,7 @@ def short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
 def shorten_windows(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     """Lets windows end after so many seconds."""
     monkeypatch.setattr(rule, "WINDOW_S", seconds)
+    monkeypatch.setattr(rule, "LIVE", rule.Rule(window_s=seconds))
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from ibapi.server_versions import MAX_CLIENT_VER
 
 import ibkr_client
 from ibkr_client import IBKRClient
+from newshead.tws import memory
 from newshead.tws.codes import Reaction
 from simulator import Gateway, GatewayThread, Market
 
@@ -36,11 +37,11 @@ def versions(*numbers: int) -> pytest.MarkDecorator:
 
 
 # Text alone (two ages of it), text after a raw message id, market data as protobuf, all of it.
-every_version = versions(176, 187, 200, 201, 206, 225)
+every_version = versions(176, 187, 200, 201, 206, 225, 226)
 
 
-# One version for each of the three forms that a message has.
-every_form = versions(176, 201, 225)
+# One version for each of the three forms that a message has, and the newest.
+every_form = versions(176, 201, 225, 226)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -50,7 +51,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def serving(*symbols: str, server_version: int = 225, account: str = "DU1234567") -> GatewayThread:
+def serving(*symbols: str, server_version: int = 226, account: str = "DU1234567") -> GatewayThread:
     """A gateway that knows these symbols; it is played by the test alone."""
     return GatewayThread(
         Gateway(Market(symbols=symbols), server_version=server_version, accounts=[account])
@@ -89,7 +90,8 @@ def requested(thread: GatewayThread, kind: str, client_id: int = 10) -> list[str
 def lasting(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     """Give the clients of this test other durations."""
     durations = replace(ibkr_client.DURATIONS, **seconds)
-    monkeypatch.setattr(ibkr_client, "DURATIONS", durations)
+    for module in (ibkr_client, memory):
+        monkeypatch.setattr(module, "DURATIONS", durations)
 
 
 def trade(thread: GatewayThread, ticker: str, price: float, size: float) -> None:
@@ -137,12 +139,16 @@ EXPECTED: dict[int, tuple[int, Reaction, tuple[str, ...]]] = {
     100: (logging.ERROR, Reaction.SLOW_DOWN, ("50 messages", "slows down", OWN_WORDS)),
     101: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "line", "again later", OWN_WORDS)),
     102: (logging.WARNING, Reaction.NEW_REQUEST_ID, ("AAPL", "again", OWN_WORDS)),
-    200: (logging.ERROR, Reaction.DROP_TICKER, ("AAPL", "left out", OWN_WORDS)),
+    200: (logging.INFO, Reaction.FIND_LISTING, ("AAPL", "asking for its listings", OWN_WORDS)),
     300: (logging.DEBUG, Reaction.NONE, (OWN_WORDS,)),
     320: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "again", OWN_WORDS)),
     321: (logging.ERROR, Reaction.DROP_TICKER, ("AAPL", "left out", OWN_WORDS)),
     322: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "again", OWN_WORDS)),
-    326: (logging.ERROR, Reaction.END_CONNECTION, ("Client id 10", "IBKR_CLIENT_ID")),
+    326: (
+        logging.ERROR,
+        Reaction.END_CONNECTION,
+        ("Client id 10", "two minutes", "IBKR_CLIENT_ID"),
+    ),
     354: (logging.ERROR, Reaction.NO_DATA, REMEDY),
     502: (logging.ERROR, Reaction.END_CONNECTION, ADDRESS),
     503: (logging.ERROR, Reaction.STOP, ("too old", "update", OWN_WORDS)),
@@ -151,11 +157,18 @@ EXPECTED: dict[int, tuple[int, Reaction, tuple[str, ...]]] = {
     507: (logging.ERROR, Reaction.END_CONNECTION, ("cannot be read", OWN_WORDS)),
     1100: (logging.WARNING, Reaction.MARK_STALE, ("lost", "restores it itself", OWN_WORDS)),
     1101: (logging.WARNING, Reaction.RESUBSCRIBE_ALL, ("again", "subscriptions are lost")),
-    1102: (logging.WARNING, Reaction.RESUBSCRIBE_SILENT, ("again", "with its subscriptions")),
+    1102: (
+        logging.WARNING,
+        Reaction.RESUBSCRIBE_SILENT,
+        ("again", "with its subscriptions", OWN_WORDS),
+    ),
     1300: (logging.ERROR, Reaction.STOP, ("port", "IBKR_PORT", OWN_WORDS)),
-    2103: (logging.WARNING, Reaction.MARK_STALE, ("farm is broken", OWN_WORDS)),
-    2104: (logging.DEBUG, Reaction.RESUBSCRIBE_SILENT, (OWN_WORDS,)),
+    2103: (logging.WARNING, Reaction.FARM_AWAY, ("farm is broken", OWN_WORDS)),
+    2104: (logging.DEBUG, Reaction.FARM_BACK, (OWN_WORDS,)),
+    2108: (logging.DEBUG, Reaction.FARM_BACK, (OWN_WORDS,)),
     2110: (logging.WARNING, Reaction.MARK_STALE, ("lost", "restores it itself", OWN_WORDS)),
+    2157: (logging.WARNING, Reaction.NONE, ("definitions of stocks are away", OWN_WORDS)),
+    2158: (logging.DEBUG, Reaction.DEFINITIONS_BACK, (OWN_WORDS,)),
     10089: (logging.ERROR, Reaction.NO_DATA, REMEDY),
     10090: (logging.WARNING, Reaction.NONE, ("AAPL", "the rest flows", OWN_WORDS)),
     10091: (logging.WARNING, Reaction.NONE, ("AAPL", "the rest flows", OWN_WORDS)),

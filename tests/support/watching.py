@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from monitoring import emptied
+from monitoring import with_tables
 
 from clickhouse_manager import ClickHouseManager
 from dashboard.server import address_of, listen, serve
@@ -24,9 +24,9 @@ def page_settings(server: ClickHouseServer) -> Settings:
 
 
 @pytest.fixture
-def session(page_settings: Settings, server: ClickHouseServer) -> Iterator[ClickHouseManager]:
-    """An empty database, and the test's own way into it."""
-    with emptied(page_settings, server) as manager:
+def session(page_settings: Settings) -> Iterator[ClickHouseManager]:
+    """The empty tables, and the test's own way into them."""
+    with with_tables(page_settings) as manager:
         yield manager
 
 
@@ -44,6 +44,11 @@ def now() -> datetime:
 
 def ago(seconds: float) -> datetime:
     return now() - timedelta(seconds=seconds)
+
+
+def noon_of_yesterday() -> datetime:
+    """A time of the day before in New York too, far from both its midnights."""
+    return now().replace(hour=17, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
 
 def write_status(database: ClickHouseManager, **columns: Any) -> None:

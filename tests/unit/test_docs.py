@@ -123,6 +123,7 @@ COMMANDS = {
     "testfiles/test_ibkr_connection.py": "testfiles/test_ibkr_connection.py",
     "dashboard": "dashboard/__main__.py",
     "dashboard.notify": "dashboard/notify.py",
+    "newshead.replay": "newshead/replay/__main__.py",
     "simulator": "simulator/__main__.py",
     "simulator.news": "simulator/news.py",
     "simulator.alpaca": "simulator/alpaca.py",

@@ -16,7 +16,7 @@ COMMANDS = {"run_system", "price_checker", "demo"}
 ROOMS = [
     COMMANDS,
     {"ibkr_client", "clickhouse_manager"},
-    {"newshead.news", "dashboard"},
+    {"newshead.news", "newshead.replay", "dashboard"},
     {"newshead.monitor"},
     {"newshead.database", "newshead.tws"},
     {
@@ -48,8 +48,12 @@ def modules() -> dict[str, Path]:
 @cache
 def imports(name: str) -> frozenset[str]:
     """The modules that a module imports, wherever it does so, but for names of types."""
+    return imports_of(modules()[name])
+
+
+def imports_of(file: Path) -> frozenset[str]:
     found = set()
-    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     for block in [node for node in ast.walk(tree) if isinstance(node, ast.If)]:
         if isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
             block.body = []
@@ -155,9 +159,10 @@ def test_the_simulator_imports_nothing_of_the_product() -> None:
             assert not imports(name) & product, name
 
 
-def test_the_dashboard_reads_the_database_only() -> None:
+@pytest.mark.parametrize("reader", ["dashboard", "newshead.replay"])
+def test_a_reader_knows_of_the_database_only(reader: str) -> None:
     allowed = {
-        "dashboard",
+        reader,
         "newshead",
         "newshead.core",
         "newshead.database",
@@ -173,7 +178,18 @@ def test_the_dashboard_reads_the_database_only() -> None:
     wrong = [
         f"{name} imports {used}"
         for name, used in own_imports()
-        if room_of(name) == "dashboard" and (room_of(used) or used) not in allowed
+        if room_of(name) == reader and (room_of(used) or used) not in allowed
+    ]
+    assert not wrong
+
+
+def test_no_test_file_imports_from_another() -> None:
+    files = [*(PROJECT / "tests/unit").rglob("*.py"), *(PROJECT / "tests/live").rglob("*.py")]
+    wrong = [
+        f"{file.relative_to(PROJECT)} imports {used}"
+        for file in files
+        for used in imports_of(file)
+        if used.partition(".")[0] == "tests" or used.rpartition(".")[2].startswith("test_")
     ]
     assert not wrong
 

@@ -9,9 +9,12 @@ from newshead.core.rule import (
     Outcome,
     PricePoint,
     Rise,
+    Rule,
     baseline,
+    changes,
     describe,
     describe_open,
+    inside,
     judge,
     outcome,
     priority,
@@ -90,14 +93,43 @@ def test_prices_count_from_040_on_and_below_11(price: float, qualifies: bool) ->
     base = price / 1.2
     *_, last = judge(steps(base, base, base, price))
     assert (last.qualifies, last.held_back) == (qualifies, False)
-    found = outcome(judge(steps(base, base, base, price)), 0)
+    found = outcome(changes(steps(base, base, base, price)), 0)
     assert (found.rises, found.rises_in_range) == (1, int(qualifies))
 
 
 def test_the_sixtieth_second_counts_and_the_next_does_not() -> None:
     prices = rows((0, 1.0), (2, 1.0), (4, 1.0), (60, 2.0), (61, 2.0))
     assert qualifying(prices) == [60]
-    assert outcome(judge(prices), 0).judged == 2
+    assert outcome(changes(prices), 0).judged == 2
+    assert [inside(START, START + seconds) for seconds in (0, 60, 60.5)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        (Rule(), [6, 8, 10]),
+        (Rule(change_pct=30.0), [8, 10]),
+        (Rule(window_s=8), [6, 8]),
+        (Rule(lowest=1.2, highest=1.5), [6, 8]),
+        (Rule(ratings=("HOLD", "SELL")), []),
+        (Rule(baseline_rows=(1,)), [2, 6, 8, 10]),
+        (Rule(baseline_rows=(4, 5)), [8, 10]),
+        (Rule(baseline_rows=(7,)), []),
+    ],
+)
+def test_another_rule_than_the_live_one_can_be_handed_in(by: Rule, expected: list[int]) -> None:
+    prices = steps(1.0, 1.1, 1.0, 1.2, 1.4, 1.6)
+    judged = judge(prices, by)
+    assert [row.seconds_elapsed for row in judged if row.qualifies] == expected
+    found = outcome(changes(prices, by), 0, by)
+    assert found == Outcome(
+        0,
+        6,
+        sum(row.counts for row in judged),
+        max((row.change_pct for row in judged if row.counts), default=0.0),
+        sum(row.rises for row in judged),
+        sum(row.rises and row.in_range for row in judged),
+    )
 
 
 def test_hold_is_held_back_row_by_row() -> None:
@@ -126,15 +158,17 @@ def test_the_score_gives_the_priority(score: float | None, expected: int) -> Non
 
 def test_a_baseline_of_zero_stops_nothing() -> None:
     assert [row.change_pct for row in judge(steps(0.0, 0.0, 0.0))][2] != 0
-    judged = judge(steps(1.0, 0.0, 0.0, 1.0, -1.0))
+    prices = steps(1.0, 0.0, 0.0, 1.0, -1.0)
+    judged = judge(prices)
     assert [row.change_pct for row in judged[3:]] == [math.inf, -math.inf]
     assert math.isnan(judged[2].change_pct)
-    assert outcome(judged, 0).best_change_pct == math.inf
+    assert outcome(changes(prices), 0).best_change_pct == math.inf
+    assert outcome(changes(steps(1.0, 0.0, 0.0)), 0).best_change_pct == 0.0
 
 
 def test_a_window_without_a_judged_row_has_no_best_change() -> None:
     prices = rows((0, 1.0), (2, 2.0), (61, 9.0))
-    assert outcome(judge(prices), 0) == Outcome(0, 3, 0, 0.0, 0, 0)
+    assert outcome(changes(prices), 0) == Outcome(0, 3, 0, 0.0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +188,24 @@ def test_a_window_without_a_judged_row_has_no_best_change() -> None:
 )
 def test_the_outcome_of_a_window_says_what_came_of_it(result: Outcome | None, text: str) -> None:
     assert describe(result) == text
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (Outcome(0, 9, 7, 3.21, 0, 0), "no alert, best change +3.2 % of 3.5 %"),
+        (
+            Outcome(0, 9, 7, 8.0, 2, 0),
+            "no alert, price outside 1.00 to 7.5, best change +8.0 % of 3.5 %",
+        ),
+        (
+            Outcome(0, 9, 7, 8.0, 2, 1),
+            "no alert, not rated BUY or HOLD, best change +8.0 % of 3.5 %",
+        ),
+    ],
+)
+def test_the_outcome_names_the_thresholds_of_its_rule(result: Outcome, text: str) -> None:
+    assert describe(result, Rule(3.5, 60, 1.0, 7.5, ("BUY", "HOLD"))) == text
 
 
 @pytest.mark.parametrize(

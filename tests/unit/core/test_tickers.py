@@ -1,12 +1,14 @@
 """The book of tickers: one window each in a session, and nothing of it is forgotten."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from newshead.core.tickers import MAX_TRACKED_S, Answer, TickerBook
+from newshead.core.tickers import MAX_TRACKED_S, Answer, TickerBook, parse_ticker
 
 START = datetime(2026, 11, 25, 15, 0, 0, tzinfo=UTC)
 
@@ -49,12 +51,16 @@ def test_a_window_is_told_once_however_often_the_database_names_it() -> None:
     assert book.idle
 
 
-def test_a_stock_unknown_to_ibkr_stays_left_out_over_the_roll() -> None:
+@pytest.mark.parametrize("end", [TickerBook.roll, TickerBook.forgive])
+def test_a_stock_unknown_to_ibkr_is_left_out_until_the_roll_or_until_it_is_forgiven(
+    end: Callable[[TickerBook], None],
+) -> None:
     book = tracking("ABCD")
     book.reject({"ABCD", "WXYZ"})
-    book.roll()
     assert book.active == set()
     assert book.answer("ABCD") is Answer.UNKNOWN
+    end(book)
+    assert book.answer("ABCD") is Answer.TRACK
     # Only what was tracked: another part may have asked for the rest.
     assert book.answer("WXYZ") is Answer.TRACK
 
@@ -95,6 +101,76 @@ def test_the_sets_may_be_replaced_from_outside() -> None:
     book.since = {"EFGH": at(3)}
     book.end_windows({"EFGH": at(3)})
     assert (book.active, book.since) == (set(), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "ticker"),
+    [
+        ("AAPL", "AAPL"),
+        ("A", "A"),
+        ("ABCDEF", "ABCDEF"),
+        ("aapl", "AAPL"),
+        (" AAPL\n", "AAPL"),
+        ("brk.b", "BRK.B"),
+        ("BRK/B", "BRK/B"),
+        ("BRK B", "BRK B"),
+        ("BRK-B", "BRK-B"),
+        ("ABC.WSA", "ABC.WSA"),
+        ("X1", "X1"),
+    ],
+)
+def test_a_ticker_is_recognised(value: str, ticker: str) -> None:
+    assert parse_ticker(value) == ticker
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        "ABCDEFG",
+        "A" * 100_000,
+        "BRK.ABCD",
+        "BRK.",
+        ".B",
+        "BRK..B",
+        "BRK  B",
+        "BRK.B.C",
+        "BRK.1",
+        "BRK_B",
+        "1ABC",
+        "123",
+        "AAPL\0",
+        "AA\nPL",
+        "AAPL\nMSFT",
+        "A'B",
+        "'; DROP TABLE News.news_alert; --",
+        "x') OR 1=1 --",
+        "../../etc/passwd",
+        "/etc",
+        "..",
+        "$AAPL",
+        "\u0410APL",  # Cyrillic A
+        "\u0131BM",  # dotless i: upper() makes it I
+        "\uff21\uff21\uff30\uff2c",  # fullwidth
+        "\u017fPY",  # long s: upper() makes it S
+        "\ufb01",  # fi ligature: upper() makes it FI
+        "A\u0301",
+        "AAPL\u200b",
+        "\u00a0AAPL",
+        "A\u0661",
+        None,
+        0,
+        7,
+        1.5,
+        True,
+        b"AAPL",
+        ["AAPL"],
+        {"ticker": "AAPL"},
+    ],
+)
+def test_what_can_be_no_ticker_is_refused(value: object) -> None:
+    assert parse_ticker(value) is None
 
 
 tickers = st.sampled_from(["A", "B", "C"])
@@ -153,6 +229,7 @@ class Histories(RuleBasedStateMachine):
         if self.book.idle:
             self.book.roll()
             self.windows.clear()
+            self.unknown.clear()
 
     @invariant()
     def what_is_active_has_its_time_and_no_window_behind_it(self) -> None:

@@ -1,12 +1,13 @@
 """The session's roll and the pauses between attempts, without a clock."""
 
+import math
 from datetime import UTC, datetime
 from datetime import time as time_of_day
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from newshead.core.times import in_trading_hours, next_roll_after, retry_pause_s
+from newshead.core.times import in_trading_hours, next_roll_after, reconnect_pause_s, retry_pause_s
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,24 @@ def test_pauses_between_attempts_double_up_to_a_minute(
     failures: int, chance: float, pause: float
 ) -> None:
     assert retry_pause_s(failures, chance, first_s=3.0, max_s=60.0) == pytest.approx(pause)
+
+
+@pytest.mark.parametrize(
+    ("failures", "chance", "outage_s", "pause"),
+    [
+        (1, 0.5, 0.0, 3.0),
+        (2, 1.0, 10.0, 5.0),
+        (2, 0.0, 10.0, 10 / 3),
+        (1000, 1.0, 299.0, 5.0),
+        (1000, 0.5, 300.0, 60.0),
+        (3, 0.5, math.inf, 12.0),
+    ],
+)
+def test_a_lost_connection_is_tried_again_at_least_every_5_s_for_five_minutes(
+    failures: int, chance: float, outage_s: float, pause: float
+) -> None:
+    waited = reconnect_pause_s(failures, chance, outage_s, first_s=3.0, max_s=60.0)
+    assert waited == pytest.approx(pause)
 
 
 @pytest.mark.parametrize(

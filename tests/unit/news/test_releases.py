@@ -21,6 +21,12 @@ from simulator.feeds import FeedServer
 NOW = datetime.now(UTC)
 
 
+@pytest.fixture(autouse=True)
+def _it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times that are ahead of NOW are none, and these tests may run minutes after the import."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC))
+
+
 def read(content: bytes, languages: tuple[str, ...] = ("en",)) -> Feed:
     return read_feed(content, {}, NOW, 12.5, source="wire.example", languages=languages)
 

@@ -21,7 +21,7 @@ from newshead.tws.link import (
     LinkError,
 )
 
-DURATIONS = Durations(heartbeat_s=10, answer_s=5, recovery_s=2)
+DURATIONS = Durations(heartbeat_s=10, answer_s=5, recovery_s=2, distrust_s=30)
 DISCONNECTED, CONNECTING, SOCKET_OPEN, READY, STALE = ConnectionState
 WHY = "the farm is broken"
 
@@ -38,7 +38,7 @@ def link_in(state: ConnectionState) -> Link:
 
 def stale_link(since: float) -> Link:
     link = link_in(READY)
-    link.data_lost(WHY, since)
+    link.offline(WHY, since)
     return link
 
 
@@ -121,7 +121,7 @@ def test_an_event_that_the_assigned_state_does_not_know_goes_on_from_the_true_on
 def test_an_assigned_link_can_lose_its_data() -> None:
     link = link_in(DISCONNECTED)
     link.assign(True)
-    assert link.data_lost(WHY, 1) == Change(READY, STALE)
+    assert link.offline(WHY, 1) == Change(READY, STALE)
 
 
 # Data
@@ -129,11 +129,11 @@ def test_an_assigned_link_can_lose_its_data() -> None:
 
 def test_lost_data_makes_it_stale_with_the_reason_until_tws_says_otherwise() -> None:
     link = link_in(READY)
-    assert link.data_lost(WHY, 1) == Change(READY, STALE)
+    assert link.offline(WHY, 1) == Change(READY, STALE)
     assert link.stale_reason == WHY
-    assert link.data_lost("and another", 2) is None
+    assert link.offline("and another", 2) is None
     assert link.stale_reason == "and another"
-    assert link.data_back() == Change(STALE, READY)
+    assert link.online_without_subscriptions() == Change(STALE, READY)
     assert link.stale_reason == ""
     assert link.watch(9) == []
 
@@ -152,7 +152,7 @@ def test_subscriptions_are_checked_once_after_an_outage_even_if_some_flowed_mean
     link = stale_link(1)
     if flowing:
         assert link.data_came(4) == Change(STALE, READY)
-    change = link.data_back_with_subscriptions(5)
+    change = link.online(5)
     assert change == (None if flowing else Change(STALE, READY))
     assert link.watch(6.9) == []
     assert link.watch(7.5) == [CheckSubscriptions(2.5)]
@@ -161,15 +161,98 @@ def test_subscriptions_are_checked_once_after_an_outage_even_if_some_flowed_mean
 
 def test_the_news_of_data_without_an_outage_before_is_none() -> None:
     link = link_in(READY)
-    assert link.data_back_with_subscriptions(1) is None
+    assert link.online(1) is None
     assert link.watch(9) == []
 
 
 def test_an_outage_that_follows_takes_the_check_back() -> None:
     link = stale_link(1)
-    link.data_back_with_subscriptions(2)
-    link.data_lost(WHY, 3)
+    link.online(2)
+    link.offline(WHY, 3)
     assert link.watch(9) == []
+
+
+# Farms
+
+
+def test_it_is_stale_until_each_broken_farm_is_back_by_its_own_name() -> None:
+    link = link_in(READY)
+    assert link.farm_broke("usfarm", "one", 1) == Change(READY, STALE)
+    assert link.farm_broke("usfarm.nj", "two", 2) is None
+    assert link.farm_back("hfarm", 3) is None
+    assert link.farm_back("usfarm", 3) is None
+    assert (link.farms_away, link.stale_reason) == (["usfarm.nj"], "two")
+    # The farm that is back already has its tickers looked after.
+    assert link.watch(5) == [CheckSubscriptions(2)]
+    assert link.farm_back("usfarm.nj", 6) == Change(STALE, READY)
+    assert link.stale_reason == ""
+    assert link.watch(8) == [CheckSubscriptions(2)]
+
+
+def test_a_break_without_a_name_ends_with_any_farm_s_return() -> None:
+    link = link_in(READY)
+    link.farm_broke("", WHY, 1)
+    assert link.farm_back("usfarm", 2) == Change(STALE, READY)
+
+
+def test_a_farm_that_was_not_away_is_no_return() -> None:
+    link = link_in(READY)
+    assert link.farm_back("usfarm", 1) is None
+    assert link.watch(9) == []
+
+
+def test_a_farm_stays_away_although_tws_itself_is_online_again() -> None:
+    link = link_in(READY)
+    link.farm_broke("usfarm", WHY, 1)
+    link.offline("offline", 2)
+    assert link.stale_reason == "offline"
+    assert link.online(3) is None
+    assert link.stale_reason == WHY
+    link.offline("offline", 4)
+    assert link.online_without_subscriptions() is None
+    assert link.farm_back("usfarm", 5) == Change(STALE, READY)
+
+
+@pytest.mark.parametrize(
+    ("away", "state"), [({}, READY), ({"usfarm.nj": "still away"}, STALE)], ids=["none", "one"]
+)
+def test_only_the_farms_that_tws_lists_as_away_are_so_once_it_is_online(
+    away: dict[str, str], state: ConnectionState
+) -> None:
+    link = link_in(READY)
+    link.farm_broke("usfarm", WHY, 1)
+    link.offline("offline", 2)
+    link.online(3, away)
+    assert link.state is state
+    assert link.farms_away == list(away)
+    assert link.stale_reason == "".join(away.values())
+    assert link.watch(5) == [CheckSubscriptions(2)]
+
+
+def test_farms_that_are_away_without_an_outage_before_make_it_stale() -> None:
+    link = link_in(READY)
+    assert link.online(1, {"usfarm": WHY}) == Change(READY, STALE)
+
+
+def test_what_tws_said_before_it_took_requests_shows_once_it_does() -> None:
+    link = link_in(SOCKET_OPEN)
+    assert link.farm_broke("usfarm", WHY, 1) is None
+    assert (link.state, link.stale_reason) == (SOCKET_OPEN, "")
+    assert link.accepted(2) == Change(SOCKET_OPEN, STALE)
+    assert link.stale_reason == WHY
+    assert link.accepted(3) is None
+
+
+def test_stocks_are_unknown_for_good_only_with_data_and_past_the_connection_s_first_seconds() -> (
+    None
+):
+    link = link_in(SOCKET_OPEN)
+    assert link.accepted(100) == Change(SOCKET_OPEN, READY)
+    assert not link.knows_stocks(129.9)
+    assert link.accepted(120) is None
+    assert link.knows_stocks(130)
+    link.farm_broke("usfarm", WHY, 140)
+    assert not link.knows_stocks(141)
 
 
 # Silence
@@ -202,6 +285,10 @@ def test_the_quiet_is_counted_from_the_last_message_and_is_none_before_the_first
 # Whatever happens
 
 
+DATA_EVENTS = {Event.DATA_LOST, Event.DATA_BACK}
+FARMS = ["usfarm", "usfarm.nj", "newfarm"]
+
+
 class Histories(RuleBasedStateMachine):
     """A link through any order of events, beside what is known of it from outside."""
 
@@ -213,6 +300,8 @@ class Histories(RuleBasedStateMachine):
         self.heard_at = -math.inf
         self.asked_at = math.inf
         self.checks_due = 0
+        self.offline = False
+        self.away: set[str] = set()
 
     def noted(self, change: Change | None) -> None:
         if change is not None:
@@ -222,7 +311,8 @@ class Histories(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(event=st.sampled_from(Event))
+    # What becomes of data is told by the calls below.
+    @rule(event=st.sampled_from(sorted(set(Event) - DATA_EVENTS, key=str)))
     def something_happens(self, event: Event) -> None:
         before = self.link.state
         try:
@@ -244,18 +334,43 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.link.state is not CONNECTING)
     @rule()
     def data_is_lost(self) -> None:
-        self.noted(self.link.data_lost(WHY, self.now))
+        self.noted(self.link.offline(WHY, self.now))
+        self.offline = True
         self.checks_due = 0
+
+    @precondition(lambda self: self.link.state is not CONNECTING)
+    @rule(name=st.sampled_from(FARMS))
+    def a_farm_breaks(self, name: str) -> None:
+        self.noted(self.link.farm_broke(name, WHY, self.now))
+        self.away.add(name)
+        self.checks_due = 0
+
+    @precondition(lambda self: self.link.state is not CONNECTING)
+    @rule(name=st.sampled_from(FARMS))
+    def a_farm_is_back(self, name: str) -> None:
+        self.noted(self.link.farm_back(name, self.now))
+        if name in self.away:
+            self.away.discard(name)
+            self.checks_due = 1
+
+    @precondition(lambda self: self.link.state is not CONNECTING)
+    @rule(away=st.sets(st.sampled_from(FARMS)))
+    def tws_lists_the_farms_that_are_away(self, away: set[str]) -> None:
+        if self.offline or self.away or away:
+            self.checks_due = 1
+        self.noted(self.link.online(self.now, dict.fromkeys(away, WHY)))
+        self.offline, self.away = False, away
 
     @precondition(lambda self: self.link.state is not CONNECTING)
     @rule(with_subscriptions=st.booleans())
     def data_is_back(self, with_subscriptions: bool) -> None:
         if with_subscriptions:
-            self.noted(self.link.data_back_with_subscriptions(self.now))
+            self.noted(self.link.online(self.now))
             self.checks_due = 1
         else:
-            self.noted(self.link.data_back())
-        assert self.link.state is not STALE or with_subscriptions
+            self.noted(self.link.online_without_subscriptions())
+        self.offline = False
+        assert self.link.state is not STALE or self.away
 
     @rule()
     def data_comes(self) -> None:
@@ -277,6 +392,10 @@ class Histories(RuleBasedStateMachine):
                     assert since_s >= DURATIONS.recovery_s
                     self.checks_due -= 1
         assert self.checks_due >= 0
+
+    @invariant()
+    def the_farms_that_are_away_are_those_that_are_not_back(self) -> None:
+        assert self.link.farms_away == sorted(self.away)
 
     @invariant()
     def the_changes_lead_from_the_first_state_to_the_present_one(self) -> None:

@@ -10,19 +10,22 @@ from ibapi.contract import Contract
 
 from newshead.tws.codes import Reaction
 from newshead.tws.durations import Durations
+from newshead.tws.listings import US_EXCHANGES, Finding, Refusal
 from newshead.tws.subscriptions import (
     FIRST_REQ_ID,
-    US_EXCHANGES,
+    VERIFIED_AT_ONCE,
     Cancel,
     Drop,
     FindListing,
+    Note,
     Overdue,
     Request,
     Subscribe,
+    SubscribeReference,
     Subscriptions,
 )
 
-DURATIONS = Durations(silent_s=30, max_silent_s=100, parked_s=20)
+DURATIONS = Durations(silent_s=30, max_silent_s=100, parked_s=20, listings_s=10)
 
 
 def listing(exchange: str) -> Any:
@@ -64,8 +67,8 @@ def test_an_ended_subscription_is_cancelled_once_and_forgotten() -> None:
 
 def test_the_changes_leave_out_what_was_rejected_or_is_parked() -> None:
     book = book_with("AAPL", "BAD", "BUSY")
-    book.react(Reaction.DROP_TICKER, "BAD", 0)
-    book.react(Reaction.PARK_TICKER, "BUSY", 0)
+    book.react(Reaction.DROP_TICKER, 1001, 0)
+    book.react(Reaction.PARK_TICKER, 1002, 0)
     needed = {"BAD", "BUSY", "TSLA", "NVDA"}
     assert book.changes(needed, 19) == (["AAPL"], ["NVDA", "TSLA"])
     assert book.changes(needed, 20) == (["AAPL"], ["BUSY", "NVDA", "TSLA"])
@@ -76,7 +79,7 @@ def test_the_changes_leave_out_what_was_rejected_or_is_parked() -> None:
 
 def test_a_dropped_ticker_is_rejected_and_never_asked_for_again() -> None:
     book = book_with("AAPL")
-    assert book.react(Reaction.DROP_TICKER, "AAPL", 0) == [Drop("AAPL")]
+    assert book.react(Reaction.DROP_TICKER, 1000, 0) == [Drop("AAPL", Refusal.REFUSED)]
     assert (book.rejected, book.active) == ({"AAPL"}, set())
     assert book.subscribe("AAPL", 1e9) == []
 
@@ -84,7 +87,7 @@ def test_a_dropped_ticker_is_rejected_and_never_asked_for_again() -> None:
 def test_a_parked_ticker_is_cancelled_and_asked_for_after_its_time_without_its_problem() -> None:
     book = book_with("AAPL")
     book.problems["AAPL"] = "no line is free"
-    assert book.react(Reaction.PARK_TICKER, "AAPL", 5) == [Cancel(1000)]
+    assert book.react(Reaction.PARK_TICKER, 1000, 5) == [Cancel(1000)]
     assert book.subscribe("AAPL", 24) == []
     assert book.problems == {"AAPL": "no line is free"}
     assert book.subscribe("AAPL", 25) == [Subscribe(1001, "AAPL")]
@@ -93,64 +96,208 @@ def test_a_parked_ticker_is_cancelled_and_asked_for_after_its_time_without_its_p
 
 def test_an_id_in_use_is_replaced_once_and_the_ticker_parked_the_second_time() -> None:
     book = book_with("AAPL")
-    assert book.react(Reaction.NEW_REQUEST_ID, "AAPL", 0) == [Subscribe(1001, "AAPL")]
-    assert book.react(Reaction.NEW_REQUEST_ID, "AAPL", 0) == [Cancel(1001)]
+    assert book.react(Reaction.NEW_REQUEST_ID, 1000, 0) == [Subscribe(1001, "AAPL")]
+    assert book.react(Reaction.NEW_REQUEST_ID, 1001, 0) == [Cancel(1001)]
     assert book.subscribe("AAPL", 1) == []
 
 
 @pytest.mark.parametrize("reaction", [Reaction.NONE, Reaction.SLOW_DOWN])
 def test_a_code_that_is_no_ticker_s_fault_asks_for_nothing(reaction: Reaction) -> None:
-    assert book_with("AAPL").react(reaction, "AAPL", 0) == []
+    assert book_with("AAPL").react(reaction, 1000, 0) == []
+
+
+def test_a_code_about_a_request_that_is_over_asks_for_nothing() -> None:
+    book = book_with("AAPL")
+    assert book.react(Reaction.DROP_TICKER, 7, 0) == []
+    assert book.active == {"AAPL"}
 
 
 # Listings
 
 
-@pytest.mark.parametrize("exchange", sorted(US_EXCHANGES))
-def test_an_ambiguous_ticker_is_subscribed_by_its_us_listing_from_then_on(exchange: str) -> None:
+def asked_for_listings(*exchanges: str) -> Subscriptions:
+    """A book whose AAPL was answered with a 200 at 0, and whose listings have come."""
     book = book_with("AAPL")
-    assert book.react(Reaction.FIND_LISTING, "AAPL", 0) == [FindListing(1001, "AAPL")]
+    assert book.react(Reaction.FIND_LISTING, 1000, 0) == [FindListing(1001, "AAPL")]
+    for exchange in exchanges:
+        book.add_listing(1001, listing(exchange))
+    return book
+
+
+@pytest.mark.parametrize("exchange", sorted(US_EXCHANGES))
+def test_a_ticker_is_subscribed_by_its_us_listing_from_then_on(exchange: str) -> None:
+    book = asked_for_listings("EBS", "OTCLNK")
     us = listing(exchange)
-    for each in (listing("EBS"), us, listing("LSE")):
+    for each in (us, listing("LSE")):
         book.add_listing(1001, each)
-    assert book.choose_listing(1001, 1) == [Subscribe(1002, "AAPL", us)]
+    subscribe = Subscribe(1002, "AAPL", us)
+    assert book.choose_listing(1001, 1) == [Note("AAPL", Finding.CHOSEN, exchange), subscribe]
     assert book.renew_all(2) == [Subscribe(1003, "AAPL", us)]
 
 
-def test_a_ticker_without_a_us_listing_is_dropped() -> None:
-    book = book_with("AAPL")
-    book.react(Reaction.FIND_LISTING, "AAPL", 0)
-    book.add_listing(1001, listing("EBS"))
-    assert book.choose_listing(1001, 1) == [Drop("AAPL", foreign=True)]
+def test_listings_that_are_known_from_an_earlier_connection_are_asked_for_at_once() -> None:
+    listings = {"AAPL": listing("NASDAQ")}
+    book = Subscriptions(DURATIONS, listings)
+    assert book.subscribe("AAPL", 0) == [Subscribe(1000, "AAPL", listings["AAPL"])]
+    assert book.verify(1) == []
+    book.forget_session()
+    assert listings == {}
+
+
+def test_of_unknown_exchanges_the_first_is_asked_for_and_named() -> None:
+    book = asked_for_listings("EBS", "OTCLNK")
+    note, subscribe = book.choose_listing(1001, 1)
+    assert note == Note("AAPL", Finding.UNKNOWN_EXCHANGE, "OTCLNK")
+    assert isinstance(subscribe, Subscribe)
+    assert subscribe.listing is not None
+
+
+def test_a_ticker_that_is_listed_abroad_alone_is_dropped_and_its_exchange_named() -> None:
+    book = asked_for_listings("EBS", "LSE")
+    assert book.choose_listing(1001, 1) == [Drop("AAPL", Refusal.FOREIGN, "EBS")]
     assert book.rejected == {"AAPL"}
 
 
-def test_a_us_listing_that_is_ambiguous_too_is_dropped() -> None:
-    book = book_with("AAPL")
-    book.react(Reaction.FIND_LISTING, "AAPL", 0)
-    assert book.react(Reaction.FIND_LISTING, "AAPL", 0) == [Drop("AAPL", foreign=True)]
+@pytest.mark.parametrize("answer", ["none", "refused"])
+def test_a_ticker_without_any_listing_is_unknown(answer: str) -> None:
+    book = asked_for_listings()
+    if answer == "none":
+        requests = book.choose_listing(1001, 1)
+    else:
+        requests = book.react(Reaction.FIND_LISTING, 1001, 1)
+    assert requests == [Drop("AAPL", Refusal.UNKNOWN)]
+    assert (book.rejected, book.reqid_to_ticker) == ({"AAPL"}, {})
 
 
-def test_a_listing_found_after_the_ticker_is_over_asks_for_nothing() -> None:
-    book = book_with("AAPL")
-    book.react(Reaction.FIND_LISTING, "AAPL", 0)
+def test_an_unknown_ticker_is_asked_for_again_while_definitions_are_not_complete() -> None:
+    book = asked_for_listings()
+    requests = book.react(Reaction.FIND_LISTING, 1001, 1, trusted=False)
+    assert requests == [Note("AAPL", Finding.NOT_TRUSTED)]
+    assert book.subscribe("AAPL", 20.9) == []
+    assert book.subscribe("AAPL", 21) == [Subscribe(1002, "AAPL")]
+    assert book.react(Reaction.FIND_LISTING, 1002, 22) == [FindListing(1003, "AAPL")]
+    assert book.react(Reaction.FIND_LISTING, 1003, 23) == [Drop("AAPL", Refusal.UNKNOWN)]
+
+
+def test_what_is_unknown_may_be_asked_for_at_once_when_definitions_are_back() -> None:
+    book = book_with("AAPL", "BUSY")
+    book.react(Reaction.PARK_TICKER, 1001, 0)
+    book.react(Reaction.FIND_LISTING, 1000, 0)
+    book.react(Reaction.FIND_LISTING, 1002, 1, trusted=False)
+    book.definitions_back()
+    assert book.changes({"AAPL", "BUSY"}, 2) == ([], ["AAPL"])
+
+
+@pytest.mark.parametrize("how", ["in silence", "with an error"])
+def test_listings_that_do_not_come_are_asked_for_again(how: str) -> None:
+    book = asked_for_listings()
+    assert book.unanswered(9.9) == []
+    if how == "in silence":
+        requests = book.unanswered(10)
+    else:
+        requests = book.react(Reaction.PARK_TICKER, 1001, 10)
+    assert requests == [Note("AAPL", Finding.UNANSWERED)]
+    assert book.choose_listing(1001, 11) == []
+    assert book.subscribe("AAPL", 30) == [Subscribe(1002, "AAPL")]
+
+
+def test_a_us_listing_that_is_refused_too_is_unknown() -> None:
+    book = asked_for_listings("NYSE")
+    book.choose_listing(1001, 0)
+    assert book.react(Reaction.FIND_LISTING, 1002, 1) == [Drop("AAPL", Refusal.UNKNOWN)]
+
+
+def test_a_ticker_that_is_renewed_while_its_listings_are_asked_for_keeps_one_request() -> None:
+    book = asked_for_listings("NYSE")
+    assert book.renew_all(1) == [Subscribe(1002, "AAPL")]
+    assert book.react(Reaction.FIND_LISTING, 1002, 1) == []
+    _, subscribe = book.choose_listing(1001, 2)
+    assert isinstance(subscribe, Subscribe)
+    assert book.ticker_to_reqid == {"AAPL": subscribe.req_id}
+
+
+def test_each_ticker_has_a_request_for_its_own_listings() -> None:
+    book = book_with("AAPL", "MSFT")
+    assert book.react(Reaction.FIND_LISTING, 1000, 0) == [FindListing(1002, "AAPL")]
+    assert book.react(Reaction.FIND_LISTING, 1001, 0) == [FindListing(1003, "MSFT")]
+
+
+def test_a_code_that_says_nothing_of_listings_leaves_their_request_alone() -> None:
+    book = asked_for_listings("NYSE")
+    assert book.react(Reaction.NO_DATA, 1001, 1) == []
+    assert len(book.choose_listing(1001, 2)) == 2
+
+
+def test_listings_found_after_the_ticker_is_over_ask_for_nothing() -> None:
+    book = asked_for_listings("NYSE")
     book.unsubscribe("AAPL")
-    book.add_listing(1001, listing("NYSE"))
     assert book.choose_listing(1001, 1) == []
+    book = asked_for_listings()
+    book.unsubscribe("AAPL")
+    assert book.unanswered(10) == []
+
+
+def test_listings_of_which_a_part_cannot_be_read_are_asked_for_again() -> None:
+    book = asked_for_listings("NYSE")
+    assert book.unanswered(1, in_time=False) == [Note("AAPL", Finding.UNANSWERED)]
+    assert book.choose_listing(1001, 2) == []
+    assert book.subscribe("AAPL", 21) == [Subscribe(1002, "AAPL")]
 
 
 def test_listings_that_nobody_asked_for_are_ignored() -> None:
     book = book_with("AAPL")
     book.add_listing(1000, listing("NYSE"))
     assert book.choose_listing(1000, 1) == []
-    assert book.reqid_to_ticker == {1000: "AAPL"}
 
 
-def test_listings_whose_request_was_taken_out_from_outside_are_ignored() -> None:
+# Listings of tickers that have data
+
+
+def test_each_ticker_s_listings_are_asked_for_once_and_a_few_at_a_time() -> None:
+    tickers = [f"T{number}" for number in range(VERIFIED_AT_ONCE + 1)]
+    book = book_with(*tickers)
+    requests = book.verify(1)
+    assert [r.ticker for r in requests if isinstance(r, FindListing)] == tickers[:-1]
+    (last,) = book.verify(2)
+    assert isinstance(last, FindListing)
+    for request in (*requests, last):
+        assert isinstance(request, FindListing)
+        book.add_listing(request.req_id, listing("NASDAQ"))
+        assert book.choose_listing(request.req_id, 3) == []
+    assert book.verify(4) == []
+
+
+def test_a_ticker_with_data_that_is_listed_abroad_alone_is_dropped_and_cancelled() -> None:
     book = book_with("AAPL")
-    book.react(Reaction.FIND_LISTING, "AAPL", 0)
-    book.reqid_to_ticker = {}
-    assert book.choose_listing(1001, 1) == []
+    book.verify(1)
+    book.add_listing(1001, listing("LSE"))
+    drop = Drop("AAPL", Refusal.FOREIGN, "LSE")
+    assert book.choose_listing(1001, 2) == [Cancel(1000), drop]
+
+
+def test_a_ticker_with_data_on_an_unknown_exchange_keeps_its_request() -> None:
+    book = book_with("AAPL")
+    book.verify(1)
+    book.add_listing(1001, listing("OTCLNK"))
+    assert book.choose_listing(1001, 2) == [Note("AAPL", Finding.UNKNOWN_EXCHANGE, "OTCLNK")]
+    assert book.ticker_to_reqid == {"AAPL": 1000}
+
+
+def test_a_ticker_with_data_whose_listings_do_not_come_is_verified_later() -> None:
+    book = book_with("AAPL")
+    book.verify(1)
+    assert book.unanswered(11) == []
+    assert book.verify(30.9) == []
+    assert book.verify(31) == [FindListing(1002, "AAPL")]
+    book.react(Reaction.FIND_LISTING, 1002, 32)
+    assert (book.active, book.verify(60)) == ({"AAPL"}, [])
+
+
+def test_a_new_session_asks_for_what_was_refused() -> None:
+    book = book_with("AAPL")
+    book.react(Reaction.DROP_TICKER, 1000, 0)
+    book.forget_session()
+    assert book.subscribe("AAPL", 1) == [Subscribe(1001, "AAPL")]
 
 
 # Asking again
@@ -206,11 +353,55 @@ def test_none_is_overdue_where_none_has_data() -> None:
 
 def test_a_ticker_that_gets_no_data_anyway_is_not_overdue() -> None:
     book = book_with("AAPL", "MSFT")
-    assert book.react(Reaction.NO_DATA, "AAPL", 0) == []
+    assert book.react(Reaction.NO_DATA, 1000, 0) == []
     book.heard({1001}, 1000)
     assert book.renew_overdue(1000) == []
     assert book.renew_silent(1000, 2) == []
     assert book.active == {"AAPL", "MSFT"}
+    book.forget_refusals()
+    assert book.renew_silent(1001, 2) == [Cancel(1000), Subscribe(1002, "AAPL")]
+
+
+def test_data_is_awaited_while_any_subscription_could_have_some() -> None:
+    book = Subscriptions(DURATIONS)
+    assert not book.awaited
+    book = book_with("AAPL", "MSFT")
+    book.react(Reaction.NO_DATA, 1000, 0)
+    assert book.awaited
+    book.set_halted("MSFT", halted=True)
+    assert not book.awaited
+    book.set_halted("MSFT", halted=False)
+    assert book.awaited
+
+
+def test_a_ticker_whose_data_does_not_count_is_not_awaited_until_it_has_some_that_does() -> None:
+    book = book_with("AAPL")
+    book.expect("AAPL", data=False)
+    assert (book.awaited, book.refused) == (False, {"AAPL": ""})
+    book.heard({1000}, 1)
+    assert (book.awaited, book.refused) == (True, {})
+    book.expect("AAPL", data=False)
+    book.expect("AAPL", data=True)
+    assert book.awaited
+
+
+def test_the_refused_tickers_come_with_what_tws_said() -> None:
+    book = book_with("BAD", "BUSY", "AAPL")
+    book.problems |= {"BAD": "unknown", "BUSY": "no line"}
+    book.react(Reaction.DROP_TICKER, 1000, 0)
+    book.react(Reaction.PARK_TICKER, 1001, 0)
+    assert book.refused == {"BAD": "unknown", "BUSY": "no line"}
+
+
+def test_the_reference_has_an_id_of_its_own_makes_no_ticker_active_and_is_cancelled_once() -> None:
+    book = book_with("AAPL")
+    assert book.ask_reference("SPY") == [SubscribeReference(1001, "SPY")]
+    assert (book.reference_id, book.active) == (1001, {"AAPL"})
+    assert not book.heard({1001}, 5)
+    assert book.end_reference() == [Cancel(1001)]
+    assert book.reference_id is None
+    assert book.end_reference() == []
+    assert book.subscribe("MSFT", 6) == [Subscribe(1002, "MSFT")]
 
 
 # Changed from outside
@@ -227,6 +418,12 @@ def test_what_is_put_into_the_book_or_assigned_is_what_it_works_on() -> None:
     assert book.renew("AAPL", 2) == [Cancel(7), Subscribe(50, "AAPL")]
     assert book.unsubscribe("MSFT") == []
     assert book.active == {"AAPL"}
+
+
+def test_a_request_that_was_put_there_for_a_ticker_that_is_not_active_is_not_renewed() -> None:
+    book = Subscriptions(DURATIONS)
+    book.ticker_to_reqid["AAPL"] = 7
+    assert book.renew("AAPL", 1) == []
 
 
 def test_a_request_from_outside_is_silent_from_the_first_look_at_it_on() -> None:
@@ -281,6 +478,8 @@ class Histories(RuleBasedStateMachine):
                     self.questions[req_id] = ticker
                 case Drop(ticker):
                     self.dropped.add(ticker)
+                case Note():
+                    pass
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 40.0]))
     def time_passes(self, seconds: float) -> None:
@@ -309,26 +508,38 @@ class Histories(RuleBasedStateMachine):
     def a_code_comes(self, reaction: Reaction, data: st.DataObject) -> None:
         if self.lines:
             req_id = data.draw(st.sampled_from(sorted(self.lines)))
-            ticker = self.book.reqid_to_ticker[req_id]
             if reaction is not Reaction.NO_DATA:
                 del self.lines[req_id]
-            self.send(self.book.react(reaction, ticker, self.now))
+            self.send(self.book.react(reaction, req_id, self.now))
 
-    @rule()
-    def tws_refuses_what_is_ambiguous(self) -> None:
+    @rule(trusted=st.booleans())
+    def tws_refuses_what_is_ambiguous(self, trusted: bool) -> None:
         refused, self.refused = self.refused, []
         for req_id in refused:
-            ticker = self.book.reqid_to_ticker.get(req_id)
-            if ticker is not None:
-                self.send(self.book.react(Reaction.FIND_LISTING, ticker, self.now))
+            requests = self.book.react(Reaction.FIND_LISTING, req_id, self.now, trusted=trusted)
+            self.send(requests)
 
-    @rule(exchange=st.sampled_from(["NASDAQ", "EBS"]))
-    def tws_answers_with_listings(self, exchange: str) -> None:
+    @rule()
+    def listings_are_verified(self) -> None:
+        self.send(self.book.verify(self.now))
+
+    @rule()
+    def listings_that_do_not_come_are_given_up(self) -> None:
+        self.send(self.book.unanswered(self.now))
+
+    @rule(exchange=st.sampled_from(["NASDAQ", "EBS", "OTCLNK", ""]), trusted=st.booleans())
+    def tws_answers_with_listings(self, exchange: str, trusted: bool) -> None:
         questions, self.questions = self.questions, {}
         for req_id in questions:
-            self.book.add_listing(req_id, listing("LSE"))
-            self.book.add_listing(req_id, listing(exchange))
-            self.send(self.book.choose_listing(req_id, self.now))
+            if exchange:
+                self.book.add_listing(req_id, listing("LSE"))
+                self.book.add_listing(req_id, listing(exchange))
+            self.send(self.book.choose_listing(req_id, self.now, trusted=trusted))
+
+    @rule()
+    def the_session_rolls(self) -> None:
+        self.book.forget_session()
+        self.dropped.clear()
 
     @rule()
     def tws_loses_all(self) -> None:
@@ -346,12 +557,13 @@ class Histories(RuleBasedStateMachine):
             self.send(requests)
 
     @invariant()
-    def every_active_ticker_has_the_one_request_that_its_id_leads_back_to(self) -> None:
+    def every_active_ticker_has_one_request_for_data_or_for_its_listings(self) -> None:
         book = self.book
-        assert book.ticker_to_reqid.keys() == book.active
-        assert {t: book.reqid_to_ticker[r] for t, r in book.ticker_to_reqid.items()} == {
-            ticker: ticker for ticker in book.active
-        }
+        assert {book.reqid_to_ticker[r] for r in book.ticker_to_reqid.values()} == set(
+            book.ticker_to_reqid
+        )
+        assert book.ticker_to_reqid.keys() <= book.active
+        assert book.active <= set(book.reqid_to_ticker.values())
 
     @invariant()
     def tws_serves_no_line_that_the_book_does_not_know(self) -> None:
