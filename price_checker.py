@@ -7,6 +7,7 @@ import asyncio
 import functools
 import logging
 import math
+import os
 import random
 import sys
 import time
@@ -42,6 +43,7 @@ from newshead.monitor.ticker_status import TickerStatus
 from newshead.monitor.triggers import TriggerFolder
 from newshead.outage import Outage
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.proxies import outside_of, settle_proxies
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.text import parse_time
@@ -820,6 +822,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment()
+        settle_proxies(os.environ, outside_of(settings))
         configure_logging(settings.log_folder, rotate=not options.supervised)
         return asyncio.run(run(settings, wait=options.wait, supervised=options.supervised))
     except ConfigurationError as problem:

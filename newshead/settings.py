@@ -4,20 +4,25 @@ Variables come from the process's environment and, below it, from `.env` in
 the folder newshead is started in. `.env.example` shows them all.
 """
 
+import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import time
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from newshead.core.tickers import parse_ticker
 
 # Of news.
 SOURCES: Final = ("benzinga", "alpaca", "wires")
+
+
+# A name that differs by so many letters is meant.
+MAX_EDITS: Final = 2
 
 
 class ConfigurationError(Exception):
@@ -125,12 +130,52 @@ class Settings:
         return [f.name.upper() for f in fields(cls) if not f.name.endswith("_folder")]
 
 
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Return those of `names` that are nearly a variable's, each with that variable's name."""
+    variables = Settings.variables()
+    found = {}
+    for name in names:
+        if name not in variables:
+            near = min(variables, key=lambda variable: _edits(name.upper(), variable))
+            if _edits(name.upper(), near) <= MAX_EDITS:
+                found[name] = near
+    return found
+
+
+def _edits(one: str, other: str) -> int:
+    """Return how many letters are to be put in, left out or changed to make one text the other;
+    more than MAX_EDITS where that is so."""
+    if abs(len(one) - len(other)) > MAX_EDITS:
+        return MAX_EDITS + 1
+    before = list(range(len(other) + 1))
+    for row, letter in enumerate(one, 1):
+        line = [row]
+        for column, its in enumerate(other, 1):
+            changed = before[column - 1] + (letter != its)
+            line.append(min(before[column] + 1, line[-1] + 1, changed))
+        before = line
+    return before[-1]
+
+
 def _dotenv() -> dict[str, str | None]:
     try:
-        # A password may hold ${...}.
-        return dotenv_values(".env", interpolate=False)
+        text = Path(".env").read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeError) as problem:
         raise ConfigurationError(f".env cannot be read as UTF-8 text: {problem}.") from problem
+    found: dict[str, str | None] = {}
+    # As it stands: a password may hold ${...}.
+    for binding in parse_stream(io.StringIO(text)):
+        lead = binding.original.string
+        line = binding.original.line + lead[: len(lead) - len(lead.lstrip())].count("\n")
+        if binding.error:
+            raise ConfigurationError(f".env, line {line} cannot be read: it must be NAME=value.")
+        if binding.key is not None:
+            found[binding.key] = binding.value
+            for name, near in misspelt([binding.key]).items():
+                raise ConfigurationError(f".env, line {line}: {name} must be {near}.")
+    return found
 
 
 def _text(_name: str, text: str) -> str:

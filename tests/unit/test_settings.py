@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from newshead.settings import ConfigurationError, Settings
+from newshead.settings import ConfigurationError, Settings, misspelt
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 VARIABLES = [
@@ -204,6 +204,38 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_the_variable(name: str,
     with pytest.raises(ConfigurationError, match=f"^{name} ") as caught:
         Settings.from_environment({name: text})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BENZINGA_API_KY", "BENZINGA_API_KEY"),
+        ("BENZINGA_APIKEY", "BENZINGA_API_KEY"),
+        ("ANTROPIC_API_KEY", "ANTHROPIC_API_KEY"),
+        ("ANTHROPIC_API_KEY1", "ANTHROPIC_API_KEY"),
+        ("ibkr_port", "IBKR_PORT"),
+        ("ALERT_URL", "ALERT_URLS"),
+    ],
+)
+def test_a_name_that_is_nearly_a_variable_s_is_told_with_the_right_one(
+    name: str, meant: str
+) -> None:
+    assert misspelt([name, "PATH", "IBKR_PORT", "CLICKHOUSE_DATABASE"]) == {name: meant}
+    write_env(f"# My keys\n\nIBKR_PORT=4001\n\n{name}=x\n")
+    with pytest.raises(ConfigurationError, match=rf"^\.env, line 5: {name} must be {meant}\.$"):
+        Settings.from_environment()
+
+
+def test_a_name_of_another_program_may_stand_in_the_env_file() -> None:
+    write_env("\ufeffexport TZ=UTC\nPOSTGRES_PASSWORD=x\nIBKR_PORT=4001 # TWS\n")
+    assert Settings.from_environment().ibkr_port == 4001
+
+
+@pytest.mark.parametrize("line", ["IBKR_PORT 4001", "=x", "'unclosed", "IBKR_HOST='unclosed"])
+def test_a_line_of_the_env_file_that_cannot_be_read_is_told_with_its_number(line: str) -> None:
+    write_env(f"\nIBKR_CLIENT_ID=7\n\n{line}\n")
+    with pytest.raises(ConfigurationError, match=r"^\.env, line 4 cannot be read"):
+        Settings.from_environment()
 
 
 def test_an_env_file_that_is_not_utf_8_is_refused_by_its_name() -> None:
