@@ -283,10 +283,10 @@ class ContinuousPriceMonitor:
         await until_database_works(self.ch_manager.connect, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
-        for ticker in (
-            await self.get_active_tickers_from_breaking_news() - self._tickers.ended.keys()
-        ):
-            self._track(ticker)
+        for told in await self.get_active_tickers_from_breaking_news():
+            ticker = self._tickers.spelling(told)
+            if ticker not in self._tickers.ended:
+                self._track(ticker)
         if not self.wait:
             await self.setup_ibkr_connection()
             await self.update_ibkr_subscriptions()
@@ -306,7 +306,11 @@ class ContinuousPriceMonitor:
 
     async def _restore_windows(self) -> None:
         """Go on where a monitor of this session was killed."""
-        for ticker, window in (await off_loop(self.ch_manager.windows)).items():
+        windows = await off_loop(self.ch_manager.windows)
+        for ticker, window in sorted(windows.items(), key=lambda each: each[1].first_row):
+            # Rows that an earlier release wrote of it in another spelling as well.
+            if self._tickers.spelling(ticker) != ticker:
+                continue
             if window.age_s > rule.WINDOW_S:
                 self._tickers.ended[ticker] = window.first_row
             else:
@@ -505,7 +509,8 @@ class ContinuousPriceMonitor:
 
     async def _take_files(self) -> None:
         async with aclosing(self._triggers.arrivals()) as tickers:
-            async for ticker in tickers:
+            async for told in tickers:
+                ticker = self._tickers.spelling(told)
                 known = ticker in self.active_tickers
                 self._answer_trigger(ticker)
                 if self._metrics is not None and not known and self._is_subscribed(ticker):
@@ -521,7 +526,7 @@ class ContinuousPriceMonitor:
             if (ticker := parse_ticker(told)) is None:
                 logger.warning("Ignored a notification for %a: not a ticker.", told)
             else:
-                self._answer_trigger(ticker)
+                self._answer_trigger(self._tickers.spelling(ticker))
 
     def _answer_trigger(self, ticker: str) -> None:
         answer = self._tickers.answer(ticker)

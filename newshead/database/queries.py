@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from newshead.core import rule
 from newshead.core.rule import Outcome, PricePoint, Rise
+from newshead.core.tickers import spellings
 from newshead.database.connection import Database
 
 ACTIVE_TICKERS: Final = """
@@ -26,20 +27,24 @@ SESSION_WINDOWS: Final = """
     FROM News.price_tracking
     GROUP BY ticker"""
 
+# News and scores may spell a ticker in another way than the session does, see `_spelled`.
+_AS_ASKED: Final = "transform(ticker, {spellings:Array(String)}, {asked:Array(String)}, ticker)"
+
 # Windows that are over and ratings, in one answer. A rating's sentiment is never empty.
-STANDING: Final = """
+STANDING: Final = f"""
     SELECT ticker, min(timestamp) AS first_row, ('', '', '')
     FROM News.price_tracking
-    WHERE ticker IN {tickers:Array(String)}
+    WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker
-    HAVING dateDiff('second', first_row, now()) > {window_s:UInt32}
+    HAVING dateDiff('second', first_row, now()) > {{window_s:UInt32}}
     UNION ALL
-    SELECT ticker, toDateTime(0), argMax((sentiment, recommendation, confidence), analyzed_at)
+    SELECT {_AS_ASKED} AS named, toDateTime(0),
+        argMax((sentiment, recommendation, confidence), analyzed_at)
     FROM News.breaking_news
-    WHERE ticker IN {tickers:Array(String)}
+    WHERE ticker IN {{spellings:Array(String)}}
         AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
         AND sentiment != '' AND recommendation != ''
-    GROUP BY ticker"""
+    GROUP BY named"""  # noqa: S608
 
 # The tickers that the alert rule can hold for at all: all others are spared its cost,
 # which is three times this one's. It asks for one percent less, lest a rounding decide.
@@ -71,18 +76,18 @@ RULE_ROWS: Final = f"""
         GROUP BY ticker
     ) AS alerts USING ticker
     LEFT JOIN (
-        SELECT ticker, argMax(tuple(strength_score), scraped_at).1 AS score
+        SELECT {_AS_ASKED} AS named, argMax(tuple(strength_score), scraped_at).1 AS score
         FROM News.float_list_detailed_dedup
-        WHERE ticker IN {{tickers:Array(String)}}
-        GROUP BY ticker
-    ) AS scores USING ticker
+        WHERE ticker IN {{spellings:Array(String)}}
+        GROUP BY named
+    ) AS scores ON ticker = named
     WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker"""  # noqa: S608
 
 NEWEST_NEWS: Final = """
     SELECT headline, article_url, published_utc
     FROM News.breaking_news
-    WHERE ticker = {ticker:String}
+    WHERE ticker IN {spellings:Array(String)}
     ORDER BY detected_at DESC
     LIMIT 1"""
 
@@ -199,7 +204,7 @@ def standing(database: Database, tickers: Collection[str], window_s: int) -> Sta
     """Return which of `tickers` have their window of `window_s` behind them, by the database's
     clock, and the newest ratings of the last hour."""
     found = Standing({}, {})
-    rows = database.rows(STANDING, tickers=list(tickers), window_s=window_s)
+    rows = database.rows(STANDING, window_s=window_s, **_spelled(tickers))
     for ticker, first_row, rating in rows:
         if rating[0]:
             found.ratings[ticker] = Rating(*rating)
@@ -235,13 +240,20 @@ def _windows(
 ) -> Iterator[tuple[str, list[PricePoint], Sequence[int], float | None]]:
     """Yield those of `tickers` that have rows, with these, the times of the alerts (Unix seconds)
     and the score."""
-    for ticker, prices, alerted, score in database.rows(RULE_ROWS, tickers=list(tickers)):
+    for ticker, prices, alerted, score in database.rows(RULE_ROWS, **_spelled(tickers)):
         yield ticker, [PricePoint(*row) for row in prices], alerted, score
 
 
+def _spelled(tickers: Collection[str]) -> dict[str, list[str]]:
+    """Return `tickers` and all their spellings, each with the ticker that was asked for, as the
+    statements above take them."""
+    asked = {each: ticker for ticker in tickers for each in spellings(ticker)}
+    return {"tickers": list(tickers), "spellings": list(asked), "asked": list(asked.values())}
+
+
 def newest_news(database: Database, ticker: str) -> News | None:
-    """Return the ticker's newest news of this session."""
-    rows = database.rows(NEWEST_NEWS, ticker=ticker)
+    """Return the ticker's newest news of this session, in whatever spelling."""
+    rows = database.rows(NEWEST_NEWS, spellings=spellings(ticker))
     return News(*rows[0]) if rows else None
 
 

@@ -5,10 +5,10 @@ No I/O and no clock: the caller hands in `now`.
 
 import hashlib
 import logging
-import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from newshead.core.tickers import ibkr_name
 from newshead.news.message import Action, Article
 
 logger = logging.getLogger(__name__)
@@ -52,14 +52,6 @@ class Memory:
         return new
 
 
-def listed_as(ticker: str) -> str:
-    """Return the spelling in which the ticker list knows a ticker.
-
-    Share classes stand behind a dash in Finviz's list, behind a dot or slash in news.
-    """
-    return re.sub(r"[./-]", " ", ticker)
-
-
 class Intake:
     """Decides which articles are taken, for which tickers.
 
@@ -68,7 +60,7 @@ class Intake:
     memory
         What was taken before.
     countries
-        The listed tickers, as `listed_as` spells them, with their companies' countries.
+        The listed tickers, by IBKR's names, with their companies' countries.
     stats
         Counts: of articles, of those left out as old, deleted or known before, and of tickers that
         are not listed.
@@ -96,11 +88,11 @@ class Intake:
 
     def list_tickers(self, countries: Mapping[str, str]) -> None:
         """Replace the ticker list; the countries are by ticker, in any spelling."""
-        self.countries = {listed_as(ticker): country for ticker, country in countries.items()}
+        self.countries = {ibkr_name(ticker): country for ticker, country in countries.items()}
 
     def country(self, ticker: str) -> str:
         """Return the country of a ticker's company; empty where it is not listed."""
-        return self.countries.get(listed_as(ticker), "")
+        return self.countries.get(ibkr_name(ticker), "")
 
     def take(self, article: Article, now: float) -> list[str]:
         """Return the tickers for which an article is news at `now` (Unix seconds)."""
@@ -115,7 +107,7 @@ class Intake:
             return []
         taken = []
         for ticker in article.tickers:
-            if not self._any_ticker and listed_as(ticker) not in self.countries:
+            if not self._any_ticker and ibkr_name(ticker) not in self.countries:
                 self.stats["not_listed"] += 1
                 logger.debug("%s, in %a, is not in float_list.", ticker, article.title)
             elif self.memory.add(_marks(article, ticker), now):

@@ -161,6 +161,7 @@ def test_no_reader_ever_sees_half_a_trigger(folder: TriggerFolder) -> None:
 
 def test_what_was_written_is_taken_once(folder: TriggerFolder) -> None:
     tickers = ["A", "AAPL", "BRK B", "BRK.B", "BRK/B", "BRK-B", "ABCDEF"]
+    tickers += ["BACpL", "BAC.PR.L", "ABC+", "ABC^", "ABC="]
     paths = [folder.write(ticker) for ticker in tickers]
     for age_s, path in zip(range(len(paths), 0, -1), paths, strict=True):
         if path.exists():
