@@ -287,6 +287,8 @@ class ContinuousPriceMonitor:
             ticker = self._tickers.spelling(told)
             if ticker not in self._tickers.ended:
                 self._track(ticker)
+        for told in self._triggers.take_up():
+            self._answer_trigger(self._tickers.spelling(told))
         if not self.wait:
             await self.setup_ibkr_connection()
             await self.update_ibkr_subscriptions()
@@ -311,6 +313,7 @@ class ContinuousPriceMonitor:
             # Rows that an earlier release wrote of it in another spelling as well.
             if self._tickers.spelling(ticker) != ticker:
                 continue
+            self._tickers.priced.add(ticker)
             if window.age_s > rule.WINDOW_S:
                 self._tickers.ended[ticker] = window.first_row
             else:
@@ -579,6 +582,7 @@ class ContinuousPriceMonitor:
             started, idle = time.monotonic(), self._idle()
             try:
                 await self._cycle(cycle)
+                self._finish_triggers()
                 self._count_cycle(started, idle=idle)
                 if time.monotonic() >= next_cleanup:
                     next_cleanup = time.monotonic() + CLEANUP_EVERY_S
@@ -593,6 +597,11 @@ class ContinuousPriceMonitor:
                 self._writer.failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
+
+    def _finish_triggers(self) -> None:
+        # Rows that are not stored yet would be lost with this process.
+        if not len(self._writer.outbox):
+            self._triggers.keep_only(self._tickers.awaited)
 
     def _count_cycle(self, started: float, *, idle: bool) -> None:
         self.last_cycle_at = time.monotonic()
@@ -701,6 +710,7 @@ class ContinuousPriceMonitor:
         # From here on without a pause: a cancelled task must not lose what it took.
         self._slots.remove(slots)
         self._writer.outbox.add(sorted(rows))
+        self._tickers.priced.update(row.ticker for row in rows)
         self._tickers.unjudged.update(row.ticker for row in rows)
         self.stats["price_checks"] += len(rows)
 

@@ -43,6 +43,8 @@ class TickerBook:
         When each was tracked last (aware UTC). Likewise.
     ended
         Those that had their window in this session, with the time of their first row.
+    priced
+        Those that have a row of this session.
     unjudged
         Those with rows that the alert rule has not seen.
     untold
@@ -53,6 +55,7 @@ class TickerBook:
         self.active: set[str] = set()
         self.since: dict[str, datetime] = {}
         self.ended: dict[str, datetime] = {}
+        self.priced: set[str] = set()
         self.unjudged: set[str] = set()
         self.untold: set[str] = set()
         self._unknown: set[str] = set()
@@ -64,6 +67,11 @@ class TickerBook:
     def idle(self) -> bool:
         """Whether nothing is tracked and nothing is to be done."""
         return not (self.active or self.unjudged or self.untold)
+
+    @property
+    def awaited(self) -> set[str]:
+        """The tickers that are tracked and have no row yet."""
+        return self.active - self.priced
 
     def spelling(self, ticker: str) -> str:
         """Return how the session spells a ticker: as it was spelled first.
@@ -127,6 +135,7 @@ class TickerBook:
     def roll(self) -> None:
         """Begin a fresh session: tickers may have their window again."""
         self.ended.clear()
+        self.priced.clear()
         self._spelled = {ibkr_name(ticker): ticker for ticker in self.active}
         self._held_back.clear()
         self.forgive()

@@ -237,6 +237,26 @@ def test_a_killed_monitor_goes_on_in_its_windows_and_doubles_nothing(
     assert slots[0] == slots[1] >= 4
 
 
+def test_a_trigger_outlives_a_monitor_that_is_killed_before_the_first_row(
+    start: Start, server: ClickHouseServer, database: ClickHouseManager, tmp_path: Path
+) -> None:
+    folder = TriggerFolder(tmp_path / "triggers")
+    with GatewayThread(Gateway(Market(symbols=["ABCD"]))) as thread:
+        command = start("run_system.py", "--skip-list", **on_server(server, thread.gateway))
+        pid = int(command.shows(r"pid=(\d+)")[1])
+        command.shows("Connected to IBKR")
+        trigger = folder.write("ABCD")
+        command.shows("Subscribed ABCD")
+        assert not trigger.exists()
+        os.kill(pid, signal.SIGKILL)
+        command.shows("(?s)Subscribed ABCD.*Subscribed ABCD")
+        thread.call(thread.gateway.trade, "ABCD", 5.0, 100)
+        command.shows(": 1 rows, 1 active tickers")
+        until(lambda: not list(folder.tracked.iterdir()), lambda: "the end of the trigger")
+        assert command.stop() == EXIT_OK
+    assert database.windows().keys() == {"ABCD"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_in_the_middle_of_a_hung_insert_and_a_reconnect_takes_its_time_and_no_more(
     start: Start,

@@ -214,6 +214,14 @@ def test_all_spellings_of_a_security_have_ibkrs_name(name: str, others: str) -> 
     assert len(set(spellings(name))) == len(spellings(name))
 
 
+def test_a_ticker_is_awaited_until_it_has_a_row() -> None:
+    book = tracking("ABCD", "EFGH")
+    book.priced.add("ABCD")
+    assert book.awaited == {"EFGH"}
+    book.roll()
+    assert book.awaited == {"ABCD", "EFGH"}
+
+
 def test_a_ticker_is_spelled_as_it_was_first_until_the_roll() -> None:
     book = TickerBook()
     assert [book.spelling(ticker) for ticker in ("BRK/B", "BRK.B", "ABCD")] == [
