@@ -283,6 +283,7 @@ class ContinuousPriceMonitor:
         await until_database_works(self.ch_manager.connect, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
+        await self._alerts.restore()
         for told in await self.get_active_tickers_from_breaking_news():
             ticker = self._tickers.spelling(told)
             if ticker not in self._tickers.ended:

@@ -84,6 +84,17 @@ RULE_ROWS: Final = f"""
     WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker"""  # noqa: S608
 
+# The alerts that a kill parted from their copies. An hour for clocks that differ.
+UNCOPIED: Final = """
+    SELECT ticker, groupUniqArray(toUnixTimestamp(timestamp))
+    FROM News.news_alert
+    WHERE (ticker, timestamp) NOT IN (
+        SELECT ticker, toDateTime(current_price_timestamp)
+        FROM News.price_move
+        WHERE timestamp >= (SELECT min(timestamp) FROM News.news_alert) - INTERVAL 1 HOUR
+    )
+    GROUP BY ticker"""
+
 NEWEST_NEWS: Final = """
     SELECT headline, article_url, published_utc
     FROM News.breaking_news
@@ -225,6 +236,23 @@ def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
         for rise in rule.rises(ticker, rule.judge(prices), set(alerted), score)
     ]
     return sorted(found, key=lambda rise: (rise.timestamp, rise.ticker))
+
+
+def uncopied(database: Database) -> list[Rise]:
+    """Return the session's alerts that are not in `price_move`, in time order.
+
+    Those of other programs, which the alert rule does not give, are not among them.
+    """
+    lacking = {ticker: set(times) for ticker, times in database.rows(UNCOPIED)}
+    if not lacking:
+        return []
+    found = {
+        (rise.timestamp, rise.ticker): rise
+        for ticker, prices, alerted, score in _windows(database, lacking)
+        for rise in rule.rises(ticker, rule.judge(prices), set(alerted) - lacking[ticker], score)
+        if rise.qualifies and rise.timestamp.timestamp() in lacking[ticker]
+    }
+    return [found[key] for key in sorted(found)]
 
 
 def outcomes(database: Database, tickers: Collection[str]) -> dict[str, Outcome]:
