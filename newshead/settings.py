@@ -16,6 +16,9 @@ from dotenv import dotenv_values
 
 from newshead.core.tickers import parse_ticker
 
+# Of news.
+SOURCES: Final = ("benzinga", "alpaca", "wires")
+
 
 class ConfigurationError(Exception):
     """The user's configuration is wrong; the text says what and what to do."""
@@ -40,9 +43,23 @@ class Settings:
     clickhouse_password: str = field(default="", repr=False)
     clickhouse_secure: bool = False
     clickhouse_path: Path = Path("data/clickhouse")
+    news_sources: tuple[str, ...] = ("benzinga",)
     benzinga_api_key: str = field(default="", repr=False)
     benzinga_stream_url: str = "wss://api.benzinga.com/api/v1/news/stream"
     benzinga_text_ping: bool = False
+    benzinga_replay: bool = True
+    alpaca_api_key: str = field(default="", repr=False)
+    alpaca_api_secret: str = field(default="", repr=False)
+    alpaca_stream_url: str = "wss://stream.data.alpaca.markets/v1beta1/news"
+    wire_feeds: tuple[str, ...] = (
+        "https://www.globenewswire.com/RssFeed/orgclass/1/feedTitle/"
+        "GlobeNewswire%20-%20News%20about%20Public%20Companies",
+        "https://www.prnewswire.com/rss/news-releases-list.rss",
+        "https://www.accessnewswire.com/newsroom/api/rss",
+    )
+    wire_languages: tuple[str, ...] = ("en",)
+    news_max_tickers: int = 10
+    news_skip: tuple[str, ...] = ("halts", "trading-halts", "options", "block-trades", "movers")
     anthropic_api_key: str = field(default="", repr=False)
     anthropic_api_key2: str = field(default="", repr=False)
     anthropic_api_key3: str = field(default="", repr=False)
@@ -184,7 +201,32 @@ def _url(*schemes: str) -> Callable[[str, str], str]:
     return check
 
 
-def _addresses(_name: str, text: str) -> tuple[str, ...]:
+def _tickers_at_most(name: str, text: str) -> int:
+    # IBKR serves a hundred stocks at once.
+    if not (_is_number(text) and 1 <= int(text) <= 100):
+        raise ConfigurationError(f"{name} must be a whole number from 1 to 100, not {text!r}.")
+    return int(text)
+
+
+def _sources(name: str, text: str) -> tuple[str, ...]:
+    names = tuple(text.lower().split())
+    for each in names:
+        if each not in SOURCES:
+            known = ", ".join(SOURCES)
+            raise ConfigurationError(f"{name} must name sources ({known}), not {each!r}.")
+    return names
+
+
+def _words_or_off(name: str, text: str) -> tuple[str, ...]:
+    return () if text.lower() == "off" else _words(name, text)
+
+
+def _feeds(name: str, text: str) -> tuple[str, ...]:
+    check = _url("https", "http")
+    return tuple(check(name, address) for address in text.split())
+
+
+def _words(_name: str, text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
@@ -205,12 +247,19 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,
     "CLICKHOUSE_PATH": _path,
+    "NEWS_SOURCES": _sources,
+    "ALPACA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_TEXT_PING": _switch,
+    "BENZINGA_REPLAY": _switch,
+    "WIRE_FEEDS": _feeds,
+    "WIRE_LANGUAGES": _words,
+    "NEWS_MAX_TICKERS": _tickers_at_most,
+    "NEWS_SKIP": _words_or_off,
     "ANTHROPIC_BASE_URL": _url("https", "http"),
     "TICKER_LIST_CSV": _path,
     "FINVIZ_EXPORT_URL": _url("https", "http"),
     "DASHBOARD_PORT": _port,
-    "ALERT_URLS": _addresses,
+    "ALERT_URLS": _words,
     "METRICS_PORT": _port,
 }

@@ -14,13 +14,14 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from newshead.core.tickers import ibkr_name, parse_ticker
+from newshead.monitor.trigger_news import news_of
 from newshead.outage import Outage
 
 if sys.platform == "linux":
@@ -55,6 +56,8 @@ class TriggerFolder:
         self.tracked = folder / "tracked"
         # The names of the files there.
         self._kept: set[str] = set()
+        # Links to triggers that bring their own news, until the news side has stored it.
+        self.news = folder / "news"
         # name → (the state it was seen in, time.monotonic() when that was first seen)
         self._unreadable: dict[str, tuple[tuple[int, int], float]] = {}
         self._stuck: set[str] = set()
@@ -105,7 +108,8 @@ class TriggerFolder:
         """
         for path in self._files():
             try:
-                ticker, self.modified_at = _read(path)
+                ticker, self.modified_at, content = _read(path)
+                self._link_news(path, content)
             except UnreadableError as problem:
                 if self._settled(path):
                     self._reject(path, str(problem))
@@ -123,7 +127,7 @@ class TriggerFolder:
         for _, name in self._found(self.tracked):
             path = self.tracked / name
             try:
-                ticker, _ = _read(path)
+                ticker, *_ = _read(path)
             except FileNotFoundError:
                 continue
             except (UnreadableError, RefusedError) as problem:
@@ -200,6 +204,37 @@ class TriggerFolder:
             self._unreadable[path.name] = (seen, time.monotonic())
             return False
         return time.monotonic() - before[1] >= SETTLE_S
+
+    def _link_news(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Link a trigger that brings its own news to where the news side finds it."""
+        news, unusable = news_of(content)
+        if unusable:
+            logger.warning(
+                "Trigger %a counts as if it had no %s, which must be text, and a time ISO 8601.",
+                path.name,
+                " or ".join(unusable),
+            )
+        if news is None:
+            return
+        link = self.news / path.name
+        try:
+            self.news.mkdir(parents=True, exist_ok=True)
+            try:
+                link.hardlink_to(path)
+            except FileExistsError:
+                # Another trigger of the same second, unless a crash left this one half done.
+                if not link.samefile(path):
+                    link.with_stem(f"{link.stem}.{time.time_ns()}").hardlink_to(path)
+        except FileNotFoundError:
+            # It was removed meanwhile, like a trigger that is.
+            return
+        except OSError as problem:
+            logger.warning(
+                "The news of trigger %a cannot be linked into %s, it is not rated: %s",
+                path.name,
+                self.news,
+                problem,
+            )
 
     def _keep(self, path: Path, ticker: str) -> None:
         name = _kept_as(ticker)
@@ -348,7 +383,8 @@ def _modified(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def _read(path: Path) -> tuple[str, float]:
+def _read(path: Path) -> tuple[str, float, Mapping[str, Any]]:
+    """Return a trigger's ticker, when it was written, and its content."""
     state = path.lstat()
     if not stat.S_ISREG(state.st_mode):
         raise RefusedError("it is no regular file")
@@ -365,4 +401,4 @@ def _read(path: Path) -> tuple[str, float]:
     ticker = parse_ticker(content.get("ticker") if isinstance(content, dict) else None)
     if ticker is None:
         raise RefusedError("it names no ticker")
-    return ticker, state.st_mtime
+    return ticker, state.st_mtime, content
