@@ -1,7 +1,8 @@
-"""The trigger file: how one is written, found, read, removed and rejected.
+"""The trigger file: how one is written, found, read, kept, removed and rejected.
 
 A trigger says "news about this ticker, watch its price now". Programs write it
-into `triggers/`; the price monitor takes it from there within milliseconds.
+into `triggers/`; the price monitor takes it from there within milliseconds, and
+keeps it in `triggers/tracked/` until it has a price of the ticker.
 """
 
 import asyncio
@@ -13,13 +14,13 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from newshead.core.tickers import parse_ticker
+from newshead.core.tickers import ibkr_name, parse_ticker
 from newshead.monitor.trigger_news import news_of
 from newshead.outage import Outage
 
@@ -52,6 +53,9 @@ class TriggerFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rejected = folder / "rejected"
+        self.tracked = folder / "tracked"
+        # The names of the files there.
+        self._kept: set[str] = set()
         # Links to triggers that bring their own news, until the news side has stored it.
         self.news = folder / "news"
         # name → (the state it was seen in, time.monotonic() when that was first seen)
@@ -97,10 +101,10 @@ class TriggerFolder:
     def take(self) -> Iterator[str]:
         """Return the tickers of the triggers that lie there, oldest first.
 
-        A trigger is removed once the caller has come back for the next one,
-        so one that was not acted upon is still there. What is no trigger is
-        moved to `rejected/` with one line in the log; a file that may still
-        be being written waits and delays no other.
+        Each is moved to `tracked/` before it is returned, where it stays until
+        `keep_only`: whatever becomes of the caller, it is not lost. What is no
+        trigger is moved to `rejected/` with one line in the log; a file that
+        may still be being written waits and delays no other.
         """
         for path in self._files():
             try:
@@ -114,8 +118,32 @@ class TriggerFolder:
             except FileNotFoundError:
                 continue
             else:
+                self._keep(path, ticker)
                 yield ticker
-                self._remove(path)
+
+    def take_up(self) -> Iterator[str]:
+        """Return the tickers of the triggers that an earlier monitor kept, oldest first. For the
+        monitor's start."""
+        for _, name in self._found(self.tracked):
+            path = self.tracked / name
+            try:
+                ticker, *_ = _read(path)
+            except FileNotFoundError:
+                continue
+            except (UnreadableError, RefusedError) as problem:
+                self._reject(path, str(problem))
+            else:
+                self._kept.add(name)
+                yield ticker
+
+    def keep_only(self, tickers: Collection[str]) -> None:
+        """Remove what is kept in `tracked/` of all tickers but these, in whatever spelling."""
+        for name in self._kept - {_kept_as(ticker) for ticker in tickers}:
+            self._kept.discard(name)
+            try:
+                (self.tracked / name).unlink(missing_ok=True)
+            except OSError as problem:
+                logger.error("Trigger %a is done with but cannot be removed: %s", name, problem)
 
     async def arrivals(self) -> AsyncGenerator[str]:
         """Yield the tickers of the triggers as they come, for ever; each as `take` gives it.
@@ -133,13 +161,14 @@ class TriggerFolder:
 
     def reject_old(self) -> None:
         """Move aside what was left there too long ago to be news. For the monitor's start."""
-        for modified_ns, name in self._found():
-            age = time.time() - modified_ns / 1e9
-            if age > MAX_AGE_AT_START_S:
-                self._reject(self.folder / name, f"it is {age / 60:.0f} minutes old")
+        for folder in (self.folder, self.tracked):
+            for modified_ns, name in self._found(folder):
+                age = time.time() - modified_ns / 1e9
+                if age > MAX_AGE_AT_START_S:
+                    self._reject(folder / name, f"it is {age / 60:.0f} minutes old")
 
     def _files(self) -> list[Path]:
-        found = self._found()
+        found = self._found(self.folder)
         if self._outage.lasts:
             return []
         names = {name for _, name in found}
@@ -147,11 +176,11 @@ class TriggerFolder:
         self._unreadable = {n: seen for n, seen in self._unreadable.items() if n in names}
         return [self.folder / name for _, name in found if name not in self._stuck]
 
-    def _found(self) -> list[tuple[int, str]]:
+    def _found(self, folder: Path) -> list[tuple[int, str]]:
         try:
-            if not self.folder.exists():
-                self.folder.mkdir(parents=True)
-            with os.scandir(self.folder) as entries:
+            if not folder.exists():
+                folder.mkdir(parents=True)
+            with os.scandir(folder) as entries:
                 found = [
                     (_modified(entry), entry.name) for entry in entries if _may_be_one(entry.name)
                 ]
@@ -207,12 +236,24 @@ class TriggerFolder:
                 problem,
             )
 
-    def _remove(self, path: Path) -> None:
+    def _keep(self, path: Path, ticker: str) -> None:
+        name = _kept_as(ticker)
         try:
-            path.unlink(missing_ok=True)
+            self.tracked.mkdir(exist_ok=True)
+            path.rename(self.tracked / name)
+        except FileNotFoundError:
+            # Somebody else removed it.
+            return
         except OSError as problem:
             self._stuck.add(path.name)
-            logger.error("Trigger %a was handled but cannot be removed: %s", path.name, problem)
+            logger.error(
+                "Trigger %a was handled but cannot be moved to %s: %s",
+                path.name,
+                self.tracked,
+                problem,
+            )
+        else:
+            self._kept.add(name)
 
     def _reject(self, path: Path, reason: str) -> None:
         try:
@@ -328,6 +369,11 @@ class FolderEvents:
 def _may_be_one(name: str) -> bool:
     """Return whether a file of that name may be a trigger."""
     return name.startswith("immediate_") and name.endswith(".json")
+
+
+def _kept_as(ticker: str) -> str:
+    """Return the name under which a ticker's trigger is kept, whatever its spelling."""
+    return f"immediate_{ibkr_name(ticker)}.json"
 
 
 def _modified(entry: os.DirEntry[str]) -> int:

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
 from commands import DEADLINE_S, PROJECT, Command, alive, log_in, until
-from monitoring import with_tables
+from monitoring import rate, rows, with_tables
 
 import demo
 import run_system
@@ -246,6 +246,53 @@ def test_a_killed_monitor_goes_on_in_its_windows_and_doubles_nothing(
     # The last slot's row is written at the end of the old and again by the new monitor only
     # if both ended in it, which a kill does not.
     assert slots[0] == slots[1] >= 4
+
+
+def test_a_trigger_outlives_a_monitor_that_is_killed_before_the_first_row(
+    start: Start, server: ClickHouseServer, database: ClickHouseManager, tmp_path: Path
+) -> None:
+    folder = TriggerFolder(tmp_path / "triggers")
+    with GatewayThread(Gateway(Market(symbols=["ABCD"]))) as thread:
+        command = start("run_system.py", "--skip-list", **on_server(server, thread.gateway))
+        pid = int(command.shows(r"pid=(\d+)")[1])
+        command.shows("Connected to IBKR")
+        trigger = folder.write("ABCD")
+        command.shows("Subscribed ABCD")
+        assert not trigger.exists()
+        os.kill(pid, signal.SIGKILL)
+        command.shows("(?s)Subscribed ABCD.*Subscribed ABCD")
+        thread.call(thread.gateway.trade, "ABCD", 5.0, 100)
+        command.shows(": 1 rows, 1 active tickers")
+        until(lambda: not list(folder.tracked.iterdir()), lambda: "the end of the trigger")
+        assert command.stop() == EXIT_OK
+    assert database.windows().keys() == {"ABCD"}
+
+
+def test_no_kill_parts_an_alert_from_its_copy_in_price_move(
+    start: Start, server: ClickHouseServer, database: ClickHouseManager, tmp_path: Path
+) -> None:
+    server.fault("error", match="INSERT INTO News.price_move")
+    prices = iter(5 * 1.005**step for step in range(100))
+    with GatewayThread(Gateway(Market(symbols=["ABCD"]))) as thread:
+        command = start("run_system.py", "--skip-list", **on_server(server, thread.gateway))
+        pid = int(command.shows(r"pid=(\d+)")[1])
+        command.shows("Connected to IBKR")
+        rate(database, "ABCD", "BUY")
+        # Of another program.
+        database.client.command("INSERT INTO News.news_alert (ticker, price) VALUES ('WXYZ', 1)")
+        TriggerFolder(tmp_path / "triggers").write("ABCD")
+        command.shows("Subscribed ABCD")
+        while "ALERT 3 for ABCD" not in command.text():
+            thread.call(thread.gateway.trade, "ABCD", next(prices), 100)
+            time.sleep(0.5)
+        os.kill(pid, signal.SIGKILL)
+        server.clear_faults()
+        command.shows("1 alerts of a price monitor that died are copied")
+        until(lambda: rows(database, "price_move"), lambda: "the copy")
+        assert command.stop() == EXIT_OK
+    alerts = [row["timestamp"] for row in rows(database, "news_alert") if row["ticker"] == "ABCD"]
+    copies = [row["current_price_timestamp"] for row in rows(database, "price_move")]
+    assert copies == alerts
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -75,7 +75,7 @@ def test_good_triggers_are_taken_and_bad_ones_lie_aside(hostile: list[bytes], go
         assert len(taken) == good + expected
         rejected = list(folder.rejected.glob("*")) if folder.rejected.exists() else []
         assert len(rejected) == len(hostile) - expected
-        assert [path for path in folder.folder.iterdir() if path != folder.rejected] == []
+        assert set(folder.folder.iterdir()) <= {folder.rejected, folder.tracked}
 
 
 async def test_hundreds_of_hostile_files_neither_stop_the_monitor_nor_reach_sql(
