@@ -19,7 +19,13 @@ ROOMS = [
     {"newshead.news", "newshead.replay", "dashboard"},
     {"newshead.monitor"},
     {"newshead.database", "newshead.tws"},
-    {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"},
+    {
+        "newshead.process",
+        "newshead.logs",
+        "newshead.loop",
+        "newshead.scheduling",
+        "newshead.listening",
+    },
     {"newshead.settings", "newshead.text", "newshead.outage", "newshead.core"},
 ]
 STANDARD = set(sys.stdlib_module_names)
