@@ -16,10 +16,12 @@ import uuid
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from newshead.core.tickers import parse_ticker
+from newshead.loop import off_loop
 from newshead.outage import Outage
 
 if sys.platform == "linux":
@@ -28,6 +30,10 @@ if sys.platform == "linux":
 logger = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 64 * 1024
+# So many files are looked at in one round, and so many of the system's events in one turn of the
+# loop: more come in the next one.
+MAX_FILES: Final = 1000
+MAX_EVENTS: Final = 500
 # A file that cannot be read is given this long to be written to its end.
 SETTLE_S: Final = 2.0
 # What lies there longer when the monitor starts is no news any more.
@@ -35,6 +41,8 @@ MAX_AGE_AT_START_S: Final = 300.0
 # The folder is looked into this often although no event came, and where there are no events.
 SCAN_S: Final = 0.5
 POLL_S: Final = 0.01
+# A link, a socket, a device without a driver: what cannot be opened so is no file.
+NO_FILE_ERRORS: Final = (errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 
 class UnreadableError(Exception):
@@ -116,16 +124,21 @@ class TriggerFolder:
     async def arrivals(self) -> AsyncGenerator[str]:
         """Yield the tickers of the triggers as they come, for ever; each as `take` gives it.
 
-        Close it when done with it. The event loop has its turn after each.
+        Close it when done with it. The folder is touched off the loop, which a file system that
+        stands still does not stop.
         """
         with closing(FolderEvents(self.folder)) as events:
             while True:
-                events.follow()
-                for ticker in self.take():
+                events.begin_round()
+                taking = self._take_round(events)
+                while ticker := await off_loop(next, taking, ""):
                     events.found()
                     yield ticker
-                    await asyncio.sleep(0)
                 await events.wait()
+
+    def _take_round(self, events: "FolderEvents") -> Iterator[str]:
+        events.follow()
+        yield from self.take()
 
     def reject_old(self) -> None:
         """Move aside what was left there too long ago to be news. For the monitor's start."""
@@ -138,19 +151,22 @@ class TriggerFolder:
         found = self._found()
         if self._outage.lasts:
             return []
+        self._stuck = {name for name in self._stuck if os.path.lexists(self.folder / name)}
         names = {name for _, name in found}
-        self._stuck &= names
         self._unreadable = {n: seen for n, seen in self._unreadable.items() if n in names}
-        return [self.folder / name for _, name in found if name not in self._stuck]
+        return [self.folder / name for _, name in found]
 
     def _found(self) -> list[tuple[int, str]]:
         try:
             if not self.folder.exists():
                 self.folder.mkdir(parents=True)
             with os.scandir(self.folder) as entries:
-                found = [
-                    (_modified(entry), entry.name) for entry in entries if _may_be_one(entry.name)
-                ]
+                waiting = (
+                    entry
+                    for entry in entries
+                    if _may_be_one(entry.name) and entry.name not in self._stuck
+                )
+                found = [(_modified(entry), entry.name) for entry in islice(waiting, MAX_FILES)]
         except OSError as problem:
             if self._outage.begins(str(problem)):
                 logger.error(
@@ -215,14 +231,19 @@ class FolderEvents:
         if self._none_here:
             self._say_polled("this system has no inotify")
 
-    def follow(self) -> None:
-        """Watch the folder that bears the name now. Call it before you look into it."""
+    def begin_round(self) -> None:
+        """Note that the folder is looked into from now on. On the loop."""
         self._told = self._came.is_set()
         self._came.clear()
-        if self._none_here:
+        if self._inotify is None and not self._none_here:
+            self._begin()
+
+    def follow(self) -> None:
+        """Watch the folder that bears the name now. Blocks; call it before you look into it."""
+        if self._inotify is None:
             return
         try:
-            watch = self._new_watch()
+            watch = self._new_watch(self._inotify)
         except OSError as problem:
             self._watch = None
             # That the folder is missing or may not be read is said by who reads it.
@@ -257,18 +278,23 @@ class FolderEvents:
             self._inotify.close()
         self._inotify = self._watch = None
 
-    def _new_watch(self) -> Watch:
-        """Return the watch for the folder: the same one as long as it is the same folder."""
-        if self._inotify is None:
+    def _begin(self) -> None:
+        try:
             self._inotify = Inotify(sync_timeout=0)
-            asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
+        except OSError as problem:
+            self._say_polled(str(problem.strerror))
+            return
+        asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
+
+    def _new_watch(self, inotify: "Inotify") -> Watch:
+        """Return the watch for the folder: the same one as long as it is the same folder."""
         # That the folder itself was removed is told in any case.
         kinds = Mask.CREATE | Mask.MOVED_TO | Mask.MODIFY | Mask.ATTRIB | Mask.MOVE_SELF
-        return self._inotify.add_watch(self._folder, kinds | Mask.ONLYDIR)
+        return inotify.add_watch(self._folder, kinds | Mask.ONLYDIR)
 
     def _read(self) -> None:
         # The folder's own events have no name.
-        for event in self._inotify or ():
+        for event in islice(self._inotify or (), MAX_EVENTS):
             if event.name is None or _may_be_one(event.name.name):
                 self._came.set()
 
@@ -303,20 +329,38 @@ def _modified(entry: os.DirEntry[str]) -> int:
 
 
 def _read(path: Path) -> tuple[str, float]:
-    state = path.lstat()
-    if not stat.S_ISREG(state.st_mode):
-        raise RefusedError("it is no regular file")
-    if state.st_size > MAX_BYTES:
-        raise RefusedError(f"it is over {MAX_BYTES // 1024} KB")
+    content, modified_at = _content(path)
     try:
-        content = json.loads(path.read_bytes())
+        found = json.loads(content)
     except (ValueError, RecursionError) as problem:
         raise UnreadableError("it is not JSON") from problem
+    ticker = parse_ticker(found.get("ticker") if isinstance(found, dict) else None)
+    if ticker is None:
+        raise RefusedError("it names no ticker")
+    return ticker, modified_at
+
+
+def _content(path: Path) -> tuple[bytes, float]:
+    """Return a file's content and when it was written.
+
+    What lies there may be another thing at each look: it is judged by what was opened, and
+    opening neither waits for a pipe's writer nor follows a link.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise RefusedError("it is no regular file")
+            content = os.read(descriptor, MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise
     except OSError as problem:
+        if problem.errno in NO_FILE_ERRORS:
+            raise RefusedError("it is no regular file") from problem
         raise UnreadableError(f"it cannot be read ({problem.strerror})") from problem
-    ticker = parse_ticker(content.get("ticker") if isinstance(content, dict) else None)
-    if ticker is None:
-        raise RefusedError("it names no ticker")
-    return ticker, state.st_mtime
+    if len(content) > MAX_BYTES:
+        raise RefusedError(f"it is over {MAX_BYTES // 1024} KB")
+    return content, state.st_mtime
