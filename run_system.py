@@ -27,7 +27,6 @@ from newshead.loop import described, off_loop, stop_asked
 from newshead.news import ticker_list
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
-from newshead.news.stream import StreamRefusedError
 from newshead.process import (
     CODE,
     EXIT_FAILED,
@@ -79,16 +78,15 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     """Start everything in order and run until it is cancelled."""
     prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
     await until_database_works(prepare, wait=not settings.embedded)
-    takes_news = options.socket and bool(settings.benzinga_api_key)
     # In a thread of its own, since loading the service's library takes over a second.
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
-    analyst = await off_loop(make_analyst) if takes_news else None
+    analyst = await off_loop(make_analyst)
     if not options.skip_list:
         await ticker_list.refresh(settings, ClickHouseManager(settings))
-    if options.socket and not takes_news:
-        logger.warning(
-            "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
-            "that other programs write."
+    if not options.socket:
+        logger.info(
+            "No source of news is read (--socket): only news that triggers bring, and rows that "
+            "other programs write."
         )
     monitor = functools.partial(monitor_here, settings) if settings.embedded else monitor_process
     async with AsyncExitStack() as stack:
@@ -104,8 +102,7 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             parts.create_task(supervise("The page", functools.partial(page_process, environment)))
         if settings.alert_urls:
             parts.create_task(supervise("The push", functools.partial(push_process, environment)))
-        if analyst is not None:
-            parts.create_task(run_news(options, settings, analyst))
+        parts.create_task(run_news(options, settings, analyst))
 
 
 async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
@@ -124,7 +121,7 @@ async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) ->
                 return
         except DATABASE_ERRORS as problem:
             end = f"stopped ({one_line(problem)})"
-        except (ConfigurationError, StreamRefusedError) as problem:
+        except ConfigurationError as problem:
             logger.error("%s does not run, the rest goes on: %s", name, problem)
             return
         except Exception:
@@ -157,10 +154,16 @@ async def run_unless_stopped(
 
 
 async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
-    """Run the news side on this loop until it is cancelled, or the stream refuses the key."""
+    """Run the news side on this loop until it is cancelled."""
 
     async def run_once() -> str:
-        news = NewsMonitor(settings, analyst, any_ticker=options.any, take_old=options.enable_old)
+        news = NewsMonitor(
+            settings,
+            analyst,
+            any_ticker=options.any,
+            take_old=options.enable_old,
+            streams=options.socket,
+        )
         await news.start()
         return "ended"
 
@@ -216,7 +219,7 @@ def command_line() -> CommandLine:
     )
     flag = command.add_argument
     flag("--skip-list", action="store_true", help="don't refresh the ticker list News.float_list")
-    flag("--socket", action="store_true", help="read news from the Benzinga WebSocket stream")
+    flag("--socket", action="store_true", help="read news from the sources of NEWS_SOURCES")
     flag(
         "--any",
         action="store_true",

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from newshead.outage import Recurrences
+from newshead.outage import Repeated
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Guard:
         self._password = password.encode()
         # address → those of it that wait, while a wrong password of it is paused for
         self._turns: dict[str, _Turn] = {}
-        self._misuse = Recurrences()
+        self._wrong = Repeated()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -90,7 +90,7 @@ class Guard:
             async with turn.lock:
                 if self._is_right(given):
                     return None
-                if count := self._misuse.note("wrong password", time.monotonic()):
+                if count := self._wrong.happens(time.monotonic()):
                     logger.warning(
                         "A wrong password for the page came from %s (%d times).", address, count
                     )

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
-from typing import Final
+from collections import defaultdict
+from typing import ClassVar, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from newshead.outage import Recurrences
+from newshead.outage import Repeated
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ REQUEST_S: Final = 10.0
 class GuardedProtocol(H11Protocol):
     """One connection; all of a server share `misuse`."""
 
-    misuse: Recurrences
+    misuse: ClassVar[defaultdict[str, Repeated]]
     began: float
     _late: asyncio.TimerHandle | None = None
 
@@ -75,7 +76,7 @@ class GuardedProtocol(H11Protocol):
         self.transport.abort()
 
     def _log_misuse(self, kind: str) -> None:
-        if count := self.misuse.note(kind, time.monotonic()):
+        if count := self.misuse[kind].happens(time.monotonic()):
             logger.info("The page turned away: %s (%d times).", kind, count)
 
 
@@ -83,6 +84,6 @@ def guarded_protocol() -> type[H11Protocol]:
     """Return the protocol for one server."""
 
     class Guarded(GuardedProtocol):
-        misuse = Recurrences()
+        misuse: ClassVar[defaultdict[str, Repeated]] = defaultdict(Repeated)
 
     return Guarded

@@ -9,11 +9,12 @@ import socket
 import socketserver
 import threading
 import time
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from newshead.outage import Recurrences
+from newshead.outage import Repeated
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class GuardedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._guard = threading.Lock()
         # None: its request is being answered.
         self._open: dict[socket.socket, _Wait | None] = {}
-        self._misuse = Recurrences()
+        self._misuse: defaultdict[str, Repeated] = defaultdict(Repeated)
         super().__init__(*arguments, **named)
 
     @property
@@ -106,7 +107,9 @@ class GuardedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def log_misuse(self, kind: str, detail: str = "") -> None:
         """Log what a stranger did: one line a minute per kind, with the newest one's detail."""
-        if count := self._misuse.note(kind, time.monotonic()):
+        with self._guard:
+            count = self._misuse[kind].happens(time.monotonic())
+        if count:
             logger.info("The %s turned away: %s%s (%d times).", self.name, kind, detail, count)
 
 

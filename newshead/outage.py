@@ -1,8 +1,8 @@
-"""What is said once until it is over, or once a minute."""
+"""Something that is said once until it is over, or at most once a minute."""
 
 from typing import Final
 
-TOLD_EVERY_S: Final = 60.0
+SAY_EVERY_S: Final = 60.0
 
 
 class Outage:
@@ -32,21 +32,30 @@ class Outage:
         return was_going_on
 
 
-class Recurrences:
-    """What strangers do again and again, told at most once a minute with how often it happened.
+class Repeated:
+    """Tells when something that happens often is to be said again: at most once a minute.
 
-    `now` is in monotonic seconds.
+    Attributes
+    ----------
+    count
+        How often it happened.
     """
 
     def __init__(self) -> None:
-        # kind → (when it was told last, how often it happened since)
-        self._told: dict[str, tuple[float, int]] = {}
+        self.count = 0
+        self._said = 0
+        self._said_at: float | None = None
 
-    def note(self, kind: str, now: float) -> int:
-        """Note one; return how many are to be told of now, or 0."""
-        told_at, untold = self._told.get(kind, (-TOLD_EVERY_S, 0))
-        if now - told_at < TOLD_EVERY_S:
-            self._told[kind] = (told_at, untold + 1)
+    def happens(self, now: float) -> int:
+        """Note it; return how often it happened since it was last said, or 0 if it is too soon.
+
+        Parameters
+        ----------
+        now
+            Any clock in seconds that never goes back.
+        """
+        self.count += 1
+        if self._said_at is not None and now - self._said_at < SAY_EVERY_S:
             return 0
-        self._told[kind] = (now, 0)
-        return untold + 1
+        since, self._said, self._said_at = self.count - self._said, self.count, now
+        return since

@@ -1,6 +1,7 @@
 """The text of every statement but the tables' own, and the functions that make the plain ones.
 
-Values are bound, `{name:Type}`. Times are aware UTC. Functions block.
+Values are bound, `{name:Type}`. Texts that are put together from parts hold constants and names
+of columns and tables only (S608). Times are aware UTC. Functions block.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Final, NamedTuple
 from newshead.core import rule
 from newshead.core.rule import Outcome, PricePoint, Rise
 from newshead.database.connection import Database
+from newshead.database.tables import NOT_RATED
 
 ACTIVE_TICKERS: Final = """
     SELECT ticker
@@ -26,20 +28,25 @@ SESSION_WINDOWS: Final = """
     FROM News.price_tracking
     GROUP BY ticker"""
 
+# Rows of news that were rated: no other takes the place of a rating.
+RATED: Final = (
+    f"sentiment != '' AND recommendation != '' AND NOT startsWith(explanation, '{NOT_RATED}')"
+)
+
 # Windows that are over and ratings, in one answer. A rating's sentiment is never empty.
-STANDING: Final = """
+STANDING: Final = f"""
     SELECT ticker, min(timestamp) AS first_row, ('', '', '')
     FROM News.price_tracking
-    WHERE ticker IN {tickers:Array(String)}
+    WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker
-    HAVING dateDiff('second', first_row, now()) > {window_s:UInt32}
+    HAVING dateDiff('second', first_row, now()) > {{window_s:UInt32}}
     UNION ALL
     SELECT ticker, toDateTime(0), argMax((sentiment, recommendation, confidence), analyzed_at)
     FROM News.breaking_news
-    WHERE ticker IN {tickers:Array(String)}
+    WHERE ticker IN {{tickers:Array(String)}}
         AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
-        AND sentiment != '' AND recommendation != ''
-    GROUP BY ticker"""
+        AND {RATED}
+    GROUP BY ticker"""  # noqa: S608
 
 # The tickers that the alert rule can hold for at all: all others are spared its cost,
 # which is three times this one's. It asks for one percent less, lest a rounding decide.
@@ -86,8 +93,11 @@ NEWEST_NEWS: Final = """
     ORDER BY detected_at DESC
     LIMIT 1"""
 
-# Texts below that are put together from parts hold constants of this module and
-# names of columns and tables only (S608); values are always bound.
+LATEST_RATED: Final = f"""
+    SELECT ticker, max(detected_at)
+    FROM News.breaking_news
+    WHERE ticker IN {{tickers:Array(String)}} AND {RATED}
+    GROUP BY ticker"""  # noqa: S608
 
 # Of this session, of those before it and of a move between them that goes on.
 _ALL_NEWS: Final = "merge('News', '^breaking_news(_history|_moving)?$')"
@@ -243,6 +253,12 @@ def newest_news(database: Database, ticker: str) -> News | None:
     """Return the ticker's newest news of this session."""
     rows = database.rows(NEWEST_NEWS, ticker=ticker)
     return News(*rows[0]) if rows else None
+
+
+def latest_rated(database: Database, tickers: Collection[str]) -> dict[str, datetime]:
+    """Return when the newest rated news of each of `tickers` that have any was detected."""
+    rows = database.rows(LATEST_RATED, tickers=list(tickers))
+    return {str(ticker): detected for ticker, detected in rows}
 
 
 def recent_hashes(database: Database) -> dict[str, int]:

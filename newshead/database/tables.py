@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 from newshead.database.connection import Database
 
 # What a table of ours keeps of one session, in `<table>_history` afterwards.
+# How the explanation of a row of `breaking_news` that was not rated begins.
+NOT_RATED: Final = "Not rated: "
 SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
 # What a new ticker list is written to before it takes the place of `float_list`.
 FRESH_TICKER_LIST: Final = "float_list_fresh"

@@ -13,15 +13,16 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from newshead.core.tickers import parse_ticker
 from newshead.loop import off_loop
+from newshead.monitor.trigger_news import news_of
 from newshead.outage import Outage
 
 if sys.platform == "linux":
@@ -59,6 +60,8 @@ class TriggerFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rejected = folder / "rejected"
+        # Links to triggers that bring their own news, until the news side has stored it.
+        self.news = folder / "news"
         # name → (the state it was seen in, time.monotonic() when that was first seen)
         self._unreadable: dict[str, tuple[tuple[int, int], float]] = {}
         self._stuck: set[str] = set()
@@ -109,7 +112,8 @@ class TriggerFolder:
         """
         for path in self._files():
             try:
-                ticker, self.modified_at = _read(path)
+                ticker, self.modified_at, content = _read(path)
+                self._link_news(path, content)
             except UnreadableError as problem:
                 if self._settled(path):
                     self._reject(path, str(problem))
@@ -187,6 +191,37 @@ class TriggerFolder:
             self._unreadable[path.name] = (seen, time.monotonic())
             return False
         return time.monotonic() - before[1] >= SETTLE_S
+
+    def _link_news(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Link a trigger that brings its own news to where the news side finds it."""
+        news, unusable = news_of(content)
+        if unusable:
+            logger.warning(
+                "Trigger %a counts as if it had no %s, which must be text, and a time ISO 8601.",
+                path.name,
+                " or ".join(unusable),
+            )
+        if news is None:
+            return
+        link = self.news / path.name
+        try:
+            self.news.mkdir(parents=True, exist_ok=True)
+            try:
+                link.hardlink_to(path)
+            except FileExistsError:
+                # Another trigger of the same second, unless a crash left this one half done.
+                if not link.samefile(path):
+                    link.with_stem(f"{link.stem}.{time.time_ns()}").hardlink_to(path)
+        except FileNotFoundError:
+            # It was removed meanwhile, like a trigger that is.
+            return
+        except OSError as problem:
+            logger.warning(
+                "The news of trigger %a cannot be linked into %s, it is not rated: %s",
+                path.name,
+                self.news,
+                problem,
+            )
 
     def _remove(self, path: Path) -> None:
         try:
@@ -328,8 +363,9 @@ def _modified(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def _read(path: Path) -> tuple[str, float]:
-    content, modified_at = _content(path)
+def _read(path: Path) -> tuple[str, float, Mapping[str, Any]]:
+    """Return a trigger's ticker, when it was written, and its content."""
+    content, modified_at = content_of(path)
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as problem:
@@ -337,14 +373,19 @@ def _read(path: Path) -> tuple[str, float]:
     ticker = parse_ticker(found.get("ticker") if isinstance(found, dict) else None)
     if ticker is None:
         raise RefusedError("it names no ticker")
-    return ticker, modified_at
+    return ticker, modified_at, found
 
 
-def _content(path: Path) -> tuple[bytes, float]:
+def content_of(path: Path) -> tuple[bytes, float]:
     """Return a file's content and when it was written.
 
     What lies there may be another thing at each look: it is judged by what was opened, and
     opening neither waits for a pipe's writer nor follows a link.
+
+    Raises
+    ------
+    UnreadableError, RefusedError, FileNotFoundError
+        It holds no trigger yet, can never be one, or has gone.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -299,6 +299,31 @@ COLUMNS = {
         ("clock_difference_s", *NUMBER),
         ("last_error", *TEXT),
     ],
+    "part_status": [
+        ("timestamp", *MOMENT),
+        ("instance", *TEXT),
+        ("host", *TEXT),
+        ("folder", *TEXT),
+        ("part", *TEXT),
+        (
+            "state",
+            "Enum8('ok' = 1, 'degraded' = 2, 'lost' = 3, 'refused' = 4, 'off' = 5)",
+            "",
+        ),
+        ("since", *MOMENT),
+        ("reason", *TEXT),
+        ("last_success", "Nullable(DateTime64(3))", ""),
+        ("counts", "Map(String, UInt64)", ""),
+    ],
+    "ticker_status": [
+        ("ticker", *TEXT),
+        ("timestamp", *MOMENT),
+        ("halted", "UInt8", ""),
+        ("data_type", "UInt8", ""),
+        ("refused", *TEXT),
+        ("previous_close", *NUMBER),
+        ("day_volume", "UInt64", ""),
+    ],
     "float_list": [
         ("ticker", *TEXT),
         ("company_name", *TEXT),
@@ -330,6 +355,13 @@ ENGINES = {
     ),
     "price_move": ("MergeTree", BY_MONTH, "timestamp, ticker", None),
     "monitor_status": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
+    "part_status": (
+        "MergeTree",
+        "",
+        "part, timestamp",
+        "toDateTime(timestamp) + toIntervalDay(7)",
+    ),
+    "ticker_status": ("ReplacingMergeTree(timestamp)", "", "ticker", None),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
     "float_list_detailed_dedup": ("MergeTree", "", "ticker", None),
 }
@@ -524,6 +556,19 @@ def test_an_analysis_without_sentiment_or_recommendation_is_no_rating(
     add_news(manager, "NONE", sentiment="", recommendation="")
     ratings = manager.standing(["AAPL", "NONE"]).ratings
     assert ratings == {"AAPL": Rating("good", "BUY", "")}
+
+
+def test_an_article_that_was_not_rated_takes_no_rating_s_place(
+    manager: ClickHouseManager,
+) -> None:
+    add_news(manager, "AAPL", analyzed_s_ago=60)
+    reason = "Not rated: no answer within 8 s."
+    for ticker in ("AAPL", "NONE"):
+        add_news(manager, ticker, recommendation="HOLD", explanation=reason)
+    ratings = manager.standing(["AAPL", "NONE"]).ratings
+    assert ratings == {"AAPL": Rating("positive", "BUY", "high")}
+    add_news(manager, "AAPL", recommendation="HOLD", explanation="Routine notice.")
+    assert manager.standing(["AAPL"]).ratings["AAPL"].recommendation == "HOLD"
 
 
 def test_the_newest_news_is_that_detected_last(manager: ClickHouseManager) -> None:

@@ -1,6 +1,8 @@
 """The commands as a user runs them: run_system.py, price_checker.py and the hands-on check."""
 
+import asyncio
 import contextlib
+import json
 import os
 import re
 import resource
@@ -32,6 +34,7 @@ from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, SAME_SIGNAL_S
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Handshake, Market, Trade
+from simulator.feeds import FeedServer
 
 # What `python -m dashboard` runs.
 PAGE = "dashboard/__main__.py"
@@ -618,13 +621,52 @@ def test_a_refused_key_ends_the_news_and_not_the_prices(
             BENZINGA_STREAM_URL=f"ws://127.0.0.1:{refusing.server_port}/",
             IBKR_PORT=gateway.port,
         )
-        command.shows("The news side does not run, the rest goes on: .*HTTP 401.*BENZINGA_API_KEY")
+        command.shows("HTTP 401.*BENZINGA_API_KEY.*until then no news comes from it")
         TriggerFolder(tmp_path / "triggers").write("ABCD")
         command.shows(": 1 rows, 1 active tickers")
         assert command.stop() == EXIT_OK
         refusing.shutdown()
     assert "Traceback" not in command.text()
     assert secret not in command.text()
+
+
+def test_a_trigger_with_a_headline_is_tracked_rated_and_stored_without_any_stream(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    command = start("run_system.py", "--skip-list", IBKR_PORT=gateway.port)
+    command.shows("Price monitor initialized")
+    trigger = {"ticker": "ABCD", "headline": "ABCD rises", "url": 7}
+    path = tmp_path / "triggers" / "immediate_ABCD_1.json"
+    path.with_suffix(".new").write_text(json.dumps(trigger))
+    path.with_suffix(".new").rename(path)
+    command.shows("immediate_ABCD_1.json' counts as if it had no url")
+    command.shows("News ABCD: ABCD rises .*HOLD low, from a trigger, row after")
+    command.shows(": 1 rows, 1 active tickers")
+    assert command.stop() == EXIT_OK
+    assert list((tmp_path / "triggers" / "news").iterdir()) == []
+
+
+async def test_without_any_key_press_releases_become_rows(start: Start, gateway: Gateway) -> None:
+    async with FeedServer() as feed:
+        command = start(
+            *("run_system.py", "--skip-list", "--socket", "--any"),
+            NEWS_SOURCES="wires",
+            WIRE_FEEDS=feed.url,
+            IBKR_PORT=gateway.port,
+        )
+        await asyncio.to_thread(command.shows, "nothing will alert: no key is set")
+        feed.publish("Firm wins", "(NASDAQ: ABCD)")
+        await asyncio.to_thread(command.shows, "News ABCD: Firm wins .*HOLD low, trigger after")
+        await asyncio.to_thread(command.shows, ": 1 rows, 1 active tickers")
+        assert await asyncio.to_thread(command.stop) == EXIT_OK
+
+
+def test_an_unknown_source_is_one_sentence(start: Start) -> None:
+    command = start("run_system.py", "--socket", NEWS_SOURCES="benzinga reuters")
+    assert command.ends() == EXIT_MISCONFIGURED
+    assert command.text() == (
+        "run_system.py: NEWS_SOURCES must name sources (benzinga, alpaca, wires), not 'reuters'.\n"
+    )
 
 
 def test_a_headline_goes_from_the_stream_to_price_rows(

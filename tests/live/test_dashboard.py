@@ -312,6 +312,27 @@ async def test_a_late_rating_reaches_the_page(
         await until(updates, lambda u: u["cards"] and u["cards"][0]["recommendation"] == "BUY")
 
 
+async def test_an_article_that_was_not_rated_takes_no_rating_s_place_on_the_page(
+    session: ClickHouseManager, page_settings: Settings
+) -> None:
+    rated, unrated = ago(55), ago(50)
+    reason = "Not rated: no answer within 8 s."
+    write_news(session, "ZOOM", "FDA approves", detected_at=rated, analyzed_at=rated)
+    write_news(session, "ZOOM", "More", "HOLD", detected_at=unrated, explanation=reason)
+    write_prices(session, "ZOOM", RISE, began=ago(45))
+
+    def shown(card: dict[str, Any]) -> tuple[str, str]:
+        return card["headline"], card["recommendation"]
+
+    async with served(page_settings) as url, httpx.AsyncClient() as client:
+        async with follow(url) as updates:
+            assert shown((await anext(updates))["cards"][0]) == ("More", "BUY")
+        session.move_session()
+        params = {"ticker": "ZOOM"}
+        [card] = (await client.get(f"{url}earlier/windows", params=params)).json()
+        assert shown(card) == ("More", "BUY")
+
+
 async def test_a_window_that_ends_changes_its_card_by_the_clock_alone(
     session: ClickHouseManager, page_settings: Settings
 ) -> None:

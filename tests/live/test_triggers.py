@@ -83,6 +83,61 @@ def take(folder: TriggerFolder) -> list[str]:
     return taken
 
 
+# News that a trigger brings
+
+
+def put_news(folder: TriggerFolder, **fields: object) -> Path:
+    content = {"ticker": "ABCD", "headline": "Up"} | fields
+    return put(folder, "immediate_ABCD_1.json", json.dumps(content))
+
+
+def test_a_trigger_that_brings_news_is_linked_for_the_news_side_before_it_is_given(
+    folder: TriggerFolder,
+) -> None:
+    put_news(folder)
+    for ticker in folder.take():
+        assert ticker == "ABCD"
+        assert names(folder.news) == {"immediate_ABCD_1.json"}
+    assert json.loads((folder.news / "immediate_ABCD_1.json").read_text())["headline"] == "Up"
+    put_trigger(folder, "EFGH")
+    assert take(folder) == ["EFGH"]
+    assert len(names(folder.news)) == 1
+
+
+def test_triggers_of_one_second_each_bring_their_news_and_one_taken_again_brings_it_once(
+    folder: TriggerFolder,
+) -> None:
+    put_news(folder)
+    # The caller did not come back: it died.
+    next(folder.take())
+    assert take(folder) == ["ABCD"]
+    put_news(folder, headline="More")
+    assert take(folder) == ["ABCD"]
+    headlines = [json.loads(path.read_text())["headline"] for path in folder.news.iterdir()]
+    assert sorted(headlines) == ["More", "Up"]
+
+
+def test_a_bad_optional_field_is_one_warning_and_costs_no_trigger(
+    folder: TriggerFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_news(folder, url=7, published="yesterday")
+    assert take(folder) == ["ABCD"]
+    [(level, line)] = lines(caplog)
+    assert level == "WARNING"
+    assert "counts as if it had no url or published" in line
+    assert len(names(folder.news)) == 1
+
+
+def test_news_that_cannot_be_linked_is_one_warning_and_costs_no_trigger(
+    folder: TriggerFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_news(folder)
+    folder.news.write_text("no folder")
+    assert take(folder) == ["ABCD"]
+    [(level, line)] = lines(caplog)
+    assert (level, "cannot be linked" in line) == ("WARNING", True)
+
+
 # Writing
 
 

@@ -123,6 +123,8 @@ COMMANDS = {
     "newshead.replay": "newshead/replay/__main__.py",
     "simulator": "simulator/__main__.py",
     "simulator.news": "simulator/news.py",
+    "simulator.alpaca": "simulator/alpaca.py",
+    "simulator.feeds": "simulator/feeds.py",
     "benchmarks": "benchmarks/__main__.py",
 }
 EVERY_COMMAND = {"--help", "--version"}

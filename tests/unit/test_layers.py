@@ -132,12 +132,25 @@ def test_the_core_imports_neither_io_nor_clock_nor_log() -> None:
             assert not {each for each in used if each.startswith("newshead.")} - {"newshead"}, name
 
 
-@pytest.mark.parametrize("name", ["newshead.news.message", "newshead.news.intake"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "newshead.news.alpaca_message",
+        "newshead.news.clock",
+        "newshead.news.message",
+        "newshead.news.exchanges",
+        "newshead.news.intake",
+        "newshead.news.reconnect",
+    ],
+)
 def test_an_article_is_read_and_taken_without_io_or_clock(name: str) -> None:
     assert not {each.partition(".")[0] for each in imports(name)} & (IMPURE - {"logging"})
     assert {each for each in imports(name) if each in modules()} <= {
         "newshead.core.tickers",
+        "newshead.news.clock",
+        "newshead.news.exchanges",
         "newshead.news.message",
+        "newshead.outage",
         "newshead.text",
     }
 

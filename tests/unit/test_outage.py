@@ -1,7 +1,6 @@
-"""An outage is news when it begins, when its reason changes, and when it ends; what recurs is news
-once a minute."""
+"""An outage is news when it begins, when its reason changes, and when it ends."""
 
-from newshead.outage import Outage, Recurrences
+from newshead.outage import Outage, Repeated
 
 
 def test_an_outage_is_news_once_and_so_is_its_end() -> None:
@@ -26,11 +25,9 @@ def test_another_reason_is_news_and_is_forgotten_with_the_end() -> None:
     assert outage.reason == ""
 
 
-def test_what_recurs_is_told_once_a_minute_with_how_often() -> None:
-    recurrences = Recurrences()
-    assert recurrences.note("a wrong password", 5.0) == 1
-    assert recurrences.note("a wrong password", 6.0) == 0
-    assert recurrences.note("silence", 6.0) == 1
-    assert recurrences.note("a wrong password", 64.9) == 0
-    assert recurrences.note("a wrong password", 65.0) == 3
-    assert recurrences.note("a wrong password", 130.0) == 1
+def test_what_happens_often_is_told_once_a_minute_with_its_number() -> None:
+    rubbish = Repeated()
+    assert [rubbish.happens(now) for now in (100.0, 100.0, 159.9, 160.0, 161.0, 220.0)] == [
+        *(1, 0, 0, 3, 0, 2)
+    ]
+    assert rubbish.count == 6
