@@ -280,7 +280,7 @@ class ContinuousPriceMonitor:
 
         Raises as `start`.
         """
-        self._triggers.reject_old()
+        await off_loop(self._triggers.reject_old)
         patient = self.wait and not self.settings.embedded
         await until_database_works(self.ch_manager.connect, wait=patient)
         await self.create_essential_tables()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from clickhouse_manager import ClickHouseManager
+from dashboard import queries
 from dashboard.console import LiveTable
 from ibkr_client import GatewayError
 from newshead.database.connection import DATABASE_ERRORS, one_line, until_database_works
@@ -92,7 +93,9 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         environment: dict[str, str] = {}
         if settings.embedded and (options.dashboard or settings.alert_urls):
-            environment = await stack.enter_async_context(engine_served(settings))
+            environment = await stack.enter_async_context(
+                engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS)
+            )
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
         parts.create_task(supervise("The price monitor", monitor))

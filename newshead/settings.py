@@ -7,8 +7,10 @@ the folder newshead is started in. `.env.example` shows them all.
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -84,6 +86,7 @@ class Settings:
     dashboard_password: str = field(default="", repr=False)
     alert_urls: tuple[str, ...] = field(default=(), repr=False)
     metrics_port: int = 0
+    allow_unencrypted_keys: bool = False
     trigger_folder: Path = Path("triggers")
     log_folder: Path = Path("logs")
 
@@ -122,7 +125,10 @@ class Settings:
                 values[name.lower()] = _CHECKS.get(name, _text)(name, text)
         if "clickhouse_port" not in values:
             values["clickhouse_port"] = 8443 if values.get("clickhouse_secure") else 8123
-        return cls(**values)
+        settings = cls(**values)
+        for name in () if settings.allow_unencrypted_keys else _GIVEN_KEYS:
+            _require_encryption(name, getattr(settings, name.lower()))
+        return settings
 
     @classmethod
     def variables(cls) -> list[str]:
@@ -214,12 +220,14 @@ def _ticker_or_nothing(name: str, text: str) -> str:
 def _time_or_off(name: str, text: str) -> time | None:
     if text.lower() == "off":
         return None
-    try:
-        return time.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"{name} must be a time of day in New York such as 04:00, or off, not {text!r}."
-        ) from None
+    with suppress(ValueError):
+        found = time.fromisoformat(text)
+        if found.tzinfo is None:
+            return found
+    raise ConfigurationError(
+        f"{name} must be a time of day in New York such as 04:00, without a zone, or off, not "
+        f"{text!r}."
+    )
 
 
 def _switch(name: str, text: str) -> bool:
@@ -271,6 +279,24 @@ def _feeds(name: str, text: str) -> tuple[str, ...]:
     return tuple(check(name, address) for address in text.split())
 
 
+def _require_encryption(name: str, address: str) -> None:
+    """Refuse an address at another host to which a key would go readable for all in between."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "ws") or _is_this_machine(parts.hostname or ""):
+        return
+    raise ConfigurationError(
+        f"{name} would send its key unencrypted to {parts.hostname}: use {parts.scheme}s://, or "
+        "set ALLOW_UNENCRYPTED_KEYS=true."
+    )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _words(_name: str, text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
@@ -282,6 +308,13 @@ def _path(name: str, text: str) -> Path:
         raise ConfigurationError(f"{name} names the home of nobody here: {text!r}.") from None
 
 
+# The addresses that are given keys.
+_GIVEN_KEYS: Final = (
+    "ALPACA_STREAM_URL",
+    "BENZINGA_STREAM_URL",
+    "ANTHROPIC_BASE_URL",
+    "FINVIZ_EXPORT_URL",
+)
 _EMPTY_IS_A_VALUE: Final = frozenset({"IBKR_REFERENCE"})
 _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "IBKR_PORT": _port,
@@ -307,4 +340,5 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "DASHBOARD_PORT": _port,
     "ALERT_URLS": _words,
     "METRICS_PORT": _port,
+    "ALLOW_UNENCRYPTED_KEYS": _switch,
 }

@@ -21,7 +21,7 @@ ROOMS = [
     {"newshead.database", "newshead.tws"},
     {
         *("newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"),
-        "newshead.proxies",
+        *("newshead.proxies", "newshead.listening"),
     },
     {"newshead.settings", "newshead.text", "newshead.outage", "newshead.core"},
 ]

@@ -46,6 +46,7 @@ VARIABLES = [
     "DASHBOARD_PASSWORD",
     "ALERT_URLS",
     "METRICS_PORT",
+    "ALLOW_UNENCRYPTED_KEYS",
 ]
 
 
@@ -95,6 +96,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         dashboard_password="",
         alert_urls=(),
         metrics_port=0,
+        allow_unencrypted_keys=False,
         trigger_folder=Path("triggers"),
         log_folder=Path("logs"),
     )
@@ -150,6 +152,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("DASHBOARD_PASSWORD", "it's #1", "it's #1"),
         ("ALERT_URLS", "json://a tgram://b/c ", ("json://a", "tgram://b/c")),
         ("METRICS_PORT", "9100", 9100),
+        ("ALLOW_UNENCRYPTED_KEYS", "true", True),
         ("SESSION_ROLL", "03:30", time(3, 30)),
         ("SESSION_ROLL", "off", None),
         ("SESSION_ROLL", "OFF", None),
@@ -160,6 +163,32 @@ def test_each_variable_is_read_from_the_environment(
 ) -> None:
     monkeypatch.setenv(name, text)
     assert getattr(Settings.from_environment(), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("BENZINGA_STREAM_URL", "ws://stream.example/x"),
+        ("ALPACA_STREAM_URL", "ws://stream.example/x"),
+        ("ANTHROPIC_BASE_URL", "http://10.0.0.7:8001"),
+        ("ANTHROPIC_BASE_URL", "http://localhost.example"),
+        ("FINVIZ_EXPORT_URL", "http://finviz.example/export?auth=s3cr3t"),
+    ],
+)
+def test_a_key_goes_unencrypted_to_another_machine_only_where_that_is_allowed(
+    name: str, address: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}.*ALLOW_UNENCRYPTED_KEYS") as refused:
+        Settings.from_environment({name: address})
+    assert "s3cr3t" not in str(refused.value)
+    allowed = {name: address, "ALLOW_UNENCRYPTED_KEYS": "true"}
+    assert getattr(Settings.from_environment(allowed), name.lower()) == address
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.8.0.1", "[::1]"])
+def test_a_key_may_go_unencrypted_to_this_machine(host: str) -> None:
+    address = f"http://{host}:8001"
+    assert Settings.from_environment({"ANTHROPIC_BASE_URL": address}).anthropic_base_url == address
 
 
 def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +224,7 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
             for text in ("abc", "ftp://a.example", "https://", "wss://", "ws://a:99999", "http://[")
         ),
         *(("SESSION_ROLL", text) for text in ("24:00", "4", "04:60", "never", "-1:00")),
+        *(("SESSION_ROLL", text) for text in ("04:00Z", "04:00+02:00", "04:00 EST")),
         ("IBKR_PORT", "9" * 5000),
         ("IBKR_CLIENT_ID", "9" * 5000),
         ("CLICKHOUSE_PATH", "~nobody-of-this-name/ch"),
@@ -321,6 +351,7 @@ def test_the_example_file_shows_each_variable_with_its_default() -> None:
         "SESSION_ROLL": "04:00",
         "DASHBOARD_HOST": "127.0.0.1",
         "DASHBOARD_PORT": "8180",
+        "ALLOW_UNENCRYPTED_KEYS": "false",
     }
 
 
