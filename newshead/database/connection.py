@@ -192,8 +192,12 @@ class Database:
             ) from problem
         try:
             _keep_inserts_in(path.resolve() / INSERTS_FOLDER)
+            # Absolute: the bare name :memory: would be no folder to the engine.
             return clickhouse_connect.get_client(
-                interface="chdb", path=str(path), tz_mode="aware", settings={"async_insert": 0}
+                interface="chdb",
+                path=str(path.resolve()),
+                tz_mode="aware",
+                settings={"async_insert": 0},
             )
         except Exception as problem:
             self.close()

@@ -785,6 +785,20 @@ def test_a_path_that_cannot_be_written_names_its_variable(tmp_path: Path, below:
     assert str(tmp_path / "file") in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [":memory:", "file:x", "a%20b#c&d=e"])
+def test_a_path_is_the_name_of_a_folder_whatever_the_engine_calls_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with connected(Settings(clickhouse_path=Path(name))) as manager:
+            manager.create_tables()
+            add_prices(manager, "AAPL", 1)
+    assert (tmp_path / name / "store").is_dir()
+    with connected(Settings(clickhouse_path=tmp_path / name)) as manager:
+        assert rows_of(manager, "price_tracking", "count()") == [(2,)]
+
+
 def test_an_engine_that_cannot_open_leaves_the_folder_free(tmp_path: Path) -> None:
     # One process can have one folder open at a time.
     with (
