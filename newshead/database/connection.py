@@ -6,6 +6,7 @@ All but `until_database_works` blocks and belongs off the event loop.
 import asyncio
 import errno
 import functools
+import ipaddress
 import logging
 import os
 import shutil
@@ -21,6 +22,7 @@ from typing import Any, ClassVar, Final
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.httputil import default_pool_manager
 from clickhouse_connect.driver.query import QueryResult
 
 from newshead.loop import off_loop
@@ -221,12 +223,21 @@ class Database:
                 autogenerate_session_id=False,
                 tz_mode="aware",
                 settings={"async_insert": 0},
+                # Else the proxies of the environment (HTTP_PROXY) get the password.
+                pool_mgr=default_pool_manager() if is_loopback(settings.clickhouse_host) else None,
             )
         except Exception as problem:
             raise DatabaseError(
                 f"ClickHouse at {where} cannot be used: {one_line(problem)} "
                 "Start it, or check CLICKHOUSE_HOST, _PORT, _USER, _PASSWORD and _SECURE."
             ) from problem
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name or address alone."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host.lower().rstrip(".") == "localhost"
 
 
 def one_line(problem: Exception) -> str:

@@ -842,6 +842,35 @@ def test_an_error_of_many_lines_is_told_in_one(server: ClickHouseServer) -> None
     assert "Keeper is away" in refusal_of(settings_of(server))
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY"])
+def test_a_server_on_this_machine_is_asked_without_the_environments_proxy(
+    server: ClickHouseServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for host in ("127.0.0.1", "localhost"):
+            with connected(settings_of(server, clickhouse_host=host)) as manager:
+                assert manager.client.command("SELECT 1") == 1
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+def test_a_server_elsewhere_is_asked_through_the_environments_proxy(
+    running: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(DEADLINE_S)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        settings = settings_of(running, clickhouse_host="clickhouse.invalid")
+        thread, raised = in_background(ClickHouseManager(settings).connect)
+        asked, _ = proxy.accept()
+        with asked:
+            assert asked.recv(4096).startswith(b"POST http://clickhouse.invalid:")
+    thread.join(DEADLINE_S)
+    assert isinstance(raised[0], DatabaseError)
+
+
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name.startswith("newshead.database")]
 
