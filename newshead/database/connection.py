@@ -9,6 +9,7 @@ import functools
 import ipaddress
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Final
 
 import clickhouse_connect
+from clickhouse_connect import common
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.httputil import default_pool_manager
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 # They report what they raise as well.
 for _name in ("clickhouse_connect", "urllib3"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+# Settings that the server's administrator has fixed are left out instead of being an error.
+common.set_setting("invalid_setting_action", "drop")
 
 CONNECT_TIMEOUT_S: Final = 5
 QUERY_TIMEOUT_S: Final = 30
@@ -49,6 +53,14 @@ INSERTS_FOLDER: Final = "newshead-inserts"
 PASSING_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 # The engine's codes for a table or a database that does not exist.
 MISSING_TABLE_CODES: Final = (60, 81)
+# Its codes for settings that a user may not set, or not to that value.
+REFUSED_SETTING_CODES: Final = (164, 452)
+# Settings of single statements that make no difference to what comes of them.
+OPTIONAL_SETTINGS: Final = frozenset({"max_threads", "max_insert_threads", "max_execution_time"})
+# Its words for a right that a user lacks.
+_LACKING_RIGHT: Final = re.compile(
+    r"(\S+): Not enough privileges\..* the grant (.+? ON \S+?)\.?(?: \(|\s|$)"
+)
 
 
 class DatabaseError(Exception):
@@ -227,9 +239,11 @@ class Database:
                 pool_mgr=default_pool_manager() if is_loopback(settings.clickhouse_host) else None,
             )
         except Exception as problem:
+            advice = "Start it, or check CLICKHOUSE_HOST, _PORT, _USER, _PASSWORD and _SECURE."
+            if _LACKING_RIGHT.search(str(problem)):
+                advice = ""
             raise DatabaseError(
-                f"ClickHouse at {where} cannot be used: {one_line(problem)} "
-                "Start it, or check CLICKHOUSE_HOST, _PORT, _USER, _PASSWORD and _SECURE."
+                f"ClickHouse at {where} cannot be used: {one_line(problem)} {advice}".rstrip()
             ) from problem
 
 
@@ -248,6 +262,11 @@ def one_line(problem: Exception) -> str:
             return f"{cause.strerror or cause}."
         cause = cause.__cause__ or cause.__context__
     text = str(problem).strip() or type(problem).__name__
+    if lacking := _LACKING_RIGHT.search(text):
+        return (
+            f"The database's user {lacking[1]} lacks the right {lacking[2]}: "
+            "grant it, as docs/database.md says."
+        )
     return text.splitlines()[0][:300]
 
 
@@ -278,11 +297,22 @@ async def until_database_works(work: Callable[[], object], *, wait: bool) -> Non
 def _database_call(call: Callable[..., Any]) -> Callable[..., Any]:
     """Let whatever a call of clickhouse-connect's raises be one of DATABASE_ERRORS.
 
-    Besides its own errors it raises those of files, sockets and answers cut short.
+    Besides its own errors it raises those of files, sockets and answers cut short. Optional
+    settings that the server refuses are left out.
     """
 
     @functools.wraps(call)
     def checked(*arguments: Any, **named: Any) -> Any:
+        try:
+            return checked_once(*arguments, **named)
+        except ClickHouseError as problem:
+            given = named.get("settings") or {}
+            needed = {name: given[name] for name in given if name not in OPTIONAL_SETTINGS}
+            if getattr(problem, "code", None) not in REFUSED_SETTING_CODES or needed == given:
+                raise
+            return checked_once(*arguments, **named | {"settings": needed})
+
+    def checked_once(*arguments: Any, **named: Any) -> Any:
         try:
             result = call(*arguments, **named)
             if isinstance(result, QueryResult):
