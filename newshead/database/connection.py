@@ -53,6 +53,9 @@ INSERTS_FOLDER: Final = "newshead-inserts"
 PASSING_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 # The engine's codes for a table or a database that does not exist.
 MISSING_TABLE_CODES: Final = (60, 81)
+# Older servers lack what the statements use; between the two, newshead's driver promises nothing.
+OLDEST_SERVER: Final = (24, 8)
+OLDEST_TESTED_SERVER: Final = (25, 8)
 # Its codes for settings that a user may not set, or not to that value.
 REFUSED_SETTING_CODES: Final = (164, 452)
 # Settings of single statements that make no difference to what comes of them.
@@ -67,7 +70,11 @@ class DatabaseError(Exception):
     """ClickHouse cannot be used now; the text says why and what to do."""
 
 
-class DiskFullError(DatabaseError):
+class CannotMoveError(DatabaseError):
+    """The session cannot be moved to the history as things are; the tables are as they were."""
+
+
+class DiskFullError(CannotMoveError):
     """Too little space is free for the embedded engine to change its tables unharmed."""
 
 
@@ -115,6 +122,7 @@ class Database:
             client = self._open_embedded(self.settings.clickhouse_path)
         else:
             client = self._open_server()
+            self._check_version(client)
         for name in ("query", "insert", "command"):
             setattr(client, name, _database_call(getattr(client, name)))
         self._client = client
@@ -245,6 +253,36 @@ class Database:
             raise DatabaseError(
                 f"ClickHouse at {where} cannot be used: {one_line(problem)} {advice}".rstrip()
             ) from problem
+
+    def _check_version(self, client: Client) -> None:
+        """Refuse a server that is too old; warn of one that newshead is not tested with."""
+        found = re.match(r"(\d+)\.(\d+)", str(client.server_version))
+        version = (int(found[1]), int(found[2])) if found else OLDEST_TESTED_SERVER
+        where = f"{self.settings.clickhouse_host}:{self.settings.clickhouse_port}"
+        if version < OLDEST_SERVER:
+            told = client.server_version
+            client.close()
+            raise DatabaseError(
+                f"ClickHouse at {where} is version {told}: update it to "
+                f"{_dotted(OLDEST_TESTED_SERVER)} or later; newshead needs at least "
+                f"{_dotted(OLDEST_SERVER)}."
+            )
+        if version < OLDEST_TESTED_SERVER and where not in _warned_of_version:
+            _warned_of_version.add(where)
+            logger.warning(
+                "ClickHouse at %s is version %s: newshead is not tested with versions before %s.",
+                where,
+                client.server_version,
+                _dotted(OLDEST_TESTED_SERVER),
+            )
+
+
+# Each process says it once.
+_warned_of_version: set[str] = set()
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def is_loopback(host: str) -> bool:

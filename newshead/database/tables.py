@@ -6,7 +6,7 @@ A row class names those columns of its table that newshead writes.
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from newshead.database.connection import Database
+from newshead.database.connection import CannotMoveError, Database
 
 # What a table of ours keeps of one session, in `<table>_history` afterwards.
 SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
@@ -475,6 +475,22 @@ def create_tables(database: Database) -> None:
 def existing_tables(database: Database) -> dict[str, Existing]:
     """Return the tables that exist, by their names."""
     return {name: Existing(*table) for name, *table in database.rows(EXISTING)}
+
+
+def require_exchange(database: Database) -> None:
+    """Make sure that tables can be exchanged for others.
+
+    Raises
+    ------
+    CannotMoveError
+        The database is of a kind that cannot.
+    """
+    if database.rows("SELECT 1 FROM system.databases WHERE name = 'News' AND engine = 'Ordinary'"):
+        raise CannotMoveError(
+            "The database News has the old engine Ordinary, which cannot exchange tables: create "
+            "the file flags/convert_ordinary_to_atomic in the server's data folder and restart "
+            "the server. Until then --keep-session works."
+        )
 
 
 def deduplicate(database: Database, name: str, table: Existing) -> None:

@@ -26,7 +26,7 @@ from monitoring import connected, fresh
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database import connection, queries, store
-from newshead.database.connection import DatabaseError
+from newshead.database.connection import CannotMoveError, DatabaseError
 from newshead.database.queries import News, Rating, Standing
 from newshead.database.store import Batch, Outbox
 from newshead.database.tables import SESSION_TABLES, AlertRow, PriceMoveRow, PriceRow, StatusRow
@@ -299,6 +299,27 @@ COLUMNS = {
         ("clock_difference_s", *NUMBER),
         ("last_error", *TEXT),
     ],
+    "part_status": [
+        ("timestamp", *MOMENT),
+        ("instance", *TEXT),
+        ("host", *TEXT),
+        ("folder", *TEXT),
+        ("part", *TEXT),
+        ("state", "Enum8('ok' = 1, 'degraded' = 2, 'lost' = 3, 'refused' = 4, 'off' = 5)", ""),
+        ("since", *MOMENT),
+        ("reason", *TEXT),
+        ("last_success", "Nullable(DateTime64(3))", ""),
+        ("counts", "Map(String, UInt64)", ""),
+    ],
+    "ticker_status": [
+        ("ticker", *TEXT),
+        ("timestamp", *MOMENT),
+        ("halted", "UInt8", ""),
+        ("data_type", "UInt8", ""),
+        ("refused", *TEXT),
+        ("previous_close", *NUMBER),
+        ("day_volume", "UInt64", ""),
+    ],
     "float_list": [
         ("ticker", *TEXT),
         ("company_name", *TEXT),
@@ -330,6 +351,8 @@ ENGINES = {
     ),
     "price_move": ("MergeTree", BY_MONTH, "timestamp, ticker", None),
     "monitor_status": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
+    "part_status": ("MergeTree", "", "part, timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
+    "ticker_status": ("ReplacingMergeTree(timestamp)", "", "ticker", None),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
     "float_list_detailed_dedup": ("MergeTree", "", "ticker", None),
 }
@@ -869,6 +892,52 @@ def test_a_server_elsewhere_is_asked_through_the_environments_proxy(
             assert asked.recv(4096).startswith(b"POST http://clickhouse.invalid:")
     thread.join(DEADLINE_S)
     assert isinstance(raised[0], DatabaseError)
+
+
+@pytest.mark.parametrize("version", ["23.6.1.1524", "24.7.5.37"])
+def test_a_server_that_is_too_old_is_refused_with_its_version(tmp_path: Path, version: str) -> None:
+    with ClickHouseServer(tmp_path / "clickhouse", version=version) as server:
+        with pytest.raises(DatabaseError, match=re.escape(version)) as caught:
+            ClickHouseManager(settings_of(server, clickhouse_password="")).connect()
+        assert "at least 24.8" in str(caught.value)
+        assert_one_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize(("version", "told"), [("24.8.1.2", 1), ("25.7.9.1", 1), ("25.8.1.1", 0)])
+def test_a_server_that_newshead_is_not_tested_with_is_warned_about_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str, told: int
+) -> None:
+    with ClickHouseServer(tmp_path / "clickhouse", version=version) as server:
+        for _ in range(2):
+            with connected(settings_of(server, clickhouse_password="")):
+                pass
+    assert len(warnings(caplog)) == told
+    assert all(version in warning for warning in warnings(caplog))
+
+
+@pytest.fixture
+def ordinary(over_http: ClickHouseManager) -> ClickHouseManager:
+    """A database as very old installations have it."""
+    over_http.client.command("DROP DATABASE News SYNC")
+    over_http.client.command(
+        "CREATE DATABASE News ENGINE = Ordinary",
+        settings={"allow_deprecated_database_ordinary": 1},
+    )
+    return over_http
+
+
+def test_an_ordinary_database_keeps_its_session_and_the_move_names_the_conversion(
+    ordinary: ClickHouseManager,
+) -> None:
+    ordinary.create_tables()
+    before = fill_session(ordinary)
+    for work in (ordinary.move_session, lambda: store.replace_ticker_list(ordinary, [])):
+        with pytest.raises(CannotMoveError, match="flags/convert_ordinary_to_atomic") as caught:
+            work()
+        assert "--keep-session" in str(caught.value)
+        assert_one_sentence(str(caught.value))
+    assert {table: rows_of(ordinary, table) for table in SESSION_TABLES} == before
+    assert tables(ordinary) == set(COLUMNS)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -41,6 +41,11 @@ def as_user(
         yield manager
 
 
+def create_and_insert(manager: ClickHouseManager) -> None:
+    manager.create_tables()
+    manager.client.command("INSERT INTO News.price_move (ticker) VALUES ('ABCD')")
+
+
 def settings_of(server: ClickHouseServer) -> Settings:
     return Settings(clickhouse_host=server.host, clickhouse_port=server.port)
 
@@ -100,8 +105,7 @@ def test_a_right_that_lacks_is_named_in_one_line(
         manager.client.command("DROP TABLE News.price_move SYNC")
     with as_user(database, rights) as manager:
         with pytest.raises(ClickHouseError) as caught:
-            manager.create_tables()
-            manager.client.command("INSERT INTO News.price_move (ticker) VALUES ('ABCD')")
+            create_and_insert(manager)
         assert re.fullmatch(
             rf"The database's user default lacks the right {lacking}: grant it, as "
             r"docs/database\.md says\.",
