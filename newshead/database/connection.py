@@ -8,17 +8,13 @@ import errno
 import functools
 import ipaddress
 import logging
-import os
 import re
 import shutil
-import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import clickhouse_connect
 from clickhouse_connect import common
@@ -27,9 +23,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.httputil import default_pool_manager
 from clickhouse_connect.driver.query import QueryResult
 
+from newshead.database import folder
+from newshead.database.folder import FolderLock
 from newshead.loop import off_loop
 from newshead.outage import Outage
-from newshead.process import lock_file
 from newshead.settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
@@ -47,8 +44,6 @@ MAX_CLOCK_DIFFERENCE_S: Final = 2.0
 # On a full disk the embedded engine says that a table was created or altered, but leaves an
 # empty file of it, and its folder never opens again.
 MIN_FREE_BYTES: Final = 16 * 2**20
-# Where inserts into the embedded engine pass through files, in its folder.
-INSERTS_FOLDER: Final = "newshead-inserts"
 # A folder that cannot be written for these may be written later.
 PASSING_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 # The engine's codes for a table or a database that does not exist.
@@ -92,7 +87,7 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._client: Client | None = None
-        self._lock: _PathLock | None = None
+        self._lock: FolderLock | None = None
 
     @property
     def client(self) -> Client:
@@ -197,7 +192,7 @@ class Database:
     def _open_embedded(self, path: Path) -> Client:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = _PathLock(path)
+            self._lock = FolderLock(path)
         except BlockingIOError as problem:
             raise DatabaseError(
                 f"The embedded database {path} is in use by another newshead: "
@@ -213,9 +208,10 @@ class Database:
                 "set CLICKHOUSE_PATH to a folder that you may write to."
             ) from problem
         try:
-            _keep_inserts_in(path.resolve() / INSERTS_FOLDER)
+            folder.keep_inserts_in(path)
+            folder.require_same_engine(path)
             # Absolute: the bare name :memory: would be no folder to the engine.
-            return clickhouse_connect.get_client(
+            client = clickhouse_connect.get_client(
                 interface="chdb",
                 path=str(path.resolve()),
                 tz_mode="aware",
@@ -225,8 +221,10 @@ class Database:
             self.close()
             raise DatabaseError(
                 f"The embedded database {path} cannot be opened: "
-                f"{_emptied_files(path) or one_line(problem)}"
+                f"{folder.emptied_files(path) or one_line(problem)}"
             ) from problem
+        folder.note_engine(path)
+        return client
 
     def _open_server(self) -> Client:
         settings = self.settings
@@ -363,75 +361,3 @@ def _database_call(call: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return checked
-
-
-def _keep_inserts_in(folder: Path) -> None:
-    """Let the driver of the embedded engine pass inserts through files in `folder`.
-
-    By itself it does so in TMPDIR, which may be full or gone, and has no option for it. Here its
-    module alone gets another `tempfile`; the process keeps its own.
-    """
-    try:
-        # Not above: with a server the engine's library is not needed.
-        from clickhouse_connect.driver._backend import chdb_backend
-    except ImportError:
-        # Another release of the driver; it goes on with TMPDIR.
-        return
-    in_folder = functools.partial(tempfile.NamedTemporaryFile, dir=folder)
-    vars(chdb_backend)["tempfile"] = SimpleNamespace(NamedTemporaryFile=in_folder)
-
-
-def _emptied_files(path: Path) -> str:
-    """Return what to do about an embedded database that a full disk ruined, or an empty text."""
-    found: list[str] = []
-    with suppress(OSError):
-        found = sorted(
-            str(file.relative_to(path)) for file in path.rglob("*.sql") if not file.stat().st_size
-        )
-    if not found:
-        return ""
-    return (
-        f"a full disk left these files empty: {', '.join(found)}. Copy the folder, then move them "
-        "out of it: their tables start anew. docs/troubleshooting.md, "
-        '"An embedded database that does not open", says how to keep their rows.'
-    )
-
-
-class _PathLock:
-    """This process's hold on an embedded database's folder, shared by its connections.
-
-    chDB's own refusal of a second process says nothing that a user could act on.
-    """
-
-    _guard: ClassVar = threading.Lock()
-    # folder → its lock's file descriptor and the number of connections that hold it
-    _held: ClassVar[dict[Path, tuple[int, int]]] = {}
-
-    def __init__(self, folder: Path) -> None:
-        """Take the hold; raise BlockingIOError when another process has it."""
-        self._folder = folder.resolve()
-        with self._guard:
-            descriptor, holders = self._held.get(self._folder, (-1, 0))
-            if holders == 0:
-                descriptor = lock_file(self._folder / "newshead.lock")
-                try:
-                    self._empty_inserts()
-                except OSError:
-                    os.close(descriptor)
-                    raise
-            self._held[self._folder] = (descriptor, holders + 1)
-
-    def _empty_inserts(self) -> None:
-        """Remove what inserts of a killed process left."""
-        inserts = self._folder / INSERTS_FOLDER
-        inserts.mkdir(exist_ok=True)
-        for left in inserts.iterdir():
-            left.unlink()
-
-    def release(self) -> None:
-        with self._guard:
-            descriptor, holders = self._held.pop(self._folder)
-            if holders > 1:
-                self._held[self._folder] = (descriptor, holders - 1)
-            else:
-                os.close(descriptor)

@@ -27,6 +27,7 @@ from monitoring import connected, fresh
 from clickhouse_manager import ClickHouseManager
 from newshead.database import connection, queries, store
 from newshead.database.connection import CannotMoveError, DatabaseError
+from newshead.database.folder import ENGINE_NOTE
 from newshead.database.queries import News, Rating, Standing
 from newshead.database.store import Batch, Outbox
 from newshead.database.tables import SESSION_TABLES, AlertRow, PriceMoveRow, PriceRow, StatusRow
@@ -831,6 +832,45 @@ def test_an_engine_that_cannot_open_leaves_the_folder_free(tmp_path: Path) -> No
         ClickHouseManager(Settings(clickhouse_path=tmp_path / "two")).connect()
     assert_one_sentence(str(caught.value))
     assert told_by_another_process(tmp_path / "two") == "connected"
+
+
+def test_a_folder_that_a_newer_engine_wrote_is_refused_and_left_alone(tmp_path: Path) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    with connected(settings) as manager:
+        own = str(manager.client.command("SELECT version()"))
+    note = settings.clickhouse_path / ENGINE_NOTE
+    assert note.read_text().strip() == own
+    for older in ("1.1.1.1", "", "no version"):
+        note.write_text(older)
+        with connected(settings):
+            assert note.read_text().strip() == own
+    note.write_text("99.1.2.3")
+    with pytest.raises(DatabaseError, match=r"version 99\.1\.2\.3 of the engine") as caught:
+        ClickHouseManager(settings).connect()
+    assert own in str(caught.value)
+    assert_one_sentence(str(caught.value))
+    assert note.read_text() == "99.1.2.3"
+
+
+def test_parts_that_the_engine_put_aside_are_told_once_and_a_users_own_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    with connected(settings) as manager:
+        manager.create_tables()
+        for table in ("news_alert", "price_move"):
+            manager.client.command(f"INSERT INTO News.{table} (ticker) VALUES ('AAPL')")
+        [(month,)] = rows_of(manager, "price_move", "toYYYYMM(timestamp)")
+        manager.client.command(f"ALTER TABLE News.price_move DETACH PARTITION {month}")
+    for part in (settings.clickhouse_path / "data/News/news_alert").resolve().glob("2*"):
+        (part / "columns.txt").write_text("columns format version: 9\n")
+    with connected(settings) as manager:
+        manager.create_tables()
+        manager.create_tables()
+        assert rows_of(manager, "news_alert") == []
+    [line] = [line for line in warnings(caplog) if "put them aside" in line]
+    assert "News.news_alert" in line
+    assert "docs/troubleshooting.md" in line
 
 
 def refusal_of(settings: Settings) -> str:
