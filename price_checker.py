@@ -26,7 +26,7 @@ from newshead.core.tickers import Answer, TickerBook, parse_ticker
 from newshead.core.times import next_roll_after, reconnect_pause_s
 from newshead.database.connection import (
     DATABASE_ERRORS,
-    DiskFullError,
+    CannotMoveError,
     one_line,
     until_database_works,
 )
@@ -642,10 +642,10 @@ class ContinuousPriceMonitor:
     async def _roll_session(self) -> bool:
         """Begin a fresh session: tickers may have their window again.
 
-        False if it has to wait: for room on the disk, or for a ticker that came up meanwhile.
+        False if it has to wait: for the database, or for a ticker that came up meanwhile.
         """
         try:
-            await off_loop(self.ch_manager.require_room)
+            await off_loop(self.ch_manager.require_movable)
             if not self._idle():
                 return False
             # Before the move, so that a trigger in the middle of it is not refused.
@@ -656,7 +656,7 @@ class ContinuousPriceMonitor:
             self._ratings.clear()
             kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
             await off_loop(self.ch_manager.move_session, kept_since)
-        except DiskFullError as problem:
+        except CannotMoveError as problem:
             level = logging.ERROR if self._roll_outage.begins() else logging.DEBUG
             logger.log(level, "The session cannot roll over yet: %s", one_line(problem))
             return False

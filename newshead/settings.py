@@ -308,6 +308,13 @@ def _path(name: str, text: str) -> Path:
         raise ConfigurationError(f"{name} names the home of nobody here: {text!r}.") from None
 
 
+def _engine_folder(name: str, text: str) -> Path:
+    # The engine takes what follows for its own options, and puts the data elsewhere.
+    if "?" in text:
+        raise ConfigurationError(f"{name} must be a folder without a question mark, not {text!r}.")
+    return _path(name, text)
+
+
 # The addresses that are given keys.
 _GIVEN_KEYS: Final = (
     "ALPACA_STREAM_URL",
@@ -324,7 +331,7 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "SESSION_ROLL": _time_or_off,
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,
-    "CLICKHOUSE_PATH": _path,
+    "CLICKHOUSE_PATH": _engine_folder,
     "NEWS_SOURCES": _sources,
     "ALPACA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_STREAM_URL": _url("wss", "ws"),

@@ -27,7 +27,7 @@ import demo
 import run_system
 from clickhouse_manager import ClickHouseManager
 from newshead.core.rule import Outcome
-from newshead.database.connection import INSERTS_FOLDER
+from newshead.database.folder import INSERTS_FOLDER
 from newshead.database.store import Outbox
 from newshead.database.tables import PriceRow
 from newshead.monitor.triggers import TriggerFolder

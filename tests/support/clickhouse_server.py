@@ -30,10 +30,12 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any, Final, Self
 from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
 
 from clickhouse_connect.driver.binding import quote_identifier
 
@@ -78,14 +80,33 @@ class ClickHouseServer:
         What clients have to give; anything else is answered with code 516.
     port
         0 takes a free one at the first start() and keeps it over later ones.
+    rights
+        GRANT statements that say what clients may do; None: everything.
+    profile
+        Settings of the clients, and constraints on them, as in the engine's own configuration.
+    version
+        What the server says of itself; empty for the truth.
     """
 
     def __init__(
-        self, path: Path, *, user: str = "default", password: str = "", port: int = 0
+        self,
+        path: Path,
+        *,
+        user: str = "default",
+        password: str = "",
+        port: int = 0,
+        rights: Sequence[str] | None = None,
+        profile: str = "",
+        version: str = "",
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port
         self._arguments = ["--path", str(path), "--user", user, "--password", password]
+        self._arguments += ["--version", version]
+        if rights is not None or profile:
+            config = path.with_name(f"{path.name}-{uuid.uuid4()}.xml")
+            config.write_text(_configuration(config, rights, profile))
+            self._arguments += ["--config", str(config)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -202,16 +223,20 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, path: Path, port: int, user: str, password: str) -> None:
+    def __init__(
+        self, path: Path, port: int, user: str, password: str, config: Path | None, version: str
+    ) -> None:
         # Here and not above: tests that import ClickHouseServer shall not load the engine.
         import chdb
 
         self._chdb: Any = chdb
         self._path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._first = self._chdb.connect(str(path))  # The engine ends with its last connection.
+        self._source = f"{path}?config-file={config}" if config else str(path)
+        self._first = self._chdb.connect(self._source)  # The engine ends with its last connection.
         row = self._first.query("SELECT version(), timezone()", "TabSeparated").bytes()
         self._version, self.timezone = row.decode().split()
+        self._claimed_version = version
         self.authorization = basic_authorization(user, password)
         self.requests: list[dict[str, object]] = []
         self._faults: list[_Fault] = []
@@ -238,8 +263,10 @@ class _Server(ThreadingHTTPServer):
         """Run one statement with the parameters, settings and database of its URL."""
         insert = _INSERT_WITH_DATA.match(sql)
         with contextlib.ExitStack() as stack:
-            connection = self._chdb.connect(str(self._path))
+            connection = self._chdb.connect(self._source)
             stack.callback(connection.close)
+            if self._claimed_version:
+                sql = sql.replace(b"version()", b"'%b'" % self._claimed_version.encode())
             if insert:
                 # Not inline: of a statement chDB reads the first 256 KiB only.
                 file = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._path))
@@ -391,6 +418,20 @@ def _set_statement(name: str, value: str) -> str:
     return f"SET {quote_identifier(name)} = '{escaped}'"
 
 
+def _configuration(file: Path, rights: Sequence[str] | None, profile: str) -> str:
+    granted = "".join(f"<query>{escape(statement)}</query>" for statement in rights or ())
+    return f"""<clickhouse>
+        <profiles><default>{profile}</default></profiles>
+        <quotas><default/></quotas>
+        <users><default>
+            <password/><networks><ip>::/0</ip></networks>
+            <profile>default</profile><quota>default</quota>
+            {f"<grants>{granted}</grants>" if rights is not None else ""}
+        </default></users>
+        <user_directories><users_xml><path>{file}</path></users_xml></user_directories>
+    </clickhouse>"""
+
+
 def _readable(source: IO[str] | socket.socket, within_s: float) -> bool:
     """Wait until there is something to read; tell whether there is."""
     # Not select(), which refuses descriptors from 1024 on.
@@ -411,9 +452,18 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--user", default="default")
     parser.add_argument("--password", default="")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--version", default="")
     parser.add_argument("--with-parent", action="store_true")
     arguments = parser.parse_args()
-    server = _Server(arguments.path, arguments.port, arguments.user, arguments.password)
+    server = _Server(
+        arguments.path,
+        arguments.port,
+        arguments.user,
+        arguments.password,
+        arguments.config,
+        arguments.version,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not sys.exit(): nothing shall run on the way out while queries do.
         signal.signal(number, lambda *_: os._exit(0))

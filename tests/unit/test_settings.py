@@ -228,6 +228,7 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
         ("IBKR_PORT", "9" * 5000),
         ("IBKR_CLIENT_ID", "9" * 5000),
         ("CLICKHOUSE_PATH", "~nobody-of-this-name/ch"),
+        ("CLICKHOUSE_PATH", "data/clickhouse?config-file=other.xml"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line_that_names_the_variable(name: str, text: str) -> None:
