@@ -7,6 +7,7 @@ import asyncio
 import functools
 import logging
 import math
+import os
 import random
 import sys
 import time
@@ -25,7 +26,7 @@ from newshead.core.tickers import Answer, TickerBook, parse_ticker
 from newshead.core.times import next_roll_after, reconnect_pause_s
 from newshead.database.connection import (
     DATABASE_ERRORS,
-    DiskFullError,
+    CannotMoveError,
     one_line,
     until_database_works,
 )
@@ -43,6 +44,7 @@ from newshead.monitor.ticker_status import TickerStatus
 from newshead.monitor.triggers import TriggerFolder
 from newshead.outage import Outage
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.proxies import outside_of, settle_proxies
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.tape import Kind, Tape
@@ -316,22 +318,31 @@ class ContinuousPriceMonitor:
 
         Raises as `start`.
         """
-        self._triggers.reject_old()
+        await off_loop(self._triggers.reject_old)
         patient = self.wait and not self.settings.embedded
         await until_database_works(self.ch_manager.connect, wait=patient)
         await self.take_up()
+        for told in self._triggers.take_up():
+            self.answer_trigger(self._tickers.spelling(told))
+        if not self.wait:
+            await self.connect_first()
+        logger.info("Price monitor initialized: %d active tickers.", len(self.active_tickers))
 
     async def take_up(self) -> None:
-        """Go on where the database says, and connect to IBKR without `wait`. Raises as `start`."""
+        """Go on where the database says. Raises as `start`."""
         await self.create_essential_tables()
         await self._restore_windows()
-        found = await self.get_active_tickers_from_breaking_news()
-        for ticker in sorted(found - self._tickers.ended.keys()):
-            self._track(ticker)
-        if not self.wait:
-            await self.setup_ibkr_connection()
-            await self.update_ibkr_subscriptions()
-        logger.info("Price monitor initialized: %d active tickers.", len(self.active_tickers))
+        await self._alerts.restore()
+        for told in sorted(await self.get_active_tickers_from_breaking_news()):
+            ticker = self._tickers.spelling(told)
+            if ticker not in self._tickers.ended:
+                self._track(ticker)
+
+    async def connect_first(self) -> None:
+        """Connect to IBKR and subscribe what is active. Raises as `setup_ibkr_connection`."""
+        self._tape.note(Kind.START)
+        await self.setup_ibkr_connection()
+        await self.update_ibkr_subscriptions()
 
     async def create_essential_tables(self) -> None:
         """Create the tables that are missing."""
@@ -347,7 +358,12 @@ class ContinuousPriceMonitor:
 
     async def _restore_windows(self) -> None:
         """Go on where a monitor of this session was killed."""
-        for ticker, window in (await self._tape.ask(self.ch_manager.windows)).items():
+        windows = await self._tape.ask(self.ch_manager.windows)
+        for ticker, window in sorted(windows.items(), key=lambda each: each[1].first_row):
+            # Rows that an earlier release wrote of it in another spelling as well.
+            if self._tickers.spelling(ticker) != ticker:
+                continue
+            self._tickers.priced.add(ticker)
             if window.age_s > rule.WINDOW_S:
                 self._tickers.ended[ticker] = window.first_row
             else:
@@ -555,7 +571,8 @@ class ContinuousPriceMonitor:
 
     async def _take_files(self) -> None:
         async with aclosing(self._triggers.arrivals()) as tickers:
-            async for ticker in tickers:
+            async for told in tickers:
+                ticker = self._tickers.spelling(told)
                 known = ticker in self.active_tickers
                 self.answer_trigger(ticker)
                 if self._metrics is not None and not known and self._is_subscribed(ticker):
@@ -571,7 +588,7 @@ class ContinuousPriceMonitor:
             if (ticker := parse_ticker(told)) is None:
                 logger.warning("Ignored a notification for %a: not a ticker.", told)
             else:
-                self.answer_trigger(ticker)
+                self.answer_trigger(self._tickers.spelling(ticker))
 
     def answer_trigger(self, ticker: str) -> None:
         """Track the ticker of a trigger, if it may be, and subscribe it at once."""
@@ -629,6 +646,7 @@ class ContinuousPriceMonitor:
             started, idle = time.monotonic(), self._idle()
             try:
                 await self._cycle(cycle)
+                self._finish_triggers()
                 self._count_cycle(started, idle=idle)
                 if begun >= next_cleanup:
                     next_cleanup = begun + CLEANUP_EVERY_S
@@ -643,6 +661,11 @@ class ContinuousPriceMonitor:
                 self._writer.failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
+
+    def _finish_triggers(self) -> None:
+        # Rows that are not stored yet would be lost with this process.
+        if not len(self._writer.outbox):
+            self._triggers.keep_only(self._tickers.awaited)
 
     def _count_cycle(self, started: float, *, idle: bool) -> None:
         self.last_cycle_at = time.monotonic()
@@ -680,10 +703,10 @@ class ContinuousPriceMonitor:
     async def _roll_session(self) -> bool:
         """Begin a fresh session: tickers may have their window again.
 
-        False if it has to wait: for room on the disk, or for a ticker that came up meanwhile.
+        False if it has to wait: for the database, or for a ticker that came up meanwhile.
         """
         try:
-            await self._tape.ask(self.ch_manager.require_room)
+            await self._tape.ask(self.ch_manager.require_movable)
             if not self._idle():
                 return False
             # Before the move, so that a trigger in the middle of it is not refused.
@@ -695,7 +718,7 @@ class ContinuousPriceMonitor:
                 self._ratings.clear()
                 kept_since = self._tape.utc() - timedelta(seconds=ROLL_KEEPS_NEWS_S)
             await self._tape.ask(self.ch_manager.move_session, kept_since)
-        except DiskFullError as problem:
+        except CannotMoveError as problem:
             level = logging.ERROR if self._roll_outage.begins() else logging.DEBUG
             logger.log(level, "The session cannot roll over yet: %s", one_line(problem))
             return False
@@ -754,6 +777,7 @@ class ContinuousPriceMonitor:
         # From here on without a pause: a cancelled task must not lose what it took.
         self._slots.remove(slots)
         self._writer.outbox.add(sorted(rows))
+        self._tickers.priced.update(row.ticker for row in rows)
         self._tickers.unjudged.update(row.ticker for row in rows)
         self.stats["price_checks"] += len(rows)
 
@@ -878,6 +902,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment()
+        settle_proxies(os.environ, outside_of(settings))
         configure_logging(settings.log_folder, rotate=not options.supervised)
         return asyncio.run(run(settings, wait=options.wait, supervised=options.supervised))
     except ConfigurationError as problem:

@@ -47,6 +47,7 @@ class Kind(IntEnum):
     ROLL = 25
     RECONNECT = 26
     STOP = 27
+    START = 28
     # Questions, mostly to the database.
     ASK = 30
     ANSWER = 31

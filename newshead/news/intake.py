@@ -5,11 +5,11 @@ No I/O and no clock: the caller hands in `now`.
 
 import hashlib
 import logging
-import re
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from newshead.core.tickers import ibkr_name
 from newshead.news.clock import ClockCheck
 from newshead.news.exchanges import Listing
 from newshead.news.message import Action, Article
@@ -79,14 +79,6 @@ class Earlier:
             symbols.update(security.symbol for security in article.securities)
 
 
-def listed_as(ticker: str) -> str:
-    """Return the spelling in which the ticker list knows a ticker.
-
-    Share classes stand behind a dash in Finviz's list, behind a dot or slash in news.
-    """
-    return re.sub(r"[./-]", " ", ticker)
-
-
 class Intake:
     """Decides which articles are taken, for which tickers.
 
@@ -95,7 +87,7 @@ class Intake:
     memory
         What was taken before.
     countries
-        The listed tickers, as `listed_as` spells them, with their companies' countries.
+        The listed tickers, by IBKR's names, with their companies' countries.
     stats
         Counts. Of articles: all; those left out as old, deleted, naming too many tickers, of
         skipped channels; those whose tickers are not understood. Of tickers left out: known
@@ -142,11 +134,11 @@ class Intake:
 
     def list_tickers(self, countries: Mapping[str, str]) -> None:
         """Replace the ticker list; the countries are by ticker, in any spelling."""
-        self.countries = {listed_as(ticker): country for ticker, country in countries.items()}
+        self.countries = {ibkr_name(ticker): country for ticker, country in countries.items()}
 
     def country(self, ticker: str) -> str:
         """Return the country of a ticker's company; empty where it is not listed."""
-        return self.countries.get(listed_as(ticker), "")
+        return self.countries.get(ibkr_name(ticker), "")
 
     def take(self, article: Article, now: float) -> list[str]:
         """Return the tickers for which an article is news at `now` (Unix seconds)."""
@@ -166,7 +158,7 @@ class Intake:
             logger.debug("Article %a is %.0f s old.", article.title, article.age_s)
         taken = []
         for ticker in fresh:
-            if not self._any_ticker and listed_as(ticker) not in self.countries:
+            if not self._any_ticker and ibkr_name(ticker) not in self.countries:
                 self.stats["not_listed"] += 1
                 logger.debug("%s, in %a, is not in float_list.", ticker, article.title)
             elif not self.memory.add(_marks(article, ticker), now):
@@ -224,7 +216,7 @@ class Intake:
             elif listing is Listing.UNKNOWN:
                 self.stats["unknown_exchange"] += 1
                 self._tell_exchange(exchange, symbol)
-                if listed_as(symbol) in self.countries:
+                if ibkr_name(symbol) in self.countries:
                     found.append(symbol)
         listings = {security.listing for security in article.securities}
         if listings == {Listing.NOT_UNDERSTOOD}:

@@ -135,6 +135,8 @@ def _begin(entry: Entry, monitor: ContinuousPriceMonitor, tasks: list[asyncio.Ta
             monitor.answer_trigger(*entry.details)
         case Kind.CYCLE if entry.details == [0]:
             tasks.append(asyncio.create_task(monitor.continuous_polling_loop()))
+        case Kind.START:
+            tasks.append(asyncio.create_task(monitor.connect_first()))
         case Kind.RECONNECT:
             tasks.append(asyncio.create_task(monitor.reconnect_ibkr()))
         case Kind.STOP:

@@ -19,7 +19,10 @@ ROOMS = [
     {"newshead.news", "dashboard"},
     {"newshead.monitor", "newshead.recording"},
     {"newshead.database", "newshead.tws"},
-    {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling", "newshead.tape"},
+    {
+        *("newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"),
+        *("newshead.proxies", "newshead.listening", "newshead.tape"),
+    },
     {"newshead.settings", "newshead.text", "newshead.outage", "newshead.core"},
 ]
 STANDARD = set(sys.stdlib_module_names)
@@ -171,6 +174,7 @@ def test_a_reader_knows_of_the_database_only(reader: str) -> None:
         "newshead.process",
         "newshead.logs",
         "newshead.loop",
+        "newshead.proxies",
     }
     wrong = [
         f"{name} imports {used}"

@@ -132,6 +132,7 @@ def test_hostile_text_becomes_one_short_line() -> None:
         ('{"message": "license expired"}', "license expired"),
         ('{"status": "error", "message": "too many\\nconnections"}', "error: too many connections"),
         ('{"error": {"msg": "no entitlement"}}', "no entitlement"),
+        ('{"kind": "error", "data": {"message": "slow client"}}', "slow client"),
     ],
 )
 def test_the_server_s_own_words_are_told_as_such(text: str, told: str) -> None:

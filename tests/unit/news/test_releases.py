@@ -93,6 +93,15 @@ def test_releases_come_oldest_first() -> None:
     assert [article.title for article in read(server.feed()).articles] == ["First", "Second"]
 
 
+def test_known_releases_are_passed_over() -> None:
+    server = feed(title="First", link="https://x/1")
+    server.publish("Second", link="https://x/2")
+    found = read_feed(
+        server.feed(), {}, NOW, 12.5, source="", languages=["en"], known=["https://x/1"]
+    )
+    assert [article.title for article in found.articles] == ["Second"]
+
+
 @pytest.mark.parametrize(
     ("of_feed", "of_release", "taken"),
     [
