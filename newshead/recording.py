@@ -173,8 +173,9 @@ class Recorder(Tape):
 
     def close(self) -> None:
         """End the file."""
-        self.note(Kind.END)
-        self._closing = True
+        with self._order:
+            self.note(Kind.END)
+            self._closing = True
         self._wanted.set()
         if self._thread is not None:
             self._thread.join(CLOSE_TIMEOUT_S)
@@ -219,7 +220,7 @@ class Recorder(Tape):
             if not self._depth:
                 self._microseconds, self._monotonic = time.time_ns() // 1000, time.monotonic()
                 self._at = time_of(self._microseconds)
-            if self._over:
+            if self._over or self._closing:
                 return
             body = details[0] if kind is Kind.CHUNK else encoded(details)
             for name, mask in self._hidden.items():

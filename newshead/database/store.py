@@ -52,7 +52,7 @@ class Outbox:
     """
 
     def __init__(self, max_rows: int | None = None) -> None:
-        self._max_rows = MAX_KEPT_ROWS if max_rows is None else max_rows
+        self.max_rows = MAX_KEPT_ROWS if max_rows is None else max_rows
         self._batches: deque[Batch] = deque()
         self._flushing = threading.Lock()
         self.given_up = 0
@@ -66,11 +66,11 @@ class Outbox:
         if rows:
             self._batches.append(Batch(rows, str(uuid.uuid4())))
         # A batch that is being stored right now is not the one to give up.
-        while len(self) > self._max_rows and not self._flushing.locked():
+        while len(self) > self.max_rows and not self._flushing.locked():
             if not self.given_up:
                 logger.error(
                     "Over %d rows are waiting for ClickHouse: dropping the oldest from now on.",
-                    self._max_rows,
+                    self.max_rows,
                 )
             self.given_up += len(self._batches.popleft().rows)
 

@@ -6,6 +6,7 @@ what was recorded, in its order, and sees to it that they do what they did then.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, time
@@ -71,6 +72,8 @@ async def _play(path: Path, found: Iterator[Entry]) -> Played:
     tape.monitor = ContinuousPriceMonitor(
         settings, wait=told.get("wait", False), ch_manager=database, tape=tape
     )
+    # What was given up is told by the recording.
+    tape.monitor.outbox.max_rows = sys.maxsize
     tasks: list[asyncio.Task[None]] = []
     try:
         with suppress(DifferenceError, OverError):

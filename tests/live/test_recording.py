@@ -18,6 +18,7 @@ import price_checker
 from clickhouse_manager import ClickHouseManager
 from newshead import recording
 from newshead.core.times import NEW_YORK
+from newshead.database import store
 from newshead.recording import HEADER, MAGIC, NAME, VERSION, Entry, Recorder, encoded, entries
 from newshead.replay.__main__ import main
 from newshead.replay.played import ALERTS, PRICES, Played
@@ -145,6 +146,27 @@ async def test_a_replay_follows_a_fresh_session(
     played = await replayed(settings)
     assert played.whole
     assert len(played.rows[PRICES]) > len(rows(database))
+
+
+async def test_rows_that_were_given_up_are_given_up_again(
+    gateway: Gateway,
+    settings: Settings,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "MAX_KEPT_ROWS", 2)
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        server.fault("refuse")
+        await trade_each_slot(gateway, "ABCD", RISE[:5])
+        await until(lambda: monitor.outbox.given_up, "rows that are given up")
+        server.clear_faults()
+        await until(lambda: rows(database), "the rows that were kept")
+    played = await replayed(settings)
+    stored = [(row["ticker"], row["price"]) for row in rows(database)]
+    assert [(ticker, price) for _, ticker, price, *_ in played.stored[PRICES]] == stored
+    assert len(played.rows[PRICES]) > len(stored)
 
 
 async def test_a_stop_while_the_database_hangs_is_replayed_with_the_rows_that_came_through(
