@@ -109,7 +109,7 @@ class Copy:
         for number, rows in enumerate(self._slices()):
             self._insert(ROWS % self._of(rows), rows, f"{self._token} {number}")
 
-    def resume(self, pause: Callable[[float], None] | None = None) -> int:
+    def resume(self, go_on: Callable[[float], bool] = lambda _: True) -> int | None:
         """Copy what the destination lacks of the rows; return the number of those.
 
         The engine notes a block's token a moment before it has the block: killed in between, it
@@ -117,8 +117,8 @@ class Copy:
 
         Parameters
         ----------
-        pause
-            Called after each slice with the seconds that it took.
+        go_on
+            Called after each slice with the seconds that it took. False ends it, with None.
         """
         added = 0
         for number, rows in enumerate(self._slices()):
@@ -130,8 +130,8 @@ class Copy:
                 if lacking:
                     self._insert(LACKING_ROWS % self._of(rows), rows, token)
                     lacking = self._lacking(rows)
-            if pause is not None:
-                pause(time.monotonic() - began)
+            if not go_on(time.monotonic() - began):
+                return None
         return added
 
     @property

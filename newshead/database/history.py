@@ -1,8 +1,9 @@
 """The session's move: its tables' rows go into `<table>_history`, each once."""
 
 import logging
-from datetime import datetime
+from datetime import UTC, datetime
 
+from newshead.database import sessions
 from newshead.database.connection import Database
 from newshead.database.copying import Copy, Source
 from newshead.database.queries import MOVING_TABLE
@@ -55,6 +56,10 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
         It cannot begin; nothing has changed.
     """
     require_exchange(database)
+    now = datetime.now(UTC)
+    # A move that was interrupted has noted it, and has taken rows out of the tables.
+    if not existing_tables(database).keys() & {f"{table}_moving" for table in SESSION_TABLES}:
+        sessions.note(database, now)
     moved = {}
     for table in SESSION_TABLES:
         kept_since = keep_news_since if table == "breaking_news" else None
@@ -63,6 +68,7 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
         )
         logger.info("Fresh session: %d rows of %s moved to %s_history.", count, table, table)
         moved[table] = count
+    sessions.turn(database, now)
     return moved
 
 

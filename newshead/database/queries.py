@@ -90,7 +90,7 @@ NEWEST_NEWS: Final = """
 # names of columns and tables only (S608); values are always bound.
 
 # Of this session, of those before it and of a move between them that goes on.
-_ALL_NEWS: Final = "merge('News', '^breaking_news(_history|_moving)?$')"
+_ALL_NEWS: Final = "merge('News', '^breaking_news(_history(_old)?|_moving)?$')"
 
 RECENT_HASHES: Final = f"""
     SELECT content_hash, toUnixTimestamp(max(detected_at)) AS newest

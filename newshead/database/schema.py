@@ -19,10 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 class Existing(NamedTuple):
-    """A table that exists: its engine with all settings, and its comment."""
+    """A table that exists: its engine with all settings, its comment and its partition key."""
 
     engine: str
     comment: str
+    partition: str
 
 
 # What a user has detached has no reason.
@@ -40,7 +41,7 @@ COLUMNS: Final = """
     ORDER BY position"""
 
 EXISTING: Final = """
-    SELECT name, engine_full, comment
+    SELECT name, engine_full, comment, partition_key
     FROM system.tables
     WHERE database = 'News'"""
 
@@ -63,8 +64,21 @@ def create_tables(database: Database) -> None:
     for name in SESSION_TABLES:
         if f"{name}_history" not in found:
             provide_history(database, name, columns_of(database, name))
+        elif not found[f"{name}_history"].partition and can_exchange(database):
+            _set_aside(database, name)
     keep_expired(database, [table.name for table in missing])
     warn_of_detached_parts(database)
+
+
+def _set_aside(database: Database, table: str) -> None:
+    """Put a history as earlier versions made it, not partitioned, into `<table>_history_old`.
+
+    `layout.bring_over` then brings its rows into the new one.
+    """
+    history = f"{table}_history"
+    fresh = history_of(table, columns_of(database, history))._replace(name=f"{history}_old")
+    database.define(fresh.ddl)
+    database.define(f"EXCHANGE TABLES News.{history} AND News.{history}_old")
 
 
 def keep_expired(database: Database, tables: Collection[str]) -> None:
@@ -115,6 +129,13 @@ _told_detached: dict[str, int] = {}
 def existing_tables(database: Database) -> dict[str, Existing]:
     """Return the tables that exist, by their names."""
     return {name: Existing(*table) for name, *table in database.rows(EXISTING)}
+
+
+def can_exchange(database: Database) -> bool:
+    """Return whether tables can be exchanged for others: not in databases of the old kind."""
+    return not database.rows(
+        "SELECT 1 FROM system.databases WHERE name = 'News' AND engine = 'Ordinary'"
+    )
 
 
 def require_exchange(database: Database) -> None:

@@ -4,7 +4,7 @@ A row class names those columns of its table that newshead writes.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Final, NamedTuple
 
 from clickhouse_connect.driver.binding import quote_identifier
@@ -280,6 +280,21 @@ FLOAT_LIST_DETAILED_DEDUP: Final = Table(
     deduplicated=False,
 )
 
+SESSIONS: Final = Table(
+    "sessions",
+    (
+        Column("id", "String"),
+        Column("begin", "DateTime64(3)"),
+        Column("end", "DateTime64(3)"),
+        Column("windows", "UInt32"),
+        Column("alerts", "UInt32"),
+        Column("rows", "UInt64"),
+        Column("days", "Array(Tuple(Date, UInt32, UInt32))"),
+    ),
+    order="id",
+    engine="ReplacingMergeTree(end)",
+)
+
 TABLES: Final = (
     PRICE_TRACKING,
     NEWS_ALERT,
@@ -290,6 +305,7 @@ TABLES: Final = (
     TICKER_STATUS,
     FLOAT_LIST,
     FLOAT_LIST_DETAILED_DEDUP,
+    SESSIONS,
 )
 
 
@@ -441,6 +457,25 @@ class TickerStatusRow(NamedTuple):
     day_volume: int
 
 
+class SessionRow(NamedTuple):
+    """A row of `sessions`: a session, from its begin to its end by newshead's clock.
+
+    `id` is the begin that was known first, in UTC; `end` is NOT_ENDED while it goes on. `windows`
+    are the tickers that had prices. `days` has of each New York day of the session its windows
+    and alerts: the sum of the days' windows may be higher.
+    """
+
+    id: str
+    begin: datetime
+    end: datetime
+    windows: int
+    alerts: int
+    rows: int
+    days: Sequence[tuple[date, int, int]]
+
+
+NOT_ENDED: Final = datetime.fromtimestamp(0, UTC)
+
 Row = (
     PriceRow
     | AlertRow
@@ -450,6 +485,7 @@ Row = (
     | StatusRow
     | PartStatusRow
     | TickerStatusRow
+    | SessionRow
 )
 
 
@@ -471,5 +507,6 @@ INSERTS: Final[dict[type[Row], tuple[str, list[str]]]] = {
         (StatusRow, MONITOR_STATUS),
         (PartStatusRow, PART_STATUS),
         (TickerStatusRow, TICKER_STATUS),
+        (SessionRow, SESSIONS),
     )
 }

@@ -328,6 +328,15 @@ COLUMNS = {
         ("previous_close", *NUMBER),
         ("day_volume", "UInt64", ""),
     ],
+    "sessions": [
+        ("id", *TEXT),
+        ("begin", *MOMENT),
+        ("end", *MOMENT),
+        ("windows", "UInt32", ""),
+        ("alerts", "UInt32", ""),
+        ("rows", "UInt64", ""),
+        ("days", "Array(Tuple(Date, UInt32, UInt32))", ""),
+    ],
     "float_list": [
         ("ticker", *TEXT),
         ("company_name", *TEXT),
@@ -362,6 +371,7 @@ ENGINES = {
     "monitor_status": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
     "part_status": ("MergeTree", "", "part, timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
     "ticker_status": ("ReplacingMergeTree(timestamp)", "", "ticker", None),
+    "sessions": ("ReplacingMergeTree(end)", "", "id", None),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
     "float_list_detailed_dedup": ("MergeTree", "", "ticker", None),
 }
