@@ -1,8 +1,9 @@
 """The history: sessions listed, histories of earlier versions brought into monthly parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from monitoring import connected, with_tables
@@ -14,8 +15,6 @@ from newshead.database.layout import bring_over
 from newshead.database.tables import NOT_ENDED, SESSION_TABLES, SessionRow
 from newshead.settings import Settings
 
-NEW_YORK_DAY = "toDate(timestamp, 'America/New_York')"
-YESTERDAY = datetime.now(page.NEW_YORK).date() - timedelta(days=1)
 OLD_ROWS = 600
 
 
@@ -119,7 +118,7 @@ def older(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Click
         yield manager
 
 
-def content(database: ClickHouseManager) -> dict[str, list[object]]:
+def content(database: ClickHouseManager) -> dict[str, list[Sequence[Any]]]:
     return {
         table: list(database.rows(f"SELECT * FROM News.{table}_history ORDER BY ALL"))
         for table in SESSION_TABLES
