@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
@@ -22,6 +23,7 @@ from dashboard.console import LiveTable
 from ibkr_client import GatewayError
 from newshead.database.connection import DATABASE_ERRORS, one_line, until_database_works
 from newshead.database.http import engine_served
+from newshead.database.layout import bring_over
 from newshead.logs import configure_logging
 from newshead.loop import described, off_loop, stop_asked
 from newshead.news import ticker_list
@@ -99,6 +101,8 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
         parts.create_task(supervise("The price monitor", monitor))
+        bringing = functools.partial(bring_history_over, settings)
+        parts.create_task(supervise("Bringing the history over", bringing))
         if options.dashboard:
             parts.create_task(supervise("The page", functools.partial(page_process, environment)))
         if settings.alert_urls:
@@ -172,6 +176,25 @@ async def run_news(options: argparse.Namespace, settings: Settings, analyst: Ana
         await supervise("The news side", run_once)
     finally:
         await analyst.close()
+
+
+async def bring_history_over(settings: Settings) -> None:
+    """Bring histories of earlier versions into their new form, beside everything else."""
+    stopped = threading.Event()
+
+    def work() -> None:
+        database = ClickHouseManager(settings)
+        database.connect()
+        try:
+            # At most half of the time, so that cycles are not kept waiting.
+            bring_over(database, lambda took_s: not stopped.wait(took_s))
+        finally:
+            database.close()
+
+    try:
+        await off_loop(work)
+    finally:
+        stopped.set()
 
 
 async def monitor_here(settings: Settings) -> str:

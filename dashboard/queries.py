@@ -110,6 +110,8 @@ EARLIER_WINDOWS: Final = _windows("""(
                     > {window_s:UInt32}, timestamp, toDateTime(0)) AS begins
             FROM News.price_tracking_history
             WHERE timestamp >= {since:DateTime} AND timestamp < {until:DateTime}
+                AND toDate(timestamp, 'UTC') >= toDate({since:DateTime}, 'UTC')
+                AND toDate(timestamp, 'UTC') <= toDate({until:DateTime}, 'UTC')
                 AND ({ticker:String} = '' OR ticker = {ticker:String})
         )
         WINDOW in_time AS (PARTITION BY name ORDER BY timestamp)
@@ -119,6 +121,8 @@ _ALERT_COLUMNS: Final = "SELECT ticker, timestamp, alert, price FROM News."
 _SESSION: Final = "WHERE ticker IN {tickers:Array(String)}"
 _EARLIER: Final = """
     WHERE timestamp >= {since:DateTime} AND timestamp < {until:DateTime}
+        AND toDate(timestamp, 'UTC') >= toDate({since:DateTime}, 'UTC')
+        AND toDate(timestamp, 'UTC') <= toDate({until:DateTime}, 'UTC')
         AND ({ticker:String} = '' OR ticker = {ticker:String})"""
 _NEWEST_ALERTS: Final = "ORDER BY timestamp DESC LIMIT {limit:UInt32}"
 ALERTS: Final = f"{_ALERT_COLUMNS}news_alert {_SESSION} {_NEWEST_ALERTS}"
@@ -151,15 +155,11 @@ FIRST_ALERTS: Final = """
     LIMIT {limit:UInt32}"""
 
 DAYS: Final = """
-    SELECT toDate(timestamp, 'America/New_York') AS day, uniqExactIf(ticker, priced),
-        countIf(NOT priced)
-    FROM (
-        SELECT timestamp, ticker, 1 AS priced FROM News.price_tracking_history
-        UNION ALL
-        SELECT timestamp, ticker, 0 FROM News.news_alert_history
-    )
-    GROUP BY day
-    ORDER BY day DESC
+    SELECT (arrayJoin(days) AS day).1, sum(day.2), sum(day.3)
+    FROM News.sessions FINAL
+    WHERE end != toDateTime64(0, 3)
+    GROUP BY 1
+    ORDER BY 1 DESC
     LIMIT {limit:UInt32}"""
 
 
@@ -278,7 +278,7 @@ class Day(NamedTuple):
     """A New York day of earlier sessions."""
 
     day: date
-    tickers: int
+    windows: int
     alerts: int
 
 

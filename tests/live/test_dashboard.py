@@ -587,8 +587,8 @@ async def test_earlier_sessions_are_found_by_day_and_by_ticker_each_with_its_own
     day = str(noon.astimezone(queries.NEW_YORK).date())
     async with served(page_settings) as url, httpx.AsyncClient() as client:
         days = (await client.get(f"{url}earlier/days")).json()
-        assert days[0] == [day, 2, 1]
-        assert [entry[1:] for entry in days] == [[2, 1], [1, 1]]
+        assert days[0] == [day, 3, 1]
+        assert [entry[1:] for entry in days] == [[3, 1], [1, 1]]
 
         cards = (await client.get(f"{url}earlier/windows", params={"day": day})).json()
         told = [(card["ticker"], card["headline"], card["reason"]) for card in cards]
