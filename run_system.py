@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from clickhouse_manager import ClickHouseManager
 from dashboard.console import LiveTable
@@ -32,17 +32,20 @@ from newshead.process import (
     EXIT_MISCONFIGURED,
     EXIT_OK,
     CommandLine,
+    Lines,
     lock_file,
     run_child,
     until_stopped,
 )
-from newshead.settings import ConfigurationError, Settings
-from price_checker import ContinuousPriceMonitor
+from newshead.settings import ConfigurationError, Settings, given_variables
+from price_checker import ContinuousPriceMonitor, notify_new_ticker
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
+LOCK_WAIT_S: Final = 10.0
+LOCK_EVERY_S: Final = 0.1
 # A monitor that lived less long than this is started again after a pause.
 SHORT_LIFE_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.5
@@ -73,7 +76,15 @@ def prepare_database(settings: Settings, *, keep_session: bool) -> None:
         manager.close()
 
 
-async def run(options: argparse.Namespace, settings: Settings) -> None:
+class Inherited(NamedTuple):
+    """What the child processes have from this one: newshead's variables as they were at its start,
+    and the folder's lock, which the price monitor holds too."""
+
+    variables: Mapping[str, str]
+    lock: int
+
+
+async def run(options: argparse.Namespace, settings: Settings, inherited: Inherited) -> None:
     """Start everything in order and run until it is cancelled."""
     prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
     await until_database_works(prepare, wait=not settings.embedded)
@@ -87,11 +98,23 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             "No source of news is read (--socket): only news that triggers bring, and rows that "
             "other programs write."
         )
-    monitor = functools.partial(monitor_here, settings) if settings.embedded else monitor_process
+    lines = Lines()
+    monitor = (
+        functools.partial(monitor_here, settings)
+        if settings.embedded
+        else functools.partial(monitor_process, inherited, lines)
+    )
+
+    async def hand_over(ticker: str) -> None:
+        if settings.embedded:
+            await notify_new_ticker(ticker)
+        else:
+            lines.send(ticker)
+
     async with AsyncExitStack() as stack:
-        environment: dict[str, str] = {}
+        environment = dict(inherited.variables)
         if settings.embedded and (options.dashboard or settings.alert_urls):
-            environment = await stack.enter_async_context(engine_served(settings))
+            environment |= await stack.enter_async_context(engine_served(settings))
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
         parts.create_task(supervise("The price monitor", monitor))
@@ -99,7 +122,7 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             parts.create_task(supervise("The page", functools.partial(page_process, environment)))
         if settings.alert_urls:
             parts.create_task(supervise("The push", functools.partial(push_process, environment)))
-        parts.create_task(run_news(options, settings, analyst))
+        parts.create_task(run_news(options, settings, analyst, hand_over))
 
 
 async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
@@ -150,7 +173,12 @@ async def run_unless_stopped(
     return end
 
 
-async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
+async def run_news(
+    options: argparse.Namespace,
+    settings: Settings,
+    analyst: Analyst,
+    hand_over: Callable[[str], Awaitable[None]],
+) -> None:
     """Run the news side on this loop until it is cancelled."""
 
     async def run_once() -> str:
@@ -160,6 +188,7 @@ async def run_news(options: argparse.Namespace, settings: Settings, analyst: Ana
             any_ticker=options.any,
             take_old=options.enable_old,
             streams=options.socket,
+            hand_over=hand_over,
         )
         await news.start()
         return "ended"
@@ -180,9 +209,17 @@ async def monitor_here(settings: Settings) -> str:
     return "ended"
 
 
-async def monitor_process() -> str:
+async def monitor_process(inherited: Inherited, lines: Lines) -> str:
     """Run the monitor as a process of its own, which news handling cannot slow."""
-    code = await run_child("Price monitor", str(CODE / "price_checker.py"), "--wait")
+    code = await run_child(
+        "Price monitor",
+        str(CODE / "price_checker.py"),
+        "--wait",
+        environment=inherited.variables,
+        descriptors=[inherited.lock],
+        lines=lines,
+        pulse=True,
+    )
     return f"ended with code {code}"
 
 
@@ -255,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return demo.main(options.demo_seconds)
     try:
-        lock = lock_file(LOCK)
+        lock = lock_folder()
     except BlockingIOError:
         print("run_system.py: newshead runs in this folder already.", file=sys.stderr)
         return EXIT_FAILED
@@ -263,11 +300,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"run_system.py: this folder cannot be written: {problem}.", file=sys.stderr)
         return EXIT_MISCONFIGURED
     try:
-        settings = Settings.from_environment()
+        variables = given_variables()
+        settings = Settings.from_environment(variables)
         configure_logging(settings.log_folder, rotate=True)
         on_a_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         with nullcontext() if options.plain or not on_a_terminal else LiveTable(settings):
-            return run_until_stopped(options, settings)
+            return run_until_stopped(options, settings, Inherited(variables, lock))
     except ConfigurationError as problem:
         print(f"run_system.py: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
@@ -275,10 +313,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.close(lock)
 
 
-def run_until_stopped(options: argparse.Namespace, settings: Settings) -> int:
+def lock_folder() -> int:
+    """Take this folder's lock; where another holds it, wait for up to 10 s: a price monitor whose
+    newshead was killed may be about to end.
+
+    Raises as `lock_file`.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    told = False
+    while True:
+        try:
+            return lock_file(LOCK)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        if not told:
+            told = True
+            print(
+                "run_system.py: another newshead has this folder; waiting for its end for up to "
+                f"{LOCK_WAIT_S:.0f} s.",
+                file=sys.stderr,
+            )
+        time.sleep(LOCK_EVERY_S)
+
+
+def run_until_stopped(options: argparse.Namespace, settings: Settings, inherited: Inherited) -> int:
     """Run newshead until Ctrl-C or SIGTERM; return the exit code."""
     try:
-        asyncio.run(until_stopped(run(options, settings)))
+        asyncio.run(until_stopped(run(options, settings, inherited)))
     except DATABASE_ERRORS as problem:
         logger.error("%s", one_line(problem))
         return EXIT_FAILED

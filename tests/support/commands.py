@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clickhouse_server import ClickHouseServer
+
+from simulator import Gateway
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -88,3 +92,22 @@ def alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
     return False
+
+
+def on_server(server: ClickHouseServer, gateway: Gateway) -> dict[str, object]:
+    return {
+        "CLICKHOUSE_HOST": server.host,
+        "CLICKHOUSE_PORT": server.port,
+        "IBKR_PORT": gateway.port,
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
