@@ -19,10 +19,16 @@ from typing import Final, NamedTuple
 from clickhouse_manager import ClickHouseManager
 from dashboard.console import LiveTable
 from ibkr_client import GatewayError
-from newshead.database.connection import DATABASE_ERRORS, one_line, until_database_works
+from newshead.database.connection import (
+    DATABASE_ERRORS,
+    Database,
+    one_line,
+    until_database_works,
+)
 from newshead.database.http import engine_served
+from newshead.database.owner import RENEW_EVERY_S, OwnedError, Owner, give_up, own, renew
 from newshead.logs import configure_logging
-from newshead.loop import described, off_loop, stop_asked
+from newshead.loop import attempt, described, in_background, off_loop, stop_asked
 from newshead.news import ticker_list
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
@@ -44,6 +50,7 @@ from price_checker import ContinuousPriceMonitor, notify_new_ticker
 logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
+OWNER_END_S: Final = 1.0
 LOCK_WAIT_S: Final = 10.0
 LOCK_EVERY_S: Final = 0.1
 # A monitor that lived less long than this is started again after a pause.
@@ -54,7 +61,7 @@ MAX_PAUSE_S: Final = 60.0
 DEMO_S: Final = 80.0
 
 
-def prepare_database(settings: Settings, *, keep_session: bool) -> None:
+def prepare_database(settings: Settings, owner: Owner, *, keep_session: bool) -> None:
     """Create what is missing and, unless told otherwise, begin a fresh session. Blocks.
 
     May be called again after it failed.
@@ -63,11 +70,15 @@ def prepare_database(settings: Settings, *, keep_session: bool) -> None:
     ------
     DatabaseError, ClickHouseError, ConfigurationError
         ClickHouse cannot be used.
+    OwnedError
+        Another newshead uses it.
     """
     manager = ClickHouseManager(settings)
     manager.connect()
     try:
         manager.create_tables()
+        if not settings.embedded:
+            own(manager, owner)
         if keep_session:
             logger.info("The session in the database goes on (--keep-session).")
         else:
@@ -86,7 +97,10 @@ class Inherited(NamedTuple):
 
 async def run(options: argparse.Namespace, settings: Settings, inherited: Inherited) -> None:
     """Start everything in order and run until it is cancelled."""
-    prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
+    owner = Owner.here()
+    prepare = functools.partial(
+        prepare_database, settings, owner, keep_session=options.keep_session
+    )
     await until_database_works(prepare, wait=not settings.embedded)
     # In a thread of its own, since loading the service's library takes over a second.
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
@@ -112,6 +126,8 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
             lines.send(ticker)
 
     async with AsyncExitStack() as stack:
+        if not settings.embedded:
+            await stack.enter_async_context(in_background(keep_owning(settings, owner)))
         environment = dict(inherited.variables)
         if settings.embedded and (options.dashboard or settings.alert_urls):
             environment |= await stack.enter_async_context(engine_served(settings))
@@ -123,6 +139,27 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
         if settings.alert_urls:
             parts.create_task(supervise("The push", functools.partial(push_process, environment)))
         parts.create_task(run_news(options, settings, analyst, hand_over))
+
+
+async def keep_owning(settings: Settings, owner: Owner) -> None:
+    """Say again and again, until it is cancelled, that this newshead works with the database."""
+    database = Database(settings)
+
+    def write(say: Callable[[Database, Owner], None]) -> None:
+        try:
+            database.connect()
+            say(database, owner)
+        finally:
+            database.close()
+
+    try:
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            # That the database fails is told by those whose rows it does not take.
+            with suppress(*DATABASE_ERRORS):
+                await off_loop(write, renew)
+    finally:
+        await attempt("to say that this newshead ended", off_loop(write, give_up), OWNER_END_S)
 
 
 async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
@@ -343,6 +380,9 @@ def run_until_stopped(options: argparse.Namespace, settings: Settings, inherited
         asyncio.run(until_stopped(run(options, settings, inherited)))
     except DATABASE_ERRORS as problem:
         logger.error("%s", one_line(problem))
+        return EXIT_FAILED
+    except OwnedError as problem:
+        logger.error("%s", problem)
         return EXIT_FAILED
     return EXIT_OK
 

@@ -324,6 +324,13 @@ COLUMNS = {
         ("previous_close", *NUMBER),
         ("day_volume", "UInt64", ""),
     ],
+    "owner": [
+        ("id", *TEXT),
+        ("host", *TEXT),
+        ("folder", *TEXT),
+        ("timestamp", *MOMENT),
+        ("ended", "UInt8", ""),
+    ],
     "float_list": [
         ("ticker", *TEXT),
         ("company_name", *TEXT),
@@ -362,6 +369,7 @@ ENGINES = {
         "toDateTime(timestamp) + toIntervalDay(7)",
     ),
     "ticker_status": ("ReplacingMergeTree(timestamp)", "", "ticker", None),
+    "owner": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(1)"),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
     "float_list_detailed_dedup": ("MergeTree", "", "ticker", None),
 }

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from commands import PROJECT, Command, alive, free_port, on_server
 from monitoring import with_tables
 
 from clickhouse_manager import ClickHouseManager
+from newshead.database.owner import OwnedError, Owner, give_up, own, renew
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_OK
 from newshead.settings import Settings
@@ -149,3 +151,46 @@ def test_a_second_newshead_in_a_folder_is_refused_after_ten_seconds(
     assert second.ends() == EXIT_FAILED
     assert len(re.findall("waiting for its end", second.text())) == 1
     assert "newshead runs in this folder already" in second.text()
+
+
+@pytest.mark.usefixtures("database")
+def test_a_second_newshead_on_a_database_is_refused_and_moves_nothing(
+    start: Start, server: ClickHouseServer, gateway: Gateway, tmp_path: Path
+) -> None:
+    first = start("run_system.py", "--skip-list", **on_server(server, gateway))
+    first.shows("Connected to IBKR")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    settings = on_server(server, gateway)
+    refused = start("run_system.py", "--skip-list", folder=elsewhere, **settings)
+    assert refused.ends() == EXIT_FAILED
+    assert f"on {socket.gethostname()}, in {tmp_path}. Stop that one" in refused.text()
+    assert "Fresh session" not in refused.text()
+    assert first.stop() == EXIT_OK
+    # At once: the first has said that it ended.
+    later = start("run_system.py", "--skip-list", folder=elsewhere, **settings)
+    later.shows("Fresh session")
+    later.process.kill()
+    # The same folder is never another.
+    again = start("run_system.py", "--skip-list", folder=elsewhere, **settings)
+    again.shows("(?s)waiting for its end.*Fresh session|Fresh session.*Fresh session")
+
+
+def test_of_two_owners_that_come_at_once_the_first_goes_on(database: ClickHouseManager) -> None:
+    one, other = Owner("1", "here", "a"), Owner("2", "there", "a")
+    renew(database, one)
+    with pytest.raises(OwnedError, match="on here, in a"):
+        own(database, other)
+    own(database, one)
+    give_up(database, one)
+    own(database, other._replace(id="3"))
+
+
+def test_an_owner_that_says_nothing_for_fifteen_seconds_is_no_more(
+    database: ClickHouseManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own(database, Owner("1", "here", "a"))
+    with pytest.raises(OwnedError):
+        own(database, Owner("2", "there", "a"))
+    monkeypatch.setattr("newshead.database.owner.SILENT_S", 0)
+    own(database, Owner("3", "there", "a"))

@@ -74,11 +74,13 @@ def log_in(folder: Path) -> str:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Starts commands in the test's folder, and ends them."""
+    """Starts commands, in the test's folder or another, and ends them."""
     started: list[Command] = []
 
-    def begin(script: str, *arguments: str, **variables: object) -> Command:
-        started.append(Command(tmp_path, script, *arguments, **variables))
+    def begin(
+        script: str, *arguments: str, folder: Path = tmp_path, **variables: object
+    ) -> Command:
+        started.append(Command(folder, script, *arguments, **variables))
         return started[-1]
 
     yield begin
