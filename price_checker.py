@@ -26,7 +26,7 @@ from newshead.core.tickers import Answer, TickerBook, parse_ticker
 from newshead.core.times import next_roll_after, reconnect_pause_s
 from newshead.database.connection import (
     DATABASE_ERRORS,
-    DiskFullError,
+    CannotMoveError,
     one_line,
     until_database_works,
 )
@@ -50,6 +50,7 @@ from newshead.process import (
     give_pulse,
     until_stopped,
 )
+from newshead.proxies import outside_of, settle_proxies
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.text import parse_time
@@ -286,7 +287,7 @@ class ContinuousPriceMonitor:
 
         Raises as `start`.
         """
-        self._triggers.reject_old()
+        await off_loop(self._triggers.reject_old)
         patient = self.wait and not self.settings.embedded
         await until_database_works(self.ch_manager.connect, wait=patient)
         await self.create_essential_tables()
@@ -648,10 +649,10 @@ class ContinuousPriceMonitor:
     async def _roll_session(self) -> bool:
         """Begin a fresh session: tickers may have their window again.
 
-        False if it has to wait: for room on the disk, or for a ticker that came up meanwhile.
+        False if it has to wait: for the database, or for a ticker that came up meanwhile.
         """
         try:
-            await off_loop(self.ch_manager.require_room)
+            await off_loop(self.ch_manager.require_movable)
             if not self._idle():
                 return False
             # Before the move, so that a trigger in the middle of it is not refused.
@@ -662,7 +663,7 @@ class ContinuousPriceMonitor:
             self._ratings.clear()
             kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
             await off_loop(self.ch_manager.move_session, kept_since)
-        except DiskFullError as problem:
+        except CannotMoveError as problem:
             level = logging.ERROR if self._roll_outage.begins() else logging.DEBUG
             logger.log(level, "The session cannot roll over yet: %s", one_line(problem))
             return False
@@ -856,6 +857,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ if options.supervised else None)
+        settle_proxies(os.environ, outside_of(settings))
         configure_logging(settings.log_folder, rotate=not options.supervised)
         return asyncio.run(
             run(settings, wait=options.wait, supervised=options.supervised, pulse=options.pulse)

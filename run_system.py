@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from clickhouse_manager import ClickHouseManager
+from dashboard import queries
 from dashboard.console import LiveTable
 from ibkr_client import GatewayError
 from newshead.database.connection import (
@@ -43,7 +44,8 @@ from newshead.process import (
     run_child,
     until_stopped,
 )
-from newshead.settings import ConfigurationError, Settings, given_variables
+from newshead.proxies import outside_of, settle_proxies
+from newshead.settings import ConfigurationError, Settings, given_variables, misspelt
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
 
 # Not __name__, which is __main__ when this is the command.
@@ -106,7 +108,7 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
     analyst = await off_loop(make_analyst)
     if not options.skip_list:
-        await ticker_list.refresh(settings, ClickHouseManager(settings))
+        await ticker_list.refresh(settings, ClickHouseManager(settings), force=options.force_list)
     if not options.socket:
         logger.info(
             "No source of news is read (--socket): only news that triggers bring, and rows that "
@@ -130,7 +132,9 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
             await stack.enter_async_context(in_background(keep_owning(settings, owner)))
         environment = dict(inherited.variables)
         if settings.embedded and (options.dashboard or settings.alert_urls):
-            environment |= await stack.enter_async_context(engine_served(settings))
+            environment |= await stack.enter_async_context(
+                engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS)
+            )
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
         parts.create_task(supervise("The price monitor", monitor))
@@ -290,6 +294,11 @@ def command_line() -> CommandLine:
     )
     flag = command.add_argument
     flag("--skip-list", action="store_true", help="don't refresh the ticker list News.float_list")
+    flag(
+        "--force-list",
+        action="store_true",
+        help="take a ticker list too that is less than half as long as the present one",
+    )
     flag("--socket", action="store_true", help="read news from the sources of NEWS_SOURCES")
     flag(
         "--any",
@@ -339,6 +348,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         variables = given_variables()
         settings = Settings.from_environment(variables)
+        outside = outside_of(
+            settings,
+            news=options.socket,
+            rating=not options.no_sentiment,
+            ticker_list=not options.skip_list,
+        )
+        settle_proxies(os.environ, outside)
         configure_logging(settings.log_folder, rotate=True)
         on_a_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         with nullcontext() if options.plain or not on_a_terminal else LiveTable(settings):
@@ -376,6 +392,8 @@ def lock_folder() -> int:
 
 def run_until_stopped(options: argparse.Namespace, settings: Settings, inherited: Inherited) -> int:
     """Run newshead until Ctrl-C or SIGTERM; return the exit code."""
+    for name, meant in misspelt(os.environ).items():
+        logger.warning("The variable %s is unknown and has no effect: is %s meant?", name, meant)
     try:
         asyncio.run(until_stopped(run(options, settings, inherited)))
     except DATABASE_ERRORS as problem:

@@ -163,6 +163,23 @@ DAYS: Final = """
     LIMIT {limit:UInt32}"""
 
 
+# All that is asked here: the embedded engine answers its readers nothing else.
+STATEMENTS: Final = (
+    CLOCK,
+    STATUS,
+    MARKS,
+    CONDITIONS,
+    WINDOWS,
+    EARLIER_WINDOWS,
+    ALERTS,
+    EARLIER_ALERTS,
+    NEWS,
+    EARLIER_NEWS,
+    FIRST_ALERTS,
+    DAYS,
+)
+
+
 class Point(NamedTuple):
     """A stored price: Unix time, USD, shares, change from the baseline in percent, and seconds
     since the ticker's first row. The first two have no change: 0."""

@@ -24,18 +24,18 @@ _BLOCKS: Final = """
     main map menu meta meter nav noframes noscript object ol optgroup option output p param
     picture pre progress script search section select slot source style summary svg table tbody
     td template textarea tfoot th thead title tr track ul video"""
-
-
-def _tag(names: str) -> str:
-    """Return the pattern of what stands behind the bracket of a tag with one of these names."""
-    # With attributes, whose values may hold brackets, or up to the next bracket.
-    named = "|".join(names.split())
-    return rf"/?(?:{named})(?:\s*/?>|\s+[\w:-]++\s*=|\s[^<>]*+>)"
-
-
-_NO_TAG: Final = re.compile(rf"<(?!{_tag(f'{_INLINE} {_BLOCKS}')}|!--|!doctype\b)", re.I)
-_INLINE_TAG: Final = re.compile(rf"</?(?:{'|'.join(_INLINE.split())})(?:\s[^<>]*+|/)?>", re.I)
-_BLOCK_TAG: Final = re.compile(rf"</?(?:{'|'.join(_BLOCKS.split())})(?:\s[^<>]*+|/)?>", re.I)
+_KNOWN: Final = {
+    **dict.fromkeys(_INLINE.split(), ""),
+    **dict.fromkeys(_BLOCKS.split(), " "),
+}
+# A bracket, and what makes it a tag if its name is known: attributes, whose values may hold
+# brackets, or the next bracket. Names are looked up, since a pattern of them all is many times
+# slower; the commonest tags are passed over at once.
+_BRACKET: Final = re.compile(
+    r"<(?!/?(?:p|b|i|br|li|td|tr|ul|em|div|span|strong)>)(?:/?([a-z][a-z0-9]*+)(?:\s*+/?>|\s++[\w:-]++\s*=|\s[^<>]*+>)|(!--|!doctype\b))?",
+    re.I,
+)
+_TAG: Final = re.compile(r"</?([a-z][a-z0-9]*+)(?:\s[^<>]*+|/)?>", re.I)
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
@@ -53,12 +53,18 @@ def folded(text: str, size: int) -> str:
     return " ".join(visible(" ".join(text.split())[: 2 * size]).split())[:size].rstrip()
 
 
+def _escaped(bracket: re.Match[str]) -> str:
+    name, other = bracket.groups()
+    is_tag = other or (name or "").lower() in _KNOWN
+    return bracket[0] if is_tag else f"&lt;{bracket[0][1:]}"
+
+
 def without_markup(markup: str, size: int) -> str:
     """Return the text of HTML as one line of at most `size` characters. Blocks; any thread.
 
     Hostile markup may take seconds, in which other threads run.
     """
-    escaped = _NO_TAG.sub("&lt;", markup[:MAX_MARKUP])
+    escaped = _BRACKET.sub(_escaped, markup[:MAX_MARKUP])
     # Half of a surrogate pair is no text in UTF-8.
     parser = LexborHTMLParser(escaped.encode(errors="replace"))
     parser.strip_tags(NO_TEXT)
@@ -68,8 +74,12 @@ def without_markup(markup: str, size: int) -> str:
 def plain_title(markup: str, size: int) -> str:
     """Return a title as one line of at most `size` characters: without the tags of HTML, and with
     its entities decoded once."""
-    text = _BLOCK_TAG.sub(" ", _INLINE_TAG.sub("", markup[: 20 * size]))
-    return folded(_ENTITY.sub(lambda entity: html.unescape(entity[0]), text), size)
+    text = markup[: 20 * size]
+    if "<" in text:
+        text = _TAG.sub(lambda tag: _KNOWN.get(tag[1].lower(), tag[0]), text)
+    if "&" in text:
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+    return folded(text, size)
 
 
 def plain_name(text: str) -> str:

@@ -3,6 +3,7 @@
 `python -m simulator.alpaca` is the stream as a command of its own, with a script that repeats.
 """
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -94,6 +95,7 @@ class AlpacaServer:
         self.received: list[str | bytes] = []
         self._connections: set[ServerConnection] = set()
         self._subscribed: set[ServerConnection] = set()
+        self._joined = asyncio.Event()
         self._server: Server | None = None
         self._playing: Any = None
 
@@ -106,6 +108,10 @@ class AlpacaServer:
     def subscribed(self) -> int:
         """How many clients get news."""
         return len(self._subscribed)
+
+    async def until_subscribed(self) -> None:
+        """Wait until a client gets news."""
+        await self._joined.wait()
 
     async def __aenter__(self) -> "AlpacaServer":
         self._server = await serve(self._handle, HOST, self.port, close_timeout=1)
@@ -154,11 +160,14 @@ class AlpacaServer:
                 if self.subscribes and json.loads(message).get("action") == "subscribe":
                     await connection.send(json.dumps([{"T": "subscription", "news": ["*"]}]))
                     self._subscribed.add(connection)
+                    self._joined.set()
         except ConnectionClosed:
             pass
         finally:
             self._connections.discard(connection)
             self._subscribed.discard(connection)
+            if not self._subscribed:
+                self._joined.clear()
 
 
 def _time(at: datetime) -> str:

@@ -6,32 +6,35 @@ All but `until_database_works` blocks and belongs off the event loop.
 import asyncio
 import errno
 import functools
+import ipaddress
 import logging
-import os
+import re
 import shutil
-import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import clickhouse_connect
+from clickhouse_connect import common
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.httputil import default_pool_manager
 from clickhouse_connect.driver.query import QueryResult
 
+from newshead.database import folder
+from newshead.database.folder import FolderLock
 from newshead.loop import off_loop
 from newshead.outage import Outage
-from newshead.process import lock_file
 from newshead.settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
 # They report what they raise as well.
 for _name in ("clickhouse_connect", "urllib3"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+# Settings that the server's administrator has fixed are left out instead of being an error.
+common.set_setting("invalid_setting_action", "drop")
 
 CONNECT_TIMEOUT_S: Final = 5
 QUERY_TIMEOUT_S: Final = 30
@@ -41,19 +44,32 @@ MAX_CLOCK_DIFFERENCE_S: Final = 2.0
 # On a full disk the embedded engine says that a table was created or altered, but leaves an
 # empty file of it, and its folder never opens again.
 MIN_FREE_BYTES: Final = 16 * 2**20
-# Where inserts into the embedded engine pass through files, in its folder.
-INSERTS_FOLDER: Final = "newshead-inserts"
 # A folder that cannot be written for these may be written later.
 PASSING_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 # The engine's codes for a table or a database that does not exist.
 MISSING_TABLE_CODES: Final = (60, 81)
+# Older servers lack what the statements use; between the two, newshead's driver promises nothing.
+OLDEST_SERVER: Final = (24, 8)
+OLDEST_TESTED_SERVER: Final = (25, 8)
+# Its codes for settings that a user may not set, or not to that value.
+REFUSED_SETTING_CODES: Final = (164, 452)
+# Settings of single statements that make no difference to what comes of them.
+OPTIONAL_SETTINGS: Final = frozenset({"max_threads", "max_insert_threads", "max_execution_time"})
+# Its words for a right that a user lacks.
+_LACKING_RIGHT: Final = re.compile(
+    r"(\S+): Not enough privileges\..* the grant (.+? ON \S+?)\.?(?: \(|\s|$)"
+)
 
 
 class DatabaseError(Exception):
     """ClickHouse cannot be used now; the text says why and what to do."""
 
 
-class DiskFullError(DatabaseError):
+class CannotMoveError(DatabaseError):
+    """The session cannot be moved to the history as things are; the tables are as they were."""
+
+
+class DiskFullError(CannotMoveError):
     """Too little space is free for the embedded engine to change its tables unharmed."""
 
 
@@ -71,7 +87,7 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._client: Client | None = None
-        self._lock: _PathLock | None = None
+        self._lock: FolderLock | None = None
 
     @property
     def client(self) -> Client:
@@ -101,6 +117,7 @@ class Database:
             client = self._open_embedded(self.settings.clickhouse_path)
         else:
             client = self._open_server()
+            self._check_version(client)
         for name in ("query", "insert", "command"):
             setattr(client, name, _database_call(getattr(client, name)))
         self._client = client
@@ -175,7 +192,7 @@ class Database:
     def _open_embedded(self, path: Path) -> Client:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = _PathLock(path)
+            self._lock = FolderLock(path)
         except BlockingIOError as problem:
             raise DatabaseError(
                 f"The embedded database {path} is in use by another newshead: "
@@ -191,16 +208,23 @@ class Database:
                 "set CLICKHOUSE_PATH to a folder that you may write to."
             ) from problem
         try:
-            _keep_inserts_in(path.resolve() / INSERTS_FOLDER)
-            return clickhouse_connect.get_client(
-                interface="chdb", path=str(path), tz_mode="aware", settings={"async_insert": 0}
+            folder.keep_inserts_in(path)
+            folder.require_same_engine(path)
+            # Absolute: the bare name :memory: would be no folder to the engine.
+            client = clickhouse_connect.get_client(
+                interface="chdb",
+                path=str(path.resolve()),
+                tz_mode="aware",
+                settings={"async_insert": 0},
             )
         except Exception as problem:
             self.close()
             raise DatabaseError(
                 f"The embedded database {path} cannot be opened: "
-                f"{_emptied_files(path) or one_line(problem)}"
+                f"{folder.emptied_files(path) or one_line(problem)}"
             ) from problem
+        folder.note_engine(path)
+        return client
 
     def _open_server(self) -> Client:
         settings = self.settings
@@ -217,12 +241,53 @@ class Database:
                 autogenerate_session_id=False,
                 tz_mode="aware",
                 settings={"async_insert": 0},
+                # Else the proxies of the environment (HTTP_PROXY) get the password.
+                pool_mgr=default_pool_manager() if is_loopback(settings.clickhouse_host) else None,
             )
         except Exception as problem:
+            advice = "Start it, or check CLICKHOUSE_HOST, _PORT, _USER, _PASSWORD and _SECURE."
+            if _LACKING_RIGHT.search(str(problem)):
+                advice = ""
             raise DatabaseError(
-                f"ClickHouse at {where} cannot be used: {one_line(problem)} "
-                "Start it, or check CLICKHOUSE_HOST, _PORT, _USER, _PASSWORD and _SECURE."
+                f"ClickHouse at {where} cannot be used: {one_line(problem)} {advice}".rstrip()
             ) from problem
+
+    def _check_version(self, client: Client) -> None:
+        """Refuse a server that is too old; warn of one that newshead is not tested with."""
+        found = re.match(r"(\d+)\.(\d+)", str(client.server_version))
+        version = (int(found[1]), int(found[2])) if found else OLDEST_TESTED_SERVER
+        where = f"{self.settings.clickhouse_host}:{self.settings.clickhouse_port}"
+        if version < OLDEST_SERVER:
+            told = client.server_version
+            client.close()
+            raise DatabaseError(
+                f"ClickHouse at {where} is version {told}: update it to "
+                f"{_dotted(OLDEST_TESTED_SERVER)} or later; newshead needs at least "
+                f"{_dotted(OLDEST_SERVER)}."
+            )
+        if version < OLDEST_TESTED_SERVER and where not in _warned_of_version:
+            _warned_of_version.add(where)
+            logger.warning(
+                "ClickHouse at %s is version %s: newshead is not tested with versions before %s.",
+                where,
+                client.server_version,
+                _dotted(OLDEST_TESTED_SERVER),
+            )
+
+
+# Each process says it once.
+_warned_of_version: set[str] = set()
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name or address alone."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host.lower().rstrip(".") == "localhost"
 
 
 def one_line(problem: Exception) -> str:
@@ -233,6 +298,11 @@ def one_line(problem: Exception) -> str:
             return f"{cause.strerror or cause}."
         cause = cause.__cause__ or cause.__context__
     text = str(problem).strip() or type(problem).__name__
+    if lacking := _LACKING_RIGHT.search(text):
+        return (
+            f"The database's user {lacking[1]} lacks the right {lacking[2]}: "
+            "grant it, as docs/database.md says."
+        )
     return text.splitlines()[0][:300]
 
 
@@ -263,11 +333,22 @@ async def until_database_works(work: Callable[[], object], *, wait: bool) -> Non
 def _database_call(call: Callable[..., Any]) -> Callable[..., Any]:
     """Let whatever a call of clickhouse-connect's raises be one of DATABASE_ERRORS.
 
-    Besides its own errors it raises those of files, sockets and answers cut short.
+    Besides its own errors it raises those of files, sockets and answers cut short. Optional
+    settings that the server refuses are left out.
     """
 
     @functools.wraps(call)
     def checked(*arguments: Any, **named: Any) -> Any:
+        try:
+            return checked_once(*arguments, **named)
+        except ClickHouseError as problem:
+            given = named.get("settings") or {}
+            needed = {name: given[name] for name in given if name not in OPTIONAL_SETTINGS}
+            if getattr(problem, "code", None) not in REFUSED_SETTING_CODES or needed == given:
+                raise
+            return checked_once(*arguments, **named | {"settings": needed})
+
+    def checked_once(*arguments: Any, **named: Any) -> Any:
         try:
             result = call(*arguments, **named)
             if isinstance(result, QueryResult):
@@ -280,75 +361,3 @@ def _database_call(call: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return checked
-
-
-def _keep_inserts_in(folder: Path) -> None:
-    """Let the driver of the embedded engine pass inserts through files in `folder`.
-
-    By itself it does so in TMPDIR, which may be full or gone, and has no option for it. Here its
-    module alone gets another `tempfile`; the process keeps its own.
-    """
-    try:
-        # Not above: with a server the engine's library is not needed.
-        from clickhouse_connect.driver._backend import chdb_backend
-    except ImportError:
-        # Another release of the driver; it goes on with TMPDIR.
-        return
-    in_folder = functools.partial(tempfile.NamedTemporaryFile, dir=folder)
-    vars(chdb_backend)["tempfile"] = SimpleNamespace(NamedTemporaryFile=in_folder)
-
-
-def _emptied_files(path: Path) -> str:
-    """Return what to do about an embedded database that a full disk ruined, or an empty text."""
-    found: list[str] = []
-    with suppress(OSError):
-        found = sorted(
-            str(file.relative_to(path)) for file in path.rglob("*.sql") if not file.stat().st_size
-        )
-    if not found:
-        return ""
-    return (
-        f"a full disk left these files empty: {', '.join(found)}. Copy the folder, then move them "
-        "out of it: their tables start anew. docs/troubleshooting.md, "
-        '"An embedded database that does not open", says how to keep their rows.'
-    )
-
-
-class _PathLock:
-    """This process's hold on an embedded database's folder, shared by its connections.
-
-    chDB's own refusal of a second process says nothing that a user could act on.
-    """
-
-    _guard: ClassVar = threading.Lock()
-    # folder → its lock's file descriptor and the number of connections that hold it
-    _held: ClassVar[dict[Path, tuple[int, int]]] = {}
-
-    def __init__(self, folder: Path) -> None:
-        """Take the hold; raise BlockingIOError when another process has it."""
-        self._folder = folder.resolve()
-        with self._guard:
-            descriptor, holders = self._held.get(self._folder, (-1, 0))
-            if holders == 0:
-                descriptor = lock_file(self._folder / "newshead.lock")
-                try:
-                    self._empty_inserts()
-                except OSError:
-                    os.close(descriptor)
-                    raise
-            self._held[self._folder] = (descriptor, holders + 1)
-
-    def _empty_inserts(self) -> None:
-        """Remove what inserts of a killed process left."""
-        inserts = self._folder / INSERTS_FOLDER
-        inserts.mkdir(exist_ok=True)
-        for left in inserts.iterdir():
-            left.unlink()
-
-    def release(self) -> None:
-        with self._guard:
-            descriptor, holders = self._held.pop(self._folder)
-            if holders > 1:
-                self._held[self._folder] = (descriptor, holders - 1)
-            else:
-                os.close(descriptor)

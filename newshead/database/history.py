@@ -8,9 +8,27 @@ from clickhouse_connect.driver.binding import quote_identifier
 
 from newshead.database.connection import Database
 from newshead.database.queries import COLUMNS, LACKING, LACKING_ROWS, MOVING_TABLE
-from newshead.database.tables import DEDUPLICATION, SESSION_TABLES, drop, existing_tables
+from newshead.database.tables import (
+    DEDUPLICATION,
+    SESSION_TABLES,
+    drop,
+    existing_tables,
+    require_exchange,
+)
 
 logger = logging.getLogger(__name__)
+
+
+def require_movable(database: Database) -> None:
+    """Make sure that the session can be moved now.
+
+    Raises
+    ------
+    CannotMoveError
+        It cannot; the text says why and what to do.
+    """
+    database.require_room()
+    require_exchange(database)
 
 
 def move_session(database: Database, keep_news_since: datetime | None = None) -> dict[str, int]:
@@ -32,7 +50,13 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
     -------
     dict[str, int]
         Per table, the rows moved; the log says so too.
+
+    Raises
+    ------
+    CannotMoveError
+        It cannot begin; nothing has changed.
     """
+    require_exchange(database)
     moved = {}
     for table in SESSION_TABLES:
         kept_since = keep_news_since if table == "breaking_news" else None

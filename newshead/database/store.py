@@ -24,6 +24,7 @@ from newshead.database.tables import (
     deduplicate,
     drop,
     existing_tables,
+    require_exchange,
 )
 from newshead.loop import off_loop
 from newshead.outage import Outage
@@ -201,6 +202,7 @@ def replace_ticker_list(database: Database, stocks: Sequence[ListedStock]) -> No
     installation may have more.
     """
     fresh = FRESH_TICKER_LIST
+    require_exchange(database)
     # What an interrupted attempt left.
     drop(database, fresh)
     database.define(f"CREATE TABLE News.{fresh} AS News.float_list")

@@ -3,10 +3,13 @@
 A row class names those columns of its table that newshead writes.
 """
 
+import logging
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from newshead.database.connection import Database
+from newshead.database.connection import CannotMoveError, Database
+
+logger = logging.getLogger(__name__)
 
 # What a table of ours keeps of one session, in `<table>_history` afterwards.
 # How the explanation of a row of `breaking_news` that was not rated begins.
@@ -468,6 +471,14 @@ class Existing(NamedTuple):
     comment: str
 
 
+# What a user has detached has no reason.
+DETACHED: Final = """
+    SELECT table, count(), groupUniqArray(reason)
+    FROM system.detached_parts
+    WHERE database = 'News' AND reason != ''
+    GROUP BY table
+    ORDER BY table"""
+
 EXISTING: Final = """
     SELECT name, engine_full, comment
     FROM system.tables
@@ -487,11 +498,46 @@ def create_tables(database: Database) -> None:
             database.define(table.ddl)
         elif table.deduplicated:
             deduplicate(database, table.name, found[table.name])
+    warn_of_detached_parts(database)
+
+
+def warn_of_detached_parts(database: Database) -> None:
+    """Log where the engine has put parts of tables aside, which it does in silence."""
+    for table, parts, reasons in database.rows(DETACHED):
+        if _told_detached.get(table) != parts:
+            _told_detached[table] = parts
+            logger.error(
+                "ClickHouse cannot read parts of News.%s and has put them aside, their rows are "
+                "missing: %d (%s). docs/troubleshooting.md says how to get them back.",
+                table,
+                parts,
+                ", ".join(reasons),
+            )
+
+
+# Each process says it once; the tables with the numbers of their parts.
+_told_detached: dict[str, int] = {}
 
 
 def existing_tables(database: Database) -> dict[str, Existing]:
     """Return the tables that exist, by their names."""
     return {name: Existing(*table) for name, *table in database.rows(EXISTING)}
+
+
+def require_exchange(database: Database) -> None:
+    """Make sure that tables can be exchanged for others.
+
+    Raises
+    ------
+    CannotMoveError
+        The database is of a kind that cannot.
+    """
+    if database.rows("SELECT 1 FROM system.databases WHERE name = 'News' AND engine = 'Ordinary'"):
+        raise CannotMoveError(
+            "The database News has the old engine Ordinary, which cannot exchange tables: create "
+            "the file flags/convert_ordinary_to_atomic in the server's data folder and restart "
+            "the server. Until then --keep-session works."
+        )
 
 
 def deduplicate(database: Database, name: str, table: Existing) -> None:

@@ -17,10 +17,12 @@ import uuid
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from newshead.core.tickers import ibkr_name, parse_ticker
+from newshead.loop import off_loop
 from newshead.monitor.trigger_news import news_of
 from newshead.outage import Outage
 
@@ -30,6 +32,10 @@ if sys.platform == "linux":
 logger = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 64 * 1024
+# So many files are looked at in one round, and so many of the system's events in one turn of the
+# loop: more come in the next one.
+MAX_FILES: Final = 1000
+MAX_EVENTS: Final = 500
 # A file that cannot be read is given this long to be written to its end.
 SETTLE_S: Final = 2.0
 # What lies there longer when the monitor starts is no news any more.
@@ -37,6 +43,8 @@ MAX_AGE_AT_START_S: Final = 300.0
 # The folder is looked into this often although no event came, and where there are no events.
 SCAN_S: Final = 0.5
 POLL_S: Final = 0.01
+# A link, a socket, a device without a driver: what cannot be opened so is no file.
+NO_FILE_ERRORS: Final = (errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 
 class UnreadableError(Exception):
@@ -118,8 +126,10 @@ class TriggerFolder:
             except FileNotFoundError:
                 continue
             else:
-                self._keep(path, ticker)
+                name = self._keep(path, ticker)
                 yield ticker
+                # Not before the caller has tracked it: `keep_only` may come in between.
+                self._kept.update(name)
 
     def take_up(self) -> Iterator[str]:
         """Return the tickers of the triggers that an earlier monitor kept, oldest first. For the
@@ -148,16 +158,21 @@ class TriggerFolder:
     async def arrivals(self) -> AsyncGenerator[str]:
         """Yield the tickers of the triggers as they come, for ever; each as `take` gives it.
 
-        Close it when done with it. The event loop has its turn after each.
+        Close it when done with it. The folder is touched off the loop, which a file system that
+        stands still does not stop.
         """
         with closing(FolderEvents(self.folder)) as events:
             while True:
-                events.follow()
-                for ticker in self.take():
+                events.begin_round()
+                taking = self._take_round(events)
+                while ticker := await off_loop(next, taking, ""):
                     events.found()
                     yield ticker
-                    await asyncio.sleep(0)
                 await events.wait()
+
+    def _take_round(self, events: "FolderEvents") -> Iterator[str]:
+        events.follow()
+        yield from self.take()
 
     def reject_old(self) -> None:
         """Move aside what was left there too long ago to be news. For the monitor's start."""
@@ -171,19 +186,22 @@ class TriggerFolder:
         found = self._found(self.folder)
         if self._outage.lasts:
             return []
+        self._stuck = {name for name in self._stuck if os.path.lexists(self.folder / name)}
         names = {name for _, name in found}
-        self._stuck &= names
         self._unreadable = {n: seen for n, seen in self._unreadable.items() if n in names}
-        return [self.folder / name for _, name in found if name not in self._stuck]
+        return [self.folder / name for _, name in found]
 
     def _found(self, folder: Path) -> list[tuple[int, str]]:
         try:
             if not folder.exists():
                 folder.mkdir(parents=True)
             with os.scandir(folder) as entries:
-                found = [
-                    (_modified(entry), entry.name) for entry in entries if _may_be_one(entry.name)
-                ]
+                waiting = (
+                    entry
+                    for entry in entries
+                    if _may_be_one(entry.name) and entry.name not in self._stuck
+                )
+                found = [(_modified(entry), entry.name) for entry in islice(waiting, MAX_FILES)]
         except OSError as problem:
             if self._outage.begins(str(problem)):
                 logger.error(
@@ -236,14 +254,15 @@ class TriggerFolder:
                 problem,
             )
 
-    def _keep(self, path: Path, ticker: str) -> None:
+    def _keep(self, path: Path, ticker: str) -> set[str]:
+        """Move a trigger to `tracked/`; return its name there, if it got there."""
         name = _kept_as(ticker)
         try:
             self.tracked.mkdir(exist_ok=True)
             path.rename(self.tracked / name)
         except FileNotFoundError:
             # Somebody else removed it.
-            return
+            return set()
         except OSError as problem:
             self._stuck.add(path.name)
             logger.error(
@@ -252,8 +271,8 @@ class TriggerFolder:
                 self.tracked,
                 problem,
             )
-        else:
-            self._kept.add(name)
+            return set()
+        return {name}
 
     def _reject(self, path: Path, reason: str) -> None:
         try:
@@ -291,14 +310,19 @@ class FolderEvents:
         if self._none_here:
             self._say_polled("this system has no inotify")
 
-    def follow(self) -> None:
-        """Watch the folder that bears the name now. Call it before you look into it."""
+    def begin_round(self) -> None:
+        """Note that the folder is looked into from now on. On the loop."""
         self._told = self._came.is_set()
         self._came.clear()
-        if self._none_here:
+        if self._inotify is None and not self._none_here:
+            self._begin()
+
+    def follow(self) -> None:
+        """Watch the folder that bears the name now. Blocks; call it before you look into it."""
+        if self._inotify is None:
             return
         try:
-            watch = self._new_watch()
+            watch = self._new_watch(self._inotify)
         except OSError as problem:
             self._watch = None
             # That the folder is missing or may not be read is said by who reads it.
@@ -333,18 +357,23 @@ class FolderEvents:
             self._inotify.close()
         self._inotify = self._watch = None
 
-    def _new_watch(self) -> Watch:
-        """Return the watch for the folder: the same one as long as it is the same folder."""
-        if self._inotify is None:
+    def _begin(self) -> None:
+        try:
             self._inotify = Inotify(sync_timeout=0)
-            asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
+        except OSError as problem:
+            self._say_polled(str(problem.strerror))
+            return
+        asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
+
+    def _new_watch(self, inotify: "Inotify") -> Watch:
+        """Return the watch for the folder: the same one as long as it is the same folder."""
         # That the folder itself was removed is told in any case.
         kinds = Mask.CREATE | Mask.MOVED_TO | Mask.MODIFY | Mask.ATTRIB | Mask.MOVE_SELF
-        return self._inotify.add_watch(self._folder, kinds | Mask.ONLYDIR)
+        return inotify.add_watch(self._folder, kinds | Mask.ONLYDIR)
 
     def _read(self) -> None:
         # The folder's own events have no name.
-        for event in self._inotify or ():
+        for event in islice(self._inotify or (), MAX_EVENTS):
             if event.name is None or _may_be_one(event.name.name):
                 self._came.set()
 
@@ -385,20 +414,43 @@ def _modified(entry: os.DirEntry[str]) -> int:
 
 def _read(path: Path) -> tuple[str, float, Mapping[str, Any]]:
     """Return a trigger's ticker, when it was written, and its content."""
-    state = path.lstat()
-    if not stat.S_ISREG(state.st_mode):
-        raise RefusedError("it is no regular file")
-    if state.st_size > MAX_BYTES:
-        raise RefusedError(f"it is over {MAX_BYTES // 1024} KB")
+    content, modified_at = content_of(path)
     try:
-        content = json.loads(path.read_bytes())
+        found = json.loads(content)
     except (ValueError, RecursionError) as problem:
         raise UnreadableError("it is not JSON") from problem
+    ticker = parse_ticker(found.get("ticker") if isinstance(found, dict) else None)
+    if ticker is None:
+        raise RefusedError("it names no ticker")
+    return ticker, modified_at, found
+
+
+def content_of(path: Path) -> tuple[bytes, float]:
+    """Return a file's content and when it was written.
+
+    What lies there may be another thing at each look: it is judged by what was opened, and
+    opening neither waits for a pipe's writer nor follows a link.
+
+    Raises
+    ------
+    UnreadableError, RefusedError, FileNotFoundError
+        It holds no trigger yet, can never be one, or has gone.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise RefusedError("it is no regular file")
+            content = os.read(descriptor, MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise
     except OSError as problem:
+        if problem.errno in NO_FILE_ERRORS:
+            raise RefusedError("it is no regular file") from problem
         raise UnreadableError(f"it cannot be read ({problem.strerror})") from problem
-    ticker = parse_ticker(content.get("ticker") if isinstance(content, dict) else None)
-    if ticker is None:
-        raise RefusedError("it names no ticker")
-    return ticker, state.st_mtime, content
+    if len(content) > MAX_BYTES:
+        raise RefusedError(f"it is over {MAX_BYTES // 1024} KB")
+    return content, state.st_mtime

@@ -22,6 +22,7 @@ class BenzingaStream(Stream):
     name = "benzinga"
     title = "the news stream"
     key_names = "BENZINGA_API_KEY"
+    pongs = ("pong",)
 
     def __init__(self, settings: Settings, take: Callable[[Article], None]) -> None:
         """`take` is called with every article; it must not block."""
@@ -46,10 +47,8 @@ class BenzingaStream(Stream):
     async def _read(
         self, _connection: ClientConnection, message: str | bytes, received_at: float
     ) -> None:
-        if message == "pong":
-            self.messages -= 1
-            return
         article = parse_message(message, datetime.now(UTC), received_at)
+        self._replay.brought()
         self._take(article._replace(replayed=self._replay.covers(time.monotonic())))
 
 

@@ -35,12 +35,13 @@ class ClockCheck:
         self._ages.append((now, age_s))
         while self._ages[0][0] < now - SPAN_S:
             self._ages.popleft()
+        told = self._told_at is not None and now - self._told_at < SAY_EVERY_S
+        if told or age_s <= self._old_s or len(self._ages) < LEAST:
+            return 0.0
         ages = [age for _, age in self._ages]
         middle = median(ages)
         alike = sum(abs(age - middle) <= SPREAD_S for age in ages)
-        if len(ages) < LEAST or middle <= self._old_s or alike <= len(ages) / 2:
-            return 0.0
-        if self._told_at is not None and now - self._told_at < SAY_EVERY_S:
+        if middle <= self._old_s or alike <= len(ages) / 2:
             return 0.0
         self._told_at = now
         return middle

@@ -96,10 +96,10 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
     except (ValueError, RecursionError):
         raise NoArticleError("it is not JSON") from None
     kind = text_of(envelope, "kind")
-    if not kind and (words := _words(envelope)):
-        raise WordsError(words)
     # "news" in the current documents, "News/v1" in the older ones.
     if kind.partition("/")[0].lower() != "news":
+        if words := _words(envelope):
+            raise WordsError(words)
         raise NoArticleError(f"its kind is {kind[:MAX_TITLE]!a}")
     data = envelope.get("data")
     told = text_of(data, "action")
@@ -147,9 +147,10 @@ def time_in(received: datetime, text: str) -> datetime | None:
 
 def _words(envelope: Any) -> str:
     """Return what a server says of itself; empty where it does not."""
+    fields = envelope if isinstance(envelope, dict) else {}
     said = [
-        text_of(fields, name)
-        for fields in (envelope, envelope.get("error") if isinstance(envelope, dict) else None)
+        text_of(place, name)
+        for place in (fields, fields.get("error"), fields.get("data"))
         for name in ("status", "error", "message", "msg", "reason")
     ]
     return folded(": ".join(text for text in said if text), MAX_TITLE)

@@ -478,9 +478,10 @@ class NewsMonitor:
         """Log the news side's figures."""
         figures = ", ".join(f"{name}={count}" for name, count in self.stats.items())
         logger.info(
-            "News stats: messages=%d, no_articles=%d, %s, rows_waiting=%d",
+            "News stats: messages=%d, no_articles=%d, %s, rows_waiting=%d%s",
             sum(source.messages for source in self._sources),
             sum(source.no_articles for source in self._sources),
             figures,
             len(self._writer.outbox) + len(self._rows) + self._on_their_way,
+            "".join(f"; {source.name}: {source.state}" for source in self._sources),
         )

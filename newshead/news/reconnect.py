@@ -41,27 +41,34 @@ class Replay:
     def __init__(self, *, wanted: bool) -> None:
         self.wanted = wanted
         self._asked_at: float | None = None
+        # Whether the present connection was asked, whether an article came since, and whether
+        # some connection outlived the question.
+        self._is_asked = False
+        self._brought = False
         self._proven = False
 
     def asked(self, now: float) -> None:
         """Note that it was asked."""
         self._asked_at = now
+        self._is_asked, self._brought = True, False
 
     def covers(self, now: float) -> bool:
         """Return whether a message that comes now may be an old one."""
         return self._asked_at is not None and now - self._asked_at <= REPLAY_LASTS_S
 
-    def answered(self) -> None:
-        """Note that a message came."""
-        self._proven = self._proven or self._asked_at is not None
+    def brought(self) -> None:
+        """Note that an article came."""
+        self._brought = True
 
     def ended(self, now: float) -> bool:
-        """Note that the connection ended; return whether the first question ended it: at once and
-        without a message. Then the stream is asked no more."""
-        if self._proven or self._asked_at is None:
+        """Note that the connection ended, or none came about; return whether the question ended it:
+        within a second, without an article, and none ever outlived one. Then it is asked no more.
+        """
+        asked, self._is_asked = self._is_asked, False
+        if self._proven or not asked or self._asked_at is None:
             return False
-        self._proven = True
-        if now - self._asked_at > REFUSED_WITHIN_S:
+        self._proven = now - self._asked_at > REFUSED_WITHIN_S
+        if self._proven or self._brought:
             return False
         self.wanted, self._asked_at = False, None
         return True

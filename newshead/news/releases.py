@@ -50,6 +50,7 @@ def read_feed(
     *,
     source: str,
     languages: Collection[str],
+    known: Collection[str] = (),
 ) -> Feed:
     """Return what a feed holds. Blocks; any thread.
 
@@ -63,6 +64,8 @@ def read_feed(
         As the rows name it.
     languages
         Codes of those that count, in lower case; a release that declares none is in English.
+    known
+        The ids, or else urls, of releases that are of no interest any more.
 
     Raises
     ------
@@ -85,24 +88,28 @@ def read_feed(
         declared = str(entry.get("language") or feed.get("language") or "en").lower()
         if not {declared, re.split("[-_]", declared)[0]} & set(languages):
             left_out += 1
-        elif (article := _article(entry, received, received_at, source)) is not None:
-            found.append(article)
+        elif _key(entry) and _key(entry) not in known:
+            article = _article(entry, received, received_at, source)
+            if article.title:
+                found.append(article)
     ttl = str(feed.get("ttl") or "").strip()
     minutes = min(int(ttl), MAX_TTL_MINUTES) if re.fullmatch("[0-9]{1,9}", ttl) else 0
     return Feed(found, left_out, minutes * 60.0)
 
 
+def _key(entry: Mapping[str, Any]) -> str:
+    return folded(str(entry.get("id") or ""), MAX_ID) or folded(
+        str(entry.get("link") or ""), MAX_URL
+    )
+
+
 def _article(
     entry: Mapping[str, Any], received: datetime, received_at: float, source: str
-) -> Article | None:
+) -> Article:
     summary = str(entry.get("summary") or "")
     contents = entry.get("content") or [{}]
     body = str(contents[0].get("value") or "")
     title = plain_title(str(entry.get("title") or ""), MAX_TITLE)
-    url = folded(str(entry.get("link") or ""), MAX_URL)
-    article_id = folded(str(entry.get("id") or ""), MAX_ID)
-    if not title or not (url or article_id):
-        return None
     texts = [title, *(without_markup(text, MAX_TEXT) for text in (summary, body) if text)]
     categories = [
         f"({tag.get('term')})"
@@ -111,8 +118,8 @@ def _article(
     ]
     return Article(
         action=Action.CREATED,
-        id=article_id,
-        url=url,
+        id=folded(str(entry.get("id") or ""), MAX_ID),
+        url=folded(str(entry.get("link") or ""), MAX_URL),
         title=title,
         teaser=summary,
         body=body,

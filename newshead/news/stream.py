@@ -59,6 +59,8 @@ class Stream:
     """What the log calls it."""
     key_names = ""
     """The variables that hold its keys."""
+    pongs: tuple[str, ...] = ()
+    """Messages that only answer one of ours."""
 
     def __init__(
         self,
@@ -188,8 +190,9 @@ class Stream:
 
     async def _receive(self, connection: ClientConnection, message: str | bytes) -> None:
         received_at = time.perf_counter()
+        if message in self.pongs:
+            return
         self.messages += 1
-        self._replay.answered()
         try:
             await self._read(connection, message, received_at)
         except WordsError as words:

@@ -1,6 +1,5 @@
 """News that trigger files bring along: the price monitor links them into a folder of their own."""
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -11,8 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from newshead.core.tickers import parse_ticker
+from newshead.loop import off_loop
 from newshead.monitor.trigger_news import news_of
-from newshead.monitor.triggers import FolderEvents, TriggerFolder
+from newshead.monitor.triggers import (
+    FolderEvents,
+    RefusedError,
+    TriggerFolder,
+    UnreadableError,
+    content_of,
+)
 from newshead.news.exchanges import Listing, Security
 from newshead.news.message import Action, Article
 from newshead.outage import Outage
@@ -37,11 +43,11 @@ class TriggeredNews:
         """Give articles as their files come, until it is cancelled."""
         with closing(FolderEvents(self._folder)) as events:
             while True:
-                events.follow()
-                for path in self._files():
+                events.begin_round()
+                await off_loop(events.follow)
+                for path in await off_loop(self._files):
                     events.found()
-                    self._give(path)
-                    await asyncio.sleep(0)
+                    await self._give(path)
                 await events.wait()
 
     def _files(self) -> list[Path]:
@@ -56,11 +62,11 @@ class TriggeredNews:
         self._given &= names
         return [self._folder / name for name in sorted(names - self._given)]
 
-    def _give(self, path: Path) -> None:
+    async def _give(self, path: Path) -> None:
         self._given.add(path.name)
         try:
-            article = _article(path)
-        except (OSError, ValueError, RecursionError) as problem:
+            article = await off_loop(_article, path)
+        except (OSError, ValueError, RecursionError, UnreadableError, RefusedError) as problem:
             logger.warning("News of trigger %a is not usable: %s", path.name, problem)
             self._remove(path)
         else:
@@ -78,11 +84,12 @@ def _article(path: Path) -> Article:
 
     Raises
     ------
-    OSError, ValueError, RecursionError
+    OSError, ValueError, RecursionError, UnreadableError, RefusedError
         It holds none.
     """
     received_at, received = time.perf_counter(), datetime.now(UTC)
-    content = json.loads(path.read_bytes())
+    text, _ = content_of(path)
+    content = json.loads(text)
     news, _ = news_of(content) if isinstance(content, dict) else (None, ())
     ticker = parse_ticker(content.get("ticker")) if news else None
     if news is None or ticker is None:

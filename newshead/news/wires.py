@@ -185,6 +185,7 @@ class Wires:
             received_at,
             source=feed.host,
             languages=self._languages,
+            known=feed.seen,
         )
 
     def _pass_on(self, feed: _WireFeed, found: Feed) -> None:
@@ -193,10 +194,7 @@ class Wires:
         if first:
             self.no_articles += found.left_out
         for article in found.articles:
-            key = article.id or article.url
-            if key in feed.seen:
-                continue
-            feed.seen[key] = None
+            feed.seen[article.id or article.url] = None
             if len(feed.seen) > MAX_SEEN:
                 del feed.seen[next(iter(feed.seen))]
             self.messages += 1

@@ -26,7 +26,8 @@ from monitoring import connected, fresh
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database import connection, queries, store
-from newshead.database.connection import DatabaseError
+from newshead.database.connection import CannotMoveError, DatabaseError
+from newshead.database.folder import ENGINE_NOTE
 from newshead.database.queries import News, Rating, Standing
 from newshead.database.store import Batch, Outbox
 from newshead.database.tables import SESSION_TABLES, AlertRow, PriceMoveRow, PriceRow, StatusRow
@@ -305,11 +306,7 @@ COLUMNS = {
         ("host", *TEXT),
         ("folder", *TEXT),
         ("part", *TEXT),
-        (
-            "state",
-            "Enum8('ok' = 1, 'degraded' = 2, 'lost' = 3, 'refused' = 4, 'off' = 5)",
-            "",
-        ),
+        ("state", "Enum8('ok' = 1, 'degraded' = 2, 'lost' = 3, 'refused' = 4, 'off' = 5)", ""),
         ("since", *MOMENT),
         ("reason", *TEXT),
         ("last_success", "Nullable(DateTime64(3))", ""),
@@ -362,12 +359,7 @@ ENGINES = {
     ),
     "price_move": ("MergeTree", BY_MONTH, "timestamp, ticker", None),
     "monitor_status": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
-    "part_status": (
-        "MergeTree",
-        "",
-        "part, timestamp",
-        "toDateTime(timestamp) + toIntervalDay(7)",
-    ),
+    "part_status": ("MergeTree", "", "part, timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
     "ticker_status": ("ReplacingMergeTree(timestamp)", "", "ticker", None),
     "owner": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(1)"),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
@@ -838,6 +830,20 @@ def test_a_path_that_cannot_be_written_names_its_variable(tmp_path: Path, below:
     assert str(tmp_path / "file") in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [":memory:", "file:x", "a%20b#c&d=e"])
+def test_a_path_is_the_name_of_a_folder_whatever_the_engine_calls_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with connected(Settings(clickhouse_path=Path(name))) as manager:
+            manager.create_tables()
+            add_prices(manager, "AAPL", 1)
+    assert (tmp_path / name / "store").is_dir()
+    with connected(Settings(clickhouse_path=tmp_path / name)) as manager:
+        assert rows_of(manager, "price_tracking", "count()") == [(2,)]
+
+
 def test_an_engine_that_cannot_open_leaves_the_folder_free(tmp_path: Path) -> None:
     # One process can have one folder open at a time.
     with (
@@ -847,6 +853,45 @@ def test_an_engine_that_cannot_open_leaves_the_folder_free(tmp_path: Path) -> No
         ClickHouseManager(Settings(clickhouse_path=tmp_path / "two")).connect()
     assert_one_sentence(str(caught.value))
     assert told_by_another_process(tmp_path / "two") == "connected"
+
+
+def test_a_folder_that_a_newer_engine_wrote_is_refused_and_left_alone(tmp_path: Path) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    with connected(settings) as manager:
+        own = str(manager.client.command("SELECT version()"))
+    note = settings.clickhouse_path / ENGINE_NOTE
+    assert note.read_text().strip() == own
+    for older in ("1.1.1.1", "", "no version"):
+        note.write_text(older)
+        with connected(settings):
+            assert note.read_text().strip() == own
+    note.write_text("99.1.2.3")
+    with pytest.raises(DatabaseError, match=r"version 99\.1\.2\.3 of the engine") as caught:
+        ClickHouseManager(settings).connect()
+    assert own in str(caught.value)
+    assert_one_sentence(str(caught.value))
+    assert note.read_text() == "99.1.2.3"
+
+
+def test_parts_that_the_engine_put_aside_are_told_once_and_a_users_own_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    with connected(settings) as manager:
+        manager.create_tables()
+        for table in ("news_alert", "price_move"):
+            manager.client.command(f"INSERT INTO News.{table} (ticker) VALUES ('AAPL')")
+        [(month,)] = rows_of(manager, "price_move", "toYYYYMM(timestamp)")
+        manager.client.command(f"ALTER TABLE News.price_move DETACH PARTITION {month}")
+    for part in (settings.clickhouse_path / "data/News/news_alert").resolve().glob("2*"):
+        (part / "columns.txt").write_text("columns format version: 9\n")
+    with connected(settings) as manager:
+        manager.create_tables()
+        manager.create_tables()
+        assert rows_of(manager, "news_alert") == []
+    [line] = [line for line in warnings(caplog) if "put them aside" in line]
+    assert "News.news_alert" in line
+    assert "docs/troubleshooting.md" in line
 
 
 def refusal_of(settings: Settings) -> str:
@@ -879,6 +924,81 @@ def test_a_wrong_password_is_told_in_one_line_without_it(running: ClickHouseServ
 def test_an_error_of_many_lines_is_told_in_one(server: ClickHouseServer) -> None:
     server.fault("error", code=999, text="Keeper is away\nStack trace:\n" + "0. main\n" * 500)
     assert "Keeper is away" in refusal_of(settings_of(server))
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY"])
+def test_a_server_on_this_machine_is_asked_without_the_environments_proxy(
+    server: ClickHouseServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for host in ("127.0.0.1", "localhost"):
+            with connected(settings_of(server, clickhouse_host=host)) as manager:
+                assert manager.client.command("SELECT 1") == 1
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+def test_a_server_elsewhere_is_asked_through_the_environments_proxy(
+    running: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(DEADLINE_S)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        settings = settings_of(running, clickhouse_host="clickhouse.invalid")
+        thread, raised = in_background(ClickHouseManager(settings).connect)
+        asked, _ = proxy.accept()
+        with asked:
+            assert asked.recv(4096).startswith(b"POST http://clickhouse.invalid:")
+    thread.join(DEADLINE_S)
+    assert isinstance(raised[0], DatabaseError)
+
+
+@pytest.mark.parametrize("version", ["23.6.1.1524", "24.7.5.37"])
+def test_a_server_that_is_too_old_is_refused_with_its_version(tmp_path: Path, version: str) -> None:
+    with ClickHouseServer(tmp_path / "clickhouse", version=version) as server:
+        with pytest.raises(DatabaseError, match=re.escape(version)) as caught:
+            ClickHouseManager(settings_of(server, clickhouse_password="")).connect()
+        assert "at least 24.8" in str(caught.value)
+        assert_one_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize(("version", "told"), [("24.8.1.2", 1), ("25.7.9.1", 1), ("25.8.1.1", 0)])
+def test_a_server_that_newshead_is_not_tested_with_is_warned_about_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str, told: int
+) -> None:
+    with ClickHouseServer(tmp_path / "clickhouse", version=version) as server:
+        for _ in range(2):
+            with connected(settings_of(server, clickhouse_password="")):
+                pass
+    assert len(warnings(caplog)) == told
+    assert all(version in warning for warning in warnings(caplog))
+
+
+@pytest.fixture
+def ordinary(over_http: ClickHouseManager) -> ClickHouseManager:
+    """A database as very old installations have it."""
+    over_http.client.command("DROP DATABASE News SYNC")
+    over_http.client.command(
+        "CREATE DATABASE News ENGINE = Ordinary",
+        settings={"allow_deprecated_database_ordinary": 1},
+    )
+    return over_http
+
+
+def test_an_ordinary_database_keeps_its_session_and_the_move_names_the_conversion(
+    ordinary: ClickHouseManager,
+) -> None:
+    ordinary.create_tables()
+    before = fill_session(ordinary)
+    for work in (ordinary.move_session, lambda: store.replace_ticker_list(ordinary, [])):
+        with pytest.raises(CannotMoveError, match="flags/convert_ordinary_to_atomic") as caught:
+            work()
+        assert "--keep-session" in str(caught.value)
+        assert_one_sentence(str(caught.value))
+    assert {table: rows_of(ordinary, table) for table in SESSION_TABLES} == before
+    assert tables(ordinary) == set(COLUMNS)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -37,13 +37,21 @@ import demo
 import run_system
 from clickhouse_manager import ClickHouseManager
 from newshead.core.rule import Outcome
-from newshead.database.connection import INSERTS_FOLDER
+from newshead.database.folder import INSERTS_FOLDER
 from newshead.database.store import Outbox
 from newshead.database.tables import PriceRow
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, SAME_SIGNAL_S
 from newshead.settings import Settings
-from simulator import Gateway, GatewayThread, Handshake, Market, Trade
+from simulator import (
+    Gateway,
+    GatewayThread,
+    Handshake,
+    Market,
+    MessagesServer,
+    ScriptedRating,
+    Trade,
+)
 from simulator.feeds import FeedServer
 
 # What `python -m dashboard` runs.
@@ -698,6 +706,49 @@ async def test_without_any_key_press_releases_become_rows(start: Start, gateway:
         await asyncio.to_thread(command.shows, "News ABCD: Firm wins .*HOLD low, trigger after")
         await asyncio.to_thread(command.shows, ": 1 rows, 1 active tickers")
         assert await asyncio.to_thread(command.stop) == EXIT_OK
+
+
+async def test_a_press_release_and_the_news_of_a_trigger_lead_to_alerts(
+    start: Start, tmp_path: Path
+) -> None:
+    ratings = dict.fromkeys(("ABCD", "EFGH"), ScriptedRating("BUY", "high", "It rises."))
+    rise = [
+        Trade(second, ticker, 5 + second / 20, 100) for second in range(120) for ticker in ratings
+    ]
+    with GatewayThread(Gateway(Market(rise))) as thread:
+        async with FeedServer() as feed, MessagesServer(ratings) as service:
+            command = start(
+                *("run_system.py", "--skip-list", "--socket", "--any"),
+                NEWS_SOURCES="wires",
+                WIRE_FEEDS=feed.url,
+                ANTHROPIC_API_KEY="any",
+                ANTHROPIC_BASE_URL=service.url,
+                IBKR_PORT=thread.gateway.port,
+            )
+            await asyncio.to_thread(command.shows, "Watching the folder")
+            feed.publish("Firm wins", "(NASDAQ: ABCD)")
+            path = tmp_path / "triggers" / "immediate_EFGH_1.json"
+            path.with_suffix(".new").write_text('{"ticker": "EFGH", "headline": "Other wins"}')
+            path.with_suffix(".new").rename(path)
+            for ticker in ratings:
+                await asyncio.to_thread(command.shows, f"ALERT . for {ticker}")
+            assert await asyncio.to_thread(command.stop) == EXIT_OK
+
+
+def test_a_misspelt_variable_is_a_warning_and_in_the_env_file_one_sentence(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    command = start("run_system.py", "--skip-list", IBKR_PORT=gateway.port, BENZINGA_APIKEY="x")
+    command.shows(
+        "variable BENZINGA_APIKEY is unknown and has no effect: is BENZINGA_API_KEY meant"
+    )
+    command.shows("Price monitor initialized")
+    assert command.stop() == EXIT_OK
+    (tmp_path / ".env").write_text("IBKR_PROT=4001\n")
+    command.output.unlink()
+    command = start("run_system.py", "--skip-list")
+    assert command.ends() == EXIT_MISCONFIGURED
+    assert command.text() == "run_system.py: .env, line 1: IBKR_PROT must be IBKR_PORT.\n"
 
 
 def test_an_unknown_source_is_one_sentence(start: Start) -> None:

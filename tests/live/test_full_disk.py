@@ -38,10 +38,10 @@ from clickhouse_manager import ClickHouseManager
 from newshead.database import queries, store
 from newshead.database.connection import (
     DATABASE_ERRORS,
-    INSERTS_FOLDER,
     DatabaseError,
     DiskFullError,
 )
+from newshead.database.folder import INSERTS_FOLDER
 from newshead.database.store import Batch, Outbox
 from newshead.database.tables import SESSION_TABLES, AlertRow, ListedStock
 from newshead.monitor.triggers import TriggerFolder

@@ -6,6 +6,8 @@ import pytest
 
 from newshead.news.places import Places, Rank
 
+DEADLINE_S = 20.0
+
 
 async def test_the_next_place_goes_by_rank() -> None:
     places = Places(1)
@@ -36,11 +38,12 @@ async def test_one_that_is_late_is_displaced_by_one_that_is_not() -> None:
             late_holds.set()
             await asyncio.Event().wait()
 
-    holding = asyncio.create_task(late())
-    await late_holds.wait()
-    async with places.turn(Rank(False, 9, 0.0)):
-        with pytest.raises(TimeoutError):
-            await holding
+    async with asyncio.timeout(DEADLINE_S):
+        holding = asyncio.create_task(late())
+        await late_holds.wait()
+        async with places.turn(Rank(False, 9, 0.0)):
+            with pytest.raises(TimeoutError):
+                await holding
 
 
 async def test_a_place_is_passed_on_however_a_turn_or_a_wait_ends() -> None:

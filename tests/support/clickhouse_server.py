@@ -30,18 +30,20 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any, Final, Self
 from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+from clickhouse_connect.driver.binding import quote_identifier
 
 from newshead.database.http import (
     basic_authorization,
     exception_code,
     form_fields,
     parameters_in,
-    set_statement,
-    settings_in,
 )
 
 START_TIMEOUT_S: Final = 60.0
@@ -53,6 +55,11 @@ FAULT_KINDS: Final = frozenset({"refuse", "hang", "error", "drop_answer", "slow"
 
 _INSERT_WITH_DATA: Final = re.compile(rb"\s*(INSERT\s+INTO\s.+?)\s+FORMAT\s+(\w+) *\n", re.I | re.S)
 _TRAILING_FORMAT: Final = re.compile(rb"\sFORMAT\s+(\w+)[\s;]*$", re.I)
+# URL parameters that belong to HTTP itself; the engine would refuse them as unknown settings.
+_NOT_A_SETTING: Final = re.compile(
+    "buffer_size|client_protocol_version|(de)?compress|database|password|param_.*|query(_id)?|"
+    "quota_key|role|session_(check|id|timeout)|user|wait_end_of_query"
+)
 # As the real server maps them. 503 matters most: clickhouse-connect tries such requests again.
 _STATUS_OF_CODE: Final = {
     **dict.fromkeys((6, 27, 36, 38, 41, 44, 53, 62, 72, 117), 400),
@@ -73,14 +80,33 @@ class ClickHouseServer:
         What clients have to give; anything else is answered with code 516.
     port
         0 takes a free one at the first start() and keeps it over later ones.
+    rights
+        GRANT statements that say what clients may do; None: everything.
+    profile
+        Settings of the clients, and constraints on them, as in the engine's own configuration.
+    version
+        What the server says of itself; empty for the truth.
     """
 
     def __init__(
-        self, path: Path, *, user: str = "default", password: str = "", port: int = 0
+        self,
+        path: Path,
+        *,
+        user: str = "default",
+        password: str = "",
+        port: int = 0,
+        rights: Sequence[str] | None = None,
+        profile: str = "",
+        version: str = "",
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port
         self._arguments = ["--path", str(path), "--user", user, "--password", password]
+        self._arguments += ["--version", version]
+        if rights is not None or profile:
+            config = path.with_name(f"{path.name}-{uuid.uuid4()}.xml")
+            config.write_text(_configuration(config, rights, profile))
+            self._arguments += ["--config", str(config)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -197,16 +223,20 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, path: Path, port: int, user: str, password: str) -> None:
+    def __init__(
+        self, path: Path, port: int, user: str, password: str, config: Path | None, version: str
+    ) -> None:
         # Here and not above: tests that import ClickHouseServer shall not load the engine.
         import chdb
 
         self._chdb: Any = chdb
         self._path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._first = self._chdb.connect(str(path))  # The engine ends with its last connection.
+        self._source = f"{path}?config-file={config}" if config else str(path)
+        self._first = self._chdb.connect(self._source)  # The engine ends with its last connection.
         row = self._first.query("SELECT version(), timezone()", "TabSeparated").bytes()
         self._version, self.timezone = row.decode().split()
+        self._claimed_version = version
         self.authorization = basic_authorization(user, password)
         self.requests: list[dict[str, object]] = []
         self._faults: list[_Fault] = []
@@ -233,8 +263,10 @@ class _Server(ThreadingHTTPServer):
         """Run one statement with the parameters, settings and database of its URL."""
         insert = _INSERT_WITH_DATA.match(sql)
         with contextlib.ExitStack() as stack:
-            connection = self._chdb.connect(str(self._path))
+            connection = self._chdb.connect(self._source)
             stack.callback(connection.close)
+            if self._claimed_version:
+                sql = sql.replace(b"version()", b"'%b'" % self._claimed_version.encode())
             if insert:
                 # Not inline: of a statement chDB reads the first 256 KiB only.
                 file = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._path))
@@ -244,8 +276,8 @@ class _Server(ThreadingHTTPServer):
             try:
                 if "database" in url:
                     connection.query(f"USE `{url['database']}`")
-                for name, value in settings_in(url).items():
-                    connection.query(set_statement(name, value))
+                for name, value in _settings_in(url).items():
+                    connection.query(_set_statement(name, value))
                 # With the names, a statement that has a result answers even without rows.
                 result = connection.query(sql, "TabSeparatedWithNames", params=parameters_in(url))
             except RuntimeError as error:
@@ -300,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
         insert = _INSERT_WITH_DATA.match(sql)
         text = (insert[0] if insert else sql).decode(errors="replace").strip()
         if text:
-            self.server.requests.append({"sql": text, "settings": settings_in(url)})
+            self.server.requests.append({"sql": text, "settings": _settings_in(url)})
         fault = self.server.take_fault(text)
         if fault.kind == "slow":
             time.sleep(fault.seconds)
@@ -375,6 +407,31 @@ class _Handler(BaseHTTPRequestHandler):
         """No line per request on stderr."""
 
 
+def _settings_in(fields: dict[str, str]) -> dict[str, str]:
+    """The engine's settings among a request's fields."""
+    return {name: value for name, value in fields.items() if not _NOT_A_SETTING.fullmatch(name)}
+
+
+def _set_statement(name: str, value: str) -> str:
+    """The statement that gives a setting a value."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"SET {quote_identifier(name)} = '{escaped}'"
+
+
+def _configuration(file: Path, rights: Sequence[str] | None, profile: str) -> str:
+    granted = "".join(f"<query>{escape(statement)}</query>" for statement in rights or ())
+    return f"""<clickhouse>
+        <profiles><default>{profile}</default></profiles>
+        <quotas><default/></quotas>
+        <users><default>
+            <password/><networks><ip>::/0</ip></networks>
+            <profile>default</profile><quota>default</quota>
+            {f"<grants>{granted}</grants>" if rights is not None else ""}
+        </default></users>
+        <user_directories><users_xml><path>{file}</path></users_xml></user_directories>
+    </clickhouse>"""
+
+
 def _readable(source: IO[str] | socket.socket, within_s: float) -> bool:
     """Wait until there is something to read; tell whether there is."""
     # Not select(), which refuses descriptors from 1024 on.
@@ -395,9 +452,18 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--user", default="default")
     parser.add_argument("--password", default="")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--version", default="")
     parser.add_argument("--with-parent", action="store_true")
     arguments = parser.parse_args()
-    server = _Server(arguments.path, arguments.port, arguments.user, arguments.password)
+    server = _Server(
+        arguments.path,
+        arguments.port,
+        arguments.user,
+        arguments.password,
+        arguments.config,
+        arguments.version,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not sys.exit(): nothing shall run on the way out while queries do.
         signal.signal(number, lambda *_: os._exit(0))

@@ -19,7 +19,10 @@ ROOMS = [
     {"newshead.news", "newshead.replay", "dashboard"},
     {"newshead.monitor"},
     {"newshead.database", "newshead.tws"},
-    {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"},
+    {
+        *("newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"),
+        *("newshead.proxies", "newshead.listening"),
+    },
     {"newshead.settings", "newshead.text", "newshead.outage", "newshead.core"},
 ]
 STANDARD = set(sys.stdlib_module_names)
@@ -170,6 +173,7 @@ def test_a_reader_knows_of_the_database_only(reader: str) -> None:
         "newshead.process",
         "newshead.logs",
         "newshead.loop",
+        "newshead.proxies",
     }
     wrong = [
         f"{name} imports {used}"

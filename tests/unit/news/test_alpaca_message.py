@@ -17,6 +17,12 @@ from simulator.alpaca import news_item
 NOW = datetime.now(UTC)
 
 
+@pytest.fixture(autouse=True)
+def _it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times that are ahead of NOW are none, and these tests may run minutes after the import."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC))
+
+
 def article(**fields: Any) -> Article:
     read = parse_item(news_item("Up", ["ABCD"]) | fields, NOW, 12.5)
     assert isinstance(read, Article)

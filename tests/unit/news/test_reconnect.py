@@ -39,12 +39,16 @@ def test_a_connection_that_ends_on_the_first_question_is_asked_no_more() -> None
     assert not replay.ended(101.0)
 
 
-def test_a_connection_that_brought_a_message_was_not_ended_by_the_question() -> None:
+def test_a_connection_that_brought_an_article_proves_nothing_either_way() -> None:
     replay = Replay(wanted=True)
     replay.asked(100.0)
-    replay.answered()
+    replay.brought()
     assert not replay.ended(100.1)
-    assert replay.wanted
+    # No connection came about meanwhile.
+    assert not replay.ended(105.0)
+    replay.asked(110.0)
+    assert replay.ended(110.1)
+    assert not replay.wanted
 
 
 def test_a_first_question_that_went_well_is_proof_for_the_run() -> None:

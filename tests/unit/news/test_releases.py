@@ -21,6 +21,12 @@ from simulator.feeds import FeedServer
 NOW = datetime.now(UTC)
 
 
+@pytest.fixture(autouse=True)
+def _it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times that are ahead of NOW are none, and these tests may run minutes after the import."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC))
+
+
 def read(content: bytes, languages: tuple[str, ...] = ("en",)) -> Feed:
     return read_feed(content, {}, NOW, 12.5, source="wire.example", languages=languages)
 
@@ -85,6 +91,15 @@ def test_releases_come_oldest_first() -> None:
     server = feed(title="First")
     server.publish("Second")
     assert [article.title for article in read(server.feed()).articles] == ["First", "Second"]
+
+
+def test_known_releases_are_passed_over() -> None:
+    server = feed(title="First", link="https://x/1")
+    server.publish("Second", link="https://x/2")
+    found = read_feed(
+        server.feed(), {}, NOW, 12.5, source="", languages=["en"], known=["https://x/1"]
+    )
+    assert [article.title for article in found.articles] == ["Second"]
 
 
 @pytest.mark.parametrize(
