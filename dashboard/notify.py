@@ -332,11 +332,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = CommandLine(prog="python -m dashboard.notify", description=__doc__)
     command.add_argument("--test", action="store_true", help="send a test message to all addresses")
     command.add_argument(
-        "--supervised", action="store_true", help="set by run_system.py: end with it"
+        "--supervised",
+        action="store_true",
+        help="set by run_system.py: end with it, and leave settings to it",
     )
     options = command.parse_args(arguments)
     try:
-        settings = Settings.from_environment()
+        settings = Settings.from_environment(os.environ if options.supervised else None)
         if not settings.alert_urls:
             raise ConfigurationError("ALERT_URLS names nobody to send to.")
         settle_proxies(os.environ, outside_of(settings))

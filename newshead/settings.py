@@ -117,7 +117,7 @@ class Settings:
             A value cannot be what its variable needs; names the variable.
         """
         if environ is None:
-            environ = {**_dotenv(), **os.environ}
+            environ = given_variables()
         values: dict[str, Any] = {}
         for name in cls.variables():
             text = (environ.get(name) or "").strip()
@@ -134,6 +134,18 @@ class Settings:
     def variables(cls) -> list[str]:
         """Return the names of all environment variables."""
         return [f.name.upper() for f in fields(cls) if not f.name.endswith("_folder")]
+
+
+def given_variables() -> dict[str, str]:
+    """Return newshead's variables as they are set now: the process's own over those in `.env`.
+
+    Raises
+    ------
+    ConfigurationError
+        `.env` cannot be read.
+    """
+    merged = {**_dotenv(), **os.environ}
+    return {name: text for name in Settings.variables() if (text := merged.get(name)) is not None}
 
 
 def misspelt(names: Iterable[str]) -> dict[str, str]:

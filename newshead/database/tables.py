@@ -297,6 +297,20 @@ SESSIONS: Final = Table(
     engine="ReplacingMergeTree(end)",
 )
 
+OWNER: Final = Table(
+    "owner",
+    (
+        Column("id", "String"),
+        Column("host", "String"),
+        Column("folder", "String"),
+        Column("timestamp", "DateTime64(3)"),
+        Column("ended", "UInt8"),
+    ),
+    order="timestamp",
+    ttl="toDateTime(timestamp) + INTERVAL 1 DAY",
+    deduplicated=False,
+)
+
 TABLES: Final = (
     PRICE_TRACKING,
     NEWS_ALERT,
@@ -305,6 +319,7 @@ TABLES: Final = (
     MONITOR_STATUS,
     PART_STATUS,
     TICKER_STATUS,
+    OWNER,
     FLOAT_LIST,
     FLOAT_LIST_DETAILED_DEDUP,
     SESSIONS,

@@ -337,6 +337,13 @@ COLUMNS = {
         ("rows", "UInt64", ""),
         ("days", "Array(Tuple(Date, UInt32, UInt32))", ""),
     ],
+    "owner": [
+        ("id", *TEXT),
+        ("host", *TEXT),
+        ("folder", *TEXT),
+        ("timestamp", *MOMENT),
+        ("ended", "UInt8", ""),
+    ],
     "float_list": [
         ("ticker", *TEXT),
         ("company_name", *TEXT),
@@ -372,6 +379,7 @@ ENGINES = {
     "part_status": ("MergeTree", "", "part, timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
     "ticker_status": ("ReplacingMergeTree(timestamp)", "", "ticker", None),
     "sessions": ("ReplacingMergeTree(end)", "", "id", None),
+    "owner": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(1)"),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
     "float_list_detailed_dedup": ("MergeTree", "", "ticker", None),
 }
