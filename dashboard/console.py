@@ -24,6 +24,7 @@ from newshead.core.rule import WINDOW_S
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import READY, StatusRow
 from newshead.settings import ConfigurationError, Settings
+from newshead.text import visible
 
 # The descriptor that every process knows standard error by.
 STDERR: Final = 2
@@ -169,9 +170,16 @@ def state_line(view: View, now: datetime) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     found = view.status
     if view.problem:
-        line.append(f" The database cannot be read: {view.problem} ", "bold white on red")
+        problem = _printable(view.problem)
+        line.append(f" The database cannot be read: {problem} ", "bold white on red")
     if found is None:
         return line.append(" No monitor has written its status yet.", "bold")
+    found = found._replace(
+        state=_printable(found.state),
+        mode=_printable(found.mode),
+        account=_printable(found.account),
+        last_error=_printable(found.last_error),
+    )
     silent_s = (now - found.timestamp).total_seconds()
     if silent_s > STALE_S:
         line.append(f" NO SIGN OF THE MONITOR FOR {silent_s:.0f} s ", "bold white on red")
@@ -188,7 +196,7 @@ def state_line(view: View, now: datetime) -> Text:
     if found.kept_rows:
         line.append(f", {found.kept_rows} rows kept", "bold yellow")
     if found.last_error:
-        line.append(f", last error {_printable(found.last_error)}", "red")
+        line.append(f", last error {found.last_error}", "red")
     return line
 
 
@@ -208,7 +216,7 @@ def _table(shown: Sequence[Card], now: datetime) -> Table:
             Text(_printable(card.ticker), "bold"),
             Text(_printable(card.headline)),
             Text(
-                f"{rating.recommendation} {rating.confidence}",
+                _printable(f"{rating.recommendation} {rating.confidence}"),
                 RATING_STYLES.get(rating.recommendation, ""),
             ),
             "" if card.price is None else f"{card.price:.4f}",
@@ -216,7 +224,7 @@ def _table(shown: Sequence[Card], now: datetime) -> Table:
             Text(_bar(card, now)),
             str(outcome.rows),
             Text(str(outcome.alerts), "bold green" if outcome.alerts else "dim"),
-            Text(card.reason(now)),
+            Text(_printable(card.reason(now))),
         )
     return table
 
@@ -238,4 +246,4 @@ def _log_style(line: str) -> str:
 
 def _printable(text: str) -> str:
     """Text of others with a blank for each character that could steer the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return visible(text).replace("\n", " ")

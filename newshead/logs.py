@@ -15,12 +15,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from newshead.settings import ConfigurationError
+from newshead.text import visible
 
 LOG_FILE: Final = "newshead.log"
 LOGS_KEPT: Final = 5
 LOG_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 _writers: list[QueueListener] = []
+
+
+class _VisibleLine(logging.Formatter):
+    """Makes a record one line, and its traceback lines, that neither steer a terminal nor look like
+    others: TWS, news and files have their words in them."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return visible(super().formatMessage(record)).replace("\n", " ")
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return visible(super().formatException(ei))
 
 
 def configure_logging(folder: Path, *, rotate: bool) -> None:
@@ -63,8 +75,10 @@ def configure_logging(folder: Path, *, rotate: bool) -> None:
     writer.start()
     atexit.register(writer.stop)
     _writers.append(writer)
+    to_writer = QueueHandler(lines)
+    to_writer.setFormatter(_VisibleLine())
     root = logging.getLogger()
-    root.handlers = [QueueHandler(lines)]
+    root.handlers = [to_writer]
     root.setLevel(logging.INFO)
 
 

@@ -630,7 +630,7 @@ async def test_csv_is_quoted_and_no_cell_is_a_formula(
         assert rows["ZOOM"]["headline"].startswith("'=HYPERLINK(")
         assert rows["CALM"]["headline"] == '\'+1 for, "CALM"'
         # Nor is any where the reader's spreadsheet cuts cells at something else.
-        assert rows["EVIL"]["headline"] == "up;'=1+1\t'@SUM(A1)| \"'-2+3\",'\uff1dcmd, 3-4; a = b"
+        assert rows["EVIL"]["headline"] == "up;'=1+1 @SUM(A1)| \"'-2+3\",'\uff1dcmd, 3-4; a = b"
         assert float(rows["ZOOM"]["change_pct"]) == -5.0
         [alert] = table((await client.get(f"{url}csv/alerts.csv")).text)
         assert (alert["ticker"], alert["priority"], alert["seconds"]) == ("CALM", "3", "8")
@@ -679,10 +679,12 @@ async def test_what_a_row_holds_cannot_break_the_feed(
         "a\n\ndata: {}\r\n\u2028</script>\u202e" + "x" * 10_000,
         article_url="javascript:alert(1)",
     )
+    write_status(session, last_error="\x1b[31mred\x9b\u202e", account="\u2066DU1")
     write_news(session, "<b>", "ticker of another program", article_url="https://ok.example/a")
     async with served(page_settings) as url, follow(url) as updates:
         cards = {card["ticker"]: card for card in (await anext(updates))["cards"]}
-        assert cards["EVIL"]["headline"].startswith("a\n\ndata: {}")
+        # What cannot be seen is a blank: nothing turns the line's direction.
+        assert cards["EVIL"]["headline"].startswith("a\n\ndata: {} \n </script> x")
         assert len(cards["EVIL"]["headline"]) == queries.MAX_HEADLINE
         assert cards["EVIL"]["url"] == ""
         assert cards["<b>"]["url"] == "https://ok.example/a"
