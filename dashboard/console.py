@@ -19,7 +19,16 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboard.feed import Reader
-from dashboard.queries import STALE_S, Card, cards, clock, marks, status, until_next_reading_s
+from dashboard.queries import (
+    STALE_S,
+    Card,
+    blind,
+    cards,
+    clock,
+    marks,
+    status,
+    until_next_reading_s,
+)
 from newshead.core.rule import WINDOW_S
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import READY, StatusRow
@@ -48,7 +57,7 @@ RIGHT_COLUMNS: Final = ("price", "change", "rows", "alerts")
 class View(NamedTuple):
     """What was read last: the monitor's state and the newest cards, at `now` by the database's
     clock and at `read_at` by time.monotonic(). `tickers` counts all of the session; `problem` is
-    why nothing newer could be read."""
+    why nothing newer could be read, `blind` why no data comes."""
 
     now: datetime
     read_at: float
@@ -56,6 +65,7 @@ class View(NamedTuple):
     cards: Sequence[Card]
     tickers: int
     problem: str = ""
+    blind: str = ""
 
 
 class LogLines:
@@ -146,6 +156,7 @@ def read_view(database: Database, most: int) -> View:
         status(database),
         cards(database, tickers[:most]),
         len(tickers),
+        blind=blind(database) or "",
     )
 
 
@@ -183,6 +194,8 @@ def state_line(view: View, now: datetime) -> Text:
     silent_s = (now - found.timestamp).total_seconds()
     if silent_s > STALE_S:
         line.append(f" NO SIGN OF THE MONITOR FOR {silent_s:.0f} s ", "bold white on red")
+    if view.blind:
+        line.append(f" {_printable(view.blind)} ", "bold white on red")
     held_s = (now - found.state_since).total_seconds()
     line.append(f" {found.mode} ", MODE_STYLES.get(found.mode, "bold reverse"))
     if found.delayed:

@@ -25,6 +25,7 @@ from watching import (
     served,
     write_alerts,
     write_news,
+    write_parts,
     write_prices,
     write_status,
 )
@@ -342,6 +343,23 @@ async def test_a_window_that_ends_changes_its_card_by_the_clock_alone(
         ended = await until(updates, lambda u: u["cards"])
         assert ended["cards"][0]["reason"].startswith("window over: no alert")
         assert ended["now"] >= ended["cards"][0]["closes"]
+
+
+async def test_the_page_is_told_that_no_data_comes_and_why(
+    session: ClickHouseManager, page_settings: Settings
+) -> None:
+    write_status(session)
+    write_parts(session, "ok", "ok")
+    async with served(page_settings) as url, follow(url) as updates:
+        assert (await anext(updates))["blind"] == ""
+        write_parts(session, "ok", "lost", "BLIND: no data for any active ticker.")
+        told = await until(updates, lambda u: u["blind"])
+        assert told["blind"] == "BLIND: no data for any active ticker."
+        # That the connection is lost stands in the status.
+        write_parts(session, "lost", "lost", "The connection was lost.")
+        await until(updates, lambda u: not u["blind"])
+        write_parts(session, "ok", "degraded", "IBKR's data farms are broken: usfarm.")
+        assert (await anext(updates))["blind"] == ""
 
 
 async def test_a_fresh_session_takes_the_tickers_off_the_page(
