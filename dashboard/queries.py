@@ -55,6 +55,14 @@ STATUS: Final = f"""
     ORDER BY timestamp DESC
     LIMIT 1"""  # noqa: S608
 
+# How newshead's parts fare, as long as somebody writes it.
+PARTS: Final = """
+    SELECT part, argMax((state, reason), timestamp)
+    FROM News.part_status
+    WHERE timestamp > now() - INTERVAL 1 HOUR
+    GROUP BY part
+    LIMIT 100"""
+
 # Per ticker of the session, newest first, figures that change when its card does.
 MARKS: Final = """
     SELECT ticker, sum(rows), sum(alerts), sum(news), max(rated) FROM (
@@ -167,6 +175,7 @@ DAYS: Final = """
 STATEMENTS: Final = (
     CLOCK,
     STATUS,
+    PARTS,
     MARKS,
     CONDITIONS,
     WINDOWS,
@@ -315,6 +324,18 @@ def status(manager: Database) -> StatusRow | None:
         state_since=found.state_since + ahead,
         delayed=bool(found.delayed),
     )
+
+
+def blind(manager: Database) -> str | None:
+    """Return why no data of any ticker comes although the connection to IBKR stands; an empty text
+    while data comes, None where the connection is lost or nobody says."""
+    told: dict[str, tuple[str, str]] = {row[0]: row[1] for row in _read_if_there(manager, PARTS)}
+    ibkr, market_data = told.get("ibkr"), told.get("market data")
+    if ibkr is None or market_data is None:
+        return None
+    if market_data[0] != "lost":
+        return ""
+    return str(market_data[1]) if ibkr[0] == "ok" else None
 
 
 def marks(manager: Database) -> dict[str, tuple[Any, ...]]:
