@@ -10,7 +10,6 @@ for the API thread say so and belong off the event loop.
 
 import functools
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
 from newshead.core.market import DELAYED, LIVE, NOT_HALTED
+from newshead.core.tickers import ibkr_name
 from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tws import failures, trades
@@ -898,8 +898,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def _create_stock_contract(self, ticker: str) -> Contract:
         contract = Contract()
-        # IBKR writes share classes with a space: BRK B.
-        contract.symbol = re.sub(r"[./-]", " ", ticker)
+        contract.symbol = ibkr_name(ticker)
         contract.secType = "STK"
         contract.exchange = "SMART"
         contract.currency = "USD"

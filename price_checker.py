@@ -7,6 +7,7 @@ import asyncio
 import functools
 import logging
 import math
+import os
 import random
 import sys
 import time
@@ -42,6 +43,7 @@ from newshead.monitor.ticker_status import TickerStatus
 from newshead.monitor.triggers import TriggerFolder
 from newshead.outage import Outage
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.proxies import outside_of, settle_proxies
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.text import parse_time
@@ -278,15 +280,18 @@ class ContinuousPriceMonitor:
 
         Raises as `start`.
         """
-        self._triggers.reject_old()
+        await off_loop(self._triggers.reject_old)
         patient = self.wait and not self.settings.embedded
         await until_database_works(self.ch_manager.connect, wait=patient)
         await self.create_essential_tables()
         await self._restore_windows()
-        for ticker in (
-            await self.get_active_tickers_from_breaking_news() - self._tickers.ended.keys()
-        ):
-            self._track(ticker)
+        await self._alerts.restore()
+        for told in await self.get_active_tickers_from_breaking_news():
+            ticker = self._tickers.spelling(told)
+            if ticker not in self._tickers.ended:
+                self._track(ticker)
+        for told in self._triggers.take_up():
+            self._answer_trigger(self._tickers.spelling(told))
         if not self.wait:
             await self.setup_ibkr_connection()
             await self.update_ibkr_subscriptions()
@@ -306,7 +311,12 @@ class ContinuousPriceMonitor:
 
     async def _restore_windows(self) -> None:
         """Go on where a monitor of this session was killed."""
-        for ticker, window in (await off_loop(self.ch_manager.windows)).items():
+        windows = await off_loop(self.ch_manager.windows)
+        for ticker, window in sorted(windows.items(), key=lambda each: each[1].first_row):
+            # Rows that an earlier release wrote of it in another spelling as well.
+            if self._tickers.spelling(ticker) != ticker:
+                continue
+            self._tickers.priced.add(ticker)
             if window.age_s > rule.WINDOW_S:
                 self._tickers.ended[ticker] = window.first_row
             else:
@@ -505,7 +515,8 @@ class ContinuousPriceMonitor:
 
     async def _take_files(self) -> None:
         async with aclosing(self._triggers.arrivals()) as tickers:
-            async for ticker in tickers:
+            async for told in tickers:
+                ticker = self._tickers.spelling(told)
                 known = ticker in self.active_tickers
                 self._answer_trigger(ticker)
                 if self._metrics is not None and not known and self._is_subscribed(ticker):
@@ -521,7 +532,7 @@ class ContinuousPriceMonitor:
             if (ticker := parse_ticker(told)) is None:
                 logger.warning("Ignored a notification for %a: not a ticker.", told)
             else:
-                self._answer_trigger(ticker)
+                self._answer_trigger(self._tickers.spelling(ticker))
 
     def _answer_trigger(self, ticker: str) -> None:
         answer = self._tickers.answer(ticker)
@@ -574,6 +585,7 @@ class ContinuousPriceMonitor:
             started, idle = time.monotonic(), self._idle()
             try:
                 await self._cycle(cycle)
+                self._finish_triggers()
                 self._count_cycle(started, idle=idle)
                 if time.monotonic() >= next_cleanup:
                     next_cleanup = time.monotonic() + CLEANUP_EVERY_S
@@ -588,6 +600,11 @@ class ContinuousPriceMonitor:
                 self._writer.failed(problem)
             except Exception:
                 logger.exception("Cycle %d failed; the next one goes on.", cycle)
+
+    def _finish_triggers(self) -> None:
+        # Rows that are not stored yet would be lost with this process.
+        if not len(self._writer.outbox):
+            self._triggers.keep_only(self._tickers.awaited)
 
     def _count_cycle(self, started: float, *, idle: bool) -> None:
         self.last_cycle_at = time.monotonic()
@@ -696,6 +713,7 @@ class ContinuousPriceMonitor:
         # From here on without a pause: a cancelled task must not lose what it took.
         self._slots.remove(slots)
         self._writer.outbox.add(sorted(rows))
+        self._tickers.priced.update(row.ticker for row in rows)
         self._tickers.unjudged.update(row.ticker for row in rows)
         self.stats["price_checks"] += len(rows)
 
@@ -820,6 +838,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment()
+        settle_proxies(os.environ, outside_of(settings))
         configure_logging(settings.log_folder, rotate=not options.supervised)
         return asyncio.run(run(settings, wait=options.wait, supervised=options.supervised))
     except ConfigurationError as problem:

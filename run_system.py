@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from clickhouse_manager import ClickHouseManager
+from dashboard import queries
 from dashboard.console import LiveTable
 from ibkr_client import GatewayError
 from newshead.database.connection import DATABASE_ERRORS, one_line, until_database_works
@@ -28,7 +29,6 @@ from newshead.loop import described, off_loop, stop_asked
 from newshead.news import ticker_list
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
-from newshead.news.stream import StreamRefusedError
 from newshead.process import (
     CODE,
     EXIT_FAILED,
@@ -39,7 +39,8 @@ from newshead.process import (
     run_child,
     until_stopped,
 )
-from newshead.settings import ConfigurationError, Settings
+from newshead.proxies import outside_of, settle_proxies
+from newshead.settings import ConfigurationError, Settings, misspelt
 from price_checker import ContinuousPriceMonitor
 
 # Not __name__, which is __main__ when this is the command.
@@ -80,22 +81,23 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
     """Start everything in order and run until it is cancelled."""
     prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
     await until_database_works(prepare, wait=not settings.embedded)
-    takes_news = options.socket and bool(settings.benzinga_api_key)
     # In a thread of its own, since loading the service's library takes over a second.
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
-    analyst = await off_loop(make_analyst) if takes_news else None
+    analyst = await off_loop(make_analyst)
     if not options.skip_list:
-        await ticker_list.refresh(settings, ClickHouseManager(settings))
-    if options.socket and not takes_news:
-        logger.warning(
-            "No news stream is configured (BENZINGA_API_KEY); going on with triggers and rows "
-            "that other programs write."
+        await ticker_list.refresh(settings, ClickHouseManager(settings), force=options.force_list)
+    if not options.socket:
+        logger.info(
+            "No source of news is read (--socket): only news that triggers bring, and rows that "
+            "other programs write."
         )
     monitor = functools.partial(monitor_here, settings) if settings.embedded else monitor_process
     async with AsyncExitStack() as stack:
         environment: dict[str, str] = {}
         if settings.embedded and (options.dashboard or settings.alert_urls):
-            environment = await stack.enter_async_context(engine_served(settings))
+            environment = await stack.enter_async_context(
+                engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS)
+            )
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
         parts.create_task(supervise("The price monitor", monitor))
@@ -105,8 +107,7 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             parts.create_task(supervise("The page", functools.partial(page_process, environment)))
         if settings.alert_urls:
             parts.create_task(supervise("The push", functools.partial(push_process, environment)))
-        if analyst is not None:
-            parts.create_task(run_news(options, settings, analyst))
+        parts.create_task(run_news(options, settings, analyst))
 
 
 async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
@@ -125,7 +126,7 @@ async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) ->
                 return
         except DATABASE_ERRORS as problem:
             end = f"stopped ({one_line(problem)})"
-        except (ConfigurationError, StreamRefusedError) as problem:
+        except ConfigurationError as problem:
             logger.error("%s does not run, the rest goes on: %s", name, problem)
             return
         except Exception:
@@ -158,10 +159,16 @@ async def run_unless_stopped(
 
 
 async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
-    """Run the news side on this loop until it is cancelled, or the stream refuses the key."""
+    """Run the news side on this loop until it is cancelled."""
 
     async def run_once() -> str:
-        news = NewsMonitor(settings, analyst, any_ticker=options.any, take_old=options.enable_old)
+        news = NewsMonitor(
+            settings,
+            analyst,
+            any_ticker=options.any,
+            take_old=options.enable_old,
+            streams=options.socket,
+        )
         await news.start()
         return "ended"
 
@@ -236,7 +243,12 @@ def command_line() -> CommandLine:
     )
     flag = command.add_argument
     flag("--skip-list", action="store_true", help="don't refresh the ticker list News.float_list")
-    flag("--socket", action="store_true", help="read news from the Benzinga WebSocket stream")
+    flag(
+        "--force-list",
+        action="store_true",
+        help="take a ticker list too that is less than half as long as the present one",
+    )
+    flag("--socket", action="store_true", help="read news from the sources of NEWS_SOURCES")
     flag(
         "--any",
         action="store_true",
@@ -284,6 +296,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_MISCONFIGURED
     try:
         settings = Settings.from_environment()
+        outside = outside_of(
+            settings,
+            news=options.socket,
+            rating=not options.no_sentiment,
+            ticker_list=not options.skip_list,
+        )
+        settle_proxies(os.environ, outside)
         configure_logging(settings.log_folder, rotate=True)
         on_a_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         with nullcontext() if options.plain or not on_a_terminal else LiveTable(settings):
@@ -297,6 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_until_stopped(options: argparse.Namespace, settings: Settings) -> int:
     """Run newshead until Ctrl-C or SIGTERM; return the exit code."""
+    for name, meant in misspelt(os.environ).items():
+        logger.warning("The variable %s is unknown and has no effect: is %s meant?", name, meant)
     try:
         asyncio.run(until_stopped(run(options, settings)))
     except DATABASE_ERRORS as problem:

@@ -175,7 +175,7 @@ async def _cycles(settings: Settings, rounds: int, *, paging: bool) -> tuple[flo
     manager.connect()
     manager.move_session()
     manager.close()
-    async with engine_served(settings) as environment:
+    async with engine_served(settings, page.STATEMENTS, page.READ_SETTINGS) as environment:
         if not paging:
             return await cycle_and_floor_ms(settings, 10, 0, rounds)
         command = (sys.executable, "-c", PAGING)

@@ -7,6 +7,7 @@ itself starts it: run_system.py --dashboard.
 import argparse
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dashboard.server import listen, serve
 from newshead.logs import configure_logging
 from newshead.process import EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.proxies import outside_of, settle_proxies
 from newshead.settings import ConfigurationError, Settings
 
 # Not __name__, which is __main__ here.
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment()
+        settle_proxies(os.environ, outside_of(settings))
         # newshead owns the file, where it runs in the same folder.
         configure_logging(settings.log_folder, rotate=False)
         if settings.embedded:

@@ -10,6 +10,7 @@ its kind and its place in ALERT_URLS only.
 
 import asyncio
 import logging
+import os
 import queue
 import re
 import sys
@@ -30,6 +31,7 @@ from newshead.logs import configure_logging
 from newshead.loop import off_loop
 from newshead.outage import Outage
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.proxies import outside_of, settle_proxies
 from newshead.settings import ConfigurationError, Settings
 
 # Not __name__, which is __main__ when this is the command.
@@ -337,6 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.from_environment()
         if not settings.alert_urls:
             raise ConfigurationError("ALERT_URLS names nobody to send to.")
+        settle_proxies(os.environ, outside_of(settings))
         if options.test:
             return EXIT_OK if send_test(settings) else EXIT_FAILED
         if settings.embedded:

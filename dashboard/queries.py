@@ -18,7 +18,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from newshead.core import market, rule
 from newshead.core.rule import WINDOW_S, Outcome, PricePoint
 from newshead.database.connection import MISSING_TABLE_CODES, Database
-from newshead.database.queries import PRICE_POINTS, UNRATED, Rating
+from newshead.database.queries import PRICE_POINTS, RATED, UNRATED, Rating
 from newshead.database.tables import StatusRow
 
 # No more than so many are read: the newest.
@@ -36,6 +36,8 @@ READ_EVERY_S: Final = 2.0
 READ_AT_S: Final = 0.5
 # How far back a ticker's earlier windows are looked for.
 MAX_HISTORY: Final = timedelta(days=400)
+# How far back from its first price a rating counts.
+MAX_RATING_AGE: Final = timedelta(hours=1)
 
 # The page never takes the database from the monitor.
 READ_SETTINGS: Final = {"max_threads": 1, "max_execution_time": 10}
@@ -63,7 +65,7 @@ MARKS: Final = """
         SELECT ticker, 0, count(), 0, toDateTime64(0, 3), toDateTime64(max(timestamp), 3)
         FROM News.news_alert GROUP BY ticker
         UNION ALL
-        SELECT ticker, 0, 0, count(), max(analyzed_at), max(detected_at)
+        SELECT ticker, 0, 0, uniqExact(content_hash), max(analyzed_at), max(detected_at)
         FROM News.breaking_news WHERE ticker != '' GROUP BY ticker
     )
     GROUP BY ticker
@@ -129,19 +131,18 @@ EARLIER_ALERTS: Final = f"{_ALERT_COLUMNS}news_alert_history {_EARLIER} {_NEWEST
 NEWS: Final = f"""
     SELECT ticker,
         argMax((detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url), detected_at),
-        argMaxIf((sentiment, recommendation, confidence), analyzed_at,
-            sentiment != '' AND recommendation != '')
+        argMaxIf((sentiment, recommendation, confidence), analyzed_at, {RATED})
     FROM News.breaking_news
     WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker"""  # noqa: S608
 
 EARLIER_NEWS: Final = f"""
     SELECT ticker, (detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url),
-        (sentiment, recommendation, confidence)
+        if({RATED}, (sentiment, recommendation, confidence), ('', '', ''))
     FROM News.breaking_news_history
     WHERE detected_at >= {{since:DateTime}} - INTERVAL 1 HOUR AND detected_at < {{until:DateTime}}
         AND ticker != '' AND ({{ticker:String}} = '' OR ticker = {{ticker:String}})
-    ORDER BY detected_at DESC
+    ORDER BY detected_at DESC, analyzed_at DESC
     LIMIT {{limit:UInt32}}"""  # noqa: S608
 
 FIRST_ALERTS: Final = """
@@ -160,6 +161,23 @@ DAYS: Final = """
     GROUP BY 1
     ORDER BY 1 DESC
     LIMIT {limit:UInt32}"""
+
+
+# All that is asked here: the embedded engine answers its readers nothing else.
+STATEMENTS: Final = (
+    CLOCK,
+    STATUS,
+    MARKS,
+    CONDITIONS,
+    WINDOWS,
+    EARLIER_WINDOWS,
+    ALERTS,
+    EARLIER_ALERTS,
+    NEWS,
+    EARLIER_NEWS,
+    FIRST_ALERTS,
+    DAYS,
+)
 
 
 class Point(NamedTuple):
@@ -354,8 +372,11 @@ def earlier(manager: Database, *, day: date | None = None, ticker: str = "") -> 
     for (name, _), *window in windows:
         opened, last_row = window[0], window[1]
         before = [row for row in news.get(name, ()) if row[1][0] <= last_row]
+        since = opened - MAX_RATING_AGE
+        ratings = [row[2] for row in before if row[2][1] and row[1][0] >= since]
+        newest = (*before[0][:2], *ratings[:1], UNRATED) if before else None
         inside = [row for row in alerted.get(name, ()) if opened <= row[1] <= last_row]
-        found.append(_card(name, (name, *window), before[0] if before else None, inside))
+        found.append(_card(name, (name, *window), newest, inside))
     return found
 
 

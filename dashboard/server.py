@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from dashboard import queries, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
+from dashboard.connections import guarded_protocol
 from dashboard.feed import Feed, Reader
 from dashboard.queries import Card
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
@@ -34,11 +35,10 @@ from newshead.process import run_child
 from newshead.settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
-# It reports each start and stop; what fails comes through.
-logging.getLogger("uvicorn").setLevel(logging.WARNING)
+# It reports each start, and each request of strangers that is none; what fails comes through.
+logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 STATIC: Final = Path(__file__).with_name("static")
-MAX_CONNECTIONS: Final = 200
 # A browser that lost the server tries again after so long.
 RETRY_MS: Final = 1000
 END_TIMEOUT_S: Final = 2
@@ -273,14 +273,13 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     server = _Server(
         uvicorn.Config(
             application(settings, feed, asked),
-            http="h11",
+            http=guarded_protocol(),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=END_TIMEOUT_S,
         )
     )
@@ -308,7 +307,7 @@ async def serving(settings: Settings, listener: socket.socket, folder: Path) -> 
     # In a folder without a .env, and with the user's variables emptied.
     nothing = dict.fromkeys(Settings.variables(), "")
     descriptor = listener.fileno()
-    async with engine_served(settings) as environment:
+    async with engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS) as environment:
         page = run_child(
             "Page",
             *("-m", "dashboard", "--listener", str(descriptor)),

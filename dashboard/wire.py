@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,8 +20,9 @@ RULE: Final = {
     "stale_s": STALE_S,
     "clock_difference_s": MAX_CLOCK_DIFFERENCE_S,
 }
-# A spreadsheet takes text that begins so for a formula and computes it.
-_FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# A spreadsheet takes text that begins so for a formula and computes it; where it is told of another
+# separator than the comma, what stands behind that one begins a cell too.
+_FORMULA: Final = re.compile(r'((?:^|[,;|\t\r\n])[\s"]*)(?=[=+@\-\uff1d\uff0b\uff20\uff0d])')
 
 CARD_COLUMNS: Final = (
     "ticker",
@@ -143,9 +145,7 @@ def _cell(value: object) -> object:
         return value.isoformat()
     if isinstance(value, float):
         return round(value, 6)
-    if isinstance(value, str) and value.startswith(_FORMULA_BEGINS):
-        return f"'{value}"
-    return value
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def _unix(at: datetime | None) -> float | None:

@@ -4,17 +4,27 @@ Variables come from the process's environment and, below it, from `.env` in
 the folder newshead is started in. `.env.example` shows them all.
 """
 
+import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from newshead.core.tickers import parse_ticker
+
+# Of news.
+SOURCES: Final = ("benzinga", "alpaca", "wires")
+
+
+# A name that differs by so many letters is meant.
+MAX_EDITS: Final = 2
 
 
 class ConfigurationError(Exception):
@@ -40,9 +50,23 @@ class Settings:
     clickhouse_password: str = field(default="", repr=False)
     clickhouse_secure: bool = False
     clickhouse_path: Path = Path("data/clickhouse")
+    news_sources: tuple[str, ...] = ("benzinga",)
     benzinga_api_key: str = field(default="", repr=False)
     benzinga_stream_url: str = "wss://api.benzinga.com/api/v1/news/stream"
     benzinga_text_ping: bool = False
+    benzinga_replay: bool = True
+    alpaca_api_key: str = field(default="", repr=False)
+    alpaca_api_secret: str = field(default="", repr=False)
+    alpaca_stream_url: str = "wss://stream.data.alpaca.markets/v1beta1/news"
+    wire_feeds: tuple[str, ...] = (
+        "https://www.globenewswire.com/RssFeed/orgclass/1/feedTitle/"
+        "GlobeNewswire%20-%20News%20about%20Public%20Companies",
+        "https://www.prnewswire.com/rss/news-releases-list.rss",
+        "https://www.accessnewswire.com/newsroom/api/rss",
+    )
+    wire_languages: tuple[str, ...] = ("en",)
+    news_max_tickers: int = 10
+    news_skip: tuple[str, ...] = ("halts", "trading-halts", "options", "block-trades", "movers")
     anthropic_api_key: str = field(default="", repr=False)
     anthropic_api_key2: str = field(default="", repr=False)
     anthropic_api_key3: str = field(default="", repr=False)
@@ -62,6 +86,7 @@ class Settings:
     dashboard_password: str = field(default="", repr=False)
     alert_urls: tuple[str, ...] = field(default=(), repr=False)
     metrics_port: int = 0
+    allow_unencrypted_keys: bool = False
     trigger_folder: Path = Path("triggers")
     log_folder: Path = Path("logs")
 
@@ -100,7 +125,10 @@ class Settings:
                 values[name.lower()] = _CHECKS.get(name, _text)(name, text)
         if "clickhouse_port" not in values:
             values["clickhouse_port"] = 8443 if values.get("clickhouse_secure") else 8123
-        return cls(**values)
+        settings = cls(**values)
+        for name in () if settings.allow_unencrypted_keys else _GIVEN_KEYS:
+            _require_encryption(name, getattr(settings, name.lower()))
+        return settings
 
     @classmethod
     def variables(cls) -> list[str]:
@@ -108,12 +136,52 @@ class Settings:
         return [f.name.upper() for f in fields(cls) if not f.name.endswith("_folder")]
 
 
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Return those of `names` that are nearly a variable's, each with that variable's name."""
+    variables = Settings.variables()
+    found = {}
+    for name in names:
+        if name not in variables:
+            near = min(variables, key=lambda variable: _edits(name.upper(), variable))
+            if _edits(name.upper(), near) <= MAX_EDITS:
+                found[name] = near
+    return found
+
+
+def _edits(one: str, other: str) -> int:
+    """Return how many letters are to be put in, left out or changed to make one text the other;
+    more than MAX_EDITS where that is so."""
+    if abs(len(one) - len(other)) > MAX_EDITS:
+        return MAX_EDITS + 1
+    before = list(range(len(other) + 1))
+    for row, letter in enumerate(one, 1):
+        line = [row]
+        for column, its in enumerate(other, 1):
+            changed = before[column - 1] + (letter != its)
+            line.append(min(before[column] + 1, line[-1] + 1, changed))
+        before = line
+    return before[-1]
+
+
 def _dotenv() -> dict[str, str | None]:
     try:
-        # A password may hold ${...}.
-        return dotenv_values(".env", interpolate=False)
+        text = Path(".env").read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeError) as problem:
         raise ConfigurationError(f".env cannot be read as UTF-8 text: {problem}.") from problem
+    found: dict[str, str | None] = {}
+    # As it stands: a password may hold ${...}.
+    for binding in parse_stream(io.StringIO(text)):
+        lead = binding.original.string
+        line = binding.original.line + lead[: len(lead) - len(lead.lstrip())].count("\n")
+        if binding.error:
+            raise ConfigurationError(f".env, line {line} cannot be read: it must be NAME=value.")
+        if binding.key is not None:
+            found[binding.key] = binding.value
+            for name, near in misspelt([binding.key]).items():
+                raise ConfigurationError(f".env, line {line}: {name} must be {near}.")
+    return found
 
 
 def _text(_name: str, text: str) -> str:
@@ -152,12 +220,14 @@ def _ticker_or_nothing(name: str, text: str) -> str:
 def _time_or_off(name: str, text: str) -> time | None:
     if text.lower() == "off":
         return None
-    try:
-        return time.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"{name} must be a time of day in New York such as 04:00, or off, not {text!r}."
-        ) from None
+    with suppress(ValueError):
+        found = time.fromisoformat(text)
+        if found.tzinfo is None:
+            return found
+    raise ConfigurationError(
+        f"{name} must be a time of day in New York such as 04:00, without a zone, or off, not "
+        f"{text!r}."
+    )
 
 
 def _switch(name: str, text: str) -> bool:
@@ -184,7 +254,50 @@ def _url(*schemes: str) -> Callable[[str, str], str]:
     return check
 
 
-def _addresses(_name: str, text: str) -> tuple[str, ...]:
+def _tickers_at_most(name: str, text: str) -> int:
+    # IBKR serves a hundred stocks at once.
+    if not (_is_number(text) and 1 <= int(text) <= 100):
+        raise ConfigurationError(f"{name} must be a whole number from 1 to 100, not {text!r}.")
+    return int(text)
+
+
+def _sources(name: str, text: str) -> tuple[str, ...]:
+    names = tuple(text.lower().split())
+    for each in names:
+        if each not in SOURCES:
+            known = ", ".join(SOURCES)
+            raise ConfigurationError(f"{name} must name sources ({known}), not {each!r}.")
+    return names
+
+
+def _words_or_off(name: str, text: str) -> tuple[str, ...]:
+    return () if text.lower() == "off" else _words(name, text)
+
+
+def _feeds(name: str, text: str) -> tuple[str, ...]:
+    check = _url("https", "http")
+    return tuple(check(name, address) for address in text.split())
+
+
+def _require_encryption(name: str, address: str) -> None:
+    """Refuse an address at another host to which a key would go readable for all in between."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "ws") or _is_this_machine(parts.hostname or ""):
+        return
+    raise ConfigurationError(
+        f"{name} would send its key unencrypted to {parts.hostname}: use {parts.scheme}s://, or "
+        "set ALLOW_UNENCRYPTED_KEYS=true."
+    )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _words(_name: str, text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
@@ -202,6 +315,13 @@ def _engine_folder(name: str, text: str) -> Path:
     return _path(name, text)
 
 
+# The addresses that are given keys.
+_GIVEN_KEYS: Final = (
+    "ALPACA_STREAM_URL",
+    "BENZINGA_STREAM_URL",
+    "ANTHROPIC_BASE_URL",
+    "FINVIZ_EXPORT_URL",
+)
 _EMPTY_IS_A_VALUE: Final = frozenset({"IBKR_REFERENCE"})
 _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "IBKR_PORT": _port,
@@ -212,12 +332,20 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,
     "CLICKHOUSE_PATH": _engine_folder,
+    "NEWS_SOURCES": _sources,
+    "ALPACA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_STREAM_URL": _url("wss", "ws"),
     "BENZINGA_TEXT_PING": _switch,
+    "BENZINGA_REPLAY": _switch,
+    "WIRE_FEEDS": _feeds,
+    "WIRE_LANGUAGES": _words,
+    "NEWS_MAX_TICKERS": _tickers_at_most,
+    "NEWS_SKIP": _words_or_off,
     "ANTHROPIC_BASE_URL": _url("https", "http"),
     "TICKER_LIST_CSV": _path,
     "FINVIZ_EXPORT_URL": _url("https", "http"),
     "DASHBOARD_PORT": _port,
-    "ALERT_URLS": _addresses,
+    "ALERT_URLS": _words,
     "METRICS_PORT": _port,
+    "ALLOW_UNENCRYPTED_KEYS": _switch,
 }

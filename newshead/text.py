@@ -1,5 +1,7 @@
 """Text of news sources, made safe for logs, rows and prompts; and the times they write."""
 
+import html
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -11,6 +13,30 @@ from selectolax.lexbor import LexborHTMLParser
 # costs the parser time by the square of its length.
 MAX_MARKUP: Final = 250_000
 NO_TEXT: Final = ["script", "style", "template"]
+# Of all others, `<ABC>` may be a ticker and `HR<MDR` a comparison.
+_INLINE: Final = """
+    a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rp rt
+    ruby s samp small span strike strong sub sup time tt u var wbr"""
+_BLOCKS: Final = """
+    address area article aside audio base blockquote body br button canvas caption center col
+    colgroup datalist dd details dialog dir div dl dt embed fieldset figcaption figure footer form
+    frame frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html iframe img input legend li link
+    main map menu meta meter nav noframes noscript object ol optgroup option output p param
+    picture pre progress script search section select slot source style summary svg table tbody
+    td template textarea tfoot th thead title tr track ul video"""
+_KNOWN: Final = {
+    **dict.fromkeys(_INLINE.split(), ""),
+    **dict.fromkeys(_BLOCKS.split(), " "),
+}
+# A bracket, and what makes it a tag if its name is known: attributes, whose values may hold
+# brackets, or the next bracket. Names are looked up, since a pattern of them all is many times
+# slower; the commonest tags are passed over at once.
+_BRACKET: Final = re.compile(
+    r"<(?!/?(?:p|b|i|br|li|td|tr|ul|em|div|span|strong)>)(?:/?([a-z][a-z0-9]*+)(?:\s*+/?>|\s++[\w:-]++\s*=|\s[^<>]*+>)|(!--|!doctype\b))?",
+    re.I,
+)
+_TAG: Final = re.compile(r"</?([a-z][a-z0-9]*+)(?:\s[^<>]*+|/)?>", re.I)
+_ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
 def visible(text: str) -> str:
@@ -27,15 +53,38 @@ def folded(text: str, size: int) -> str:
     return " ".join(visible(" ".join(text.split())[: 2 * size]).split())[:size].rstrip()
 
 
-def without_markup(html: str, size: int) -> str:
+def _escaped(bracket: re.Match[str]) -> str:
+    name, other = bracket.groups()
+    is_tag = other or (name or "").lower() in _KNOWN
+    return bracket[0] if is_tag else f"&lt;{bracket[0][1:]}"
+
+
+def without_markup(markup: str, size: int) -> str:
     """Return the text of HTML as one line of at most `size` characters. Blocks; any thread.
 
     Hostile markup may take seconds, in which other threads run.
     """
+    escaped = _BRACKET.sub(_escaped, markup[:MAX_MARKUP])
     # Half of a surrogate pair is no text in UTF-8.
-    parser = LexborHTMLParser(html[:MAX_MARKUP].encode(errors="replace"))
+    parser = LexborHTMLParser(escaped.encode(errors="replace"))
     parser.strip_tags(NO_TEXT)
     return folded(parser.body.text(separator=" "), size) if parser.body else ""
+
+
+def plain_title(markup: str, size: int) -> str:
+    """Return a title as one line of at most `size` characters: without the tags of HTML, and with
+    its entities decoded once."""
+    text = markup[: 20 * size]
+    if "<" in text:
+        text = _TAG.sub(lambda tag: _KNOWN.get(tag[1].lower(), tag[0]), text)
+    if "&" in text:
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+    return folded(text, size)
+
+
+def plain_name(text: str) -> str:
+    """Return a name in upper case, without blanks and punctuation, to compare it with others."""
+    return "".join(c for c in text.upper() if c.isalnum())
 
 
 def parse_time(text: str) -> datetime | None:

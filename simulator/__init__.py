@@ -1,5 +1,6 @@
 """What newshead talks to, to try and to test it against, on loopback only: a TWS gateway, the
-Messages API that rates news and, in `simulator.news`, Benzinga's news stream."""
+Messages API that rates news and, in modules of their own, the sources of news: `simulator.news`
+(Benzinga), `simulator.alpaca` and `simulator.feeds` (wires)."""
 
 from simulator.gateway import Gateway
 from simulator.market import Market, MarketError, Trade

@@ -3,14 +3,16 @@
 import asyncio
 import json
 import re
+import socket
 import threading
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple
 
-# The line of a question that names the stock.
+# The lines of a question that name its stocks.
 _TICKER: Final = re.compile(r"^Ticker: (.+)$", re.MULTILINE)
 _ERRORS: Final = {
     400: "invalid_request_error",
@@ -50,6 +52,8 @@ class Fault:
     body: bytes | None = None
     """The whole body, instead of a message."""
     content_type: str = "application/json"
+    drop: bool = False
+    """Whether the connection is cut instead of an answer."""
 
 
 class MessagesRequest(NamedTuple):
@@ -75,11 +79,16 @@ class MessagesServer:
     Attributes
     ----------
     ratings
-        Per ticker, what is answered; a ticker without one is HOLD, low.
+        Per ticker, what is answered; a ticker without one is HOLD, low. An answer about several
+        has the explanation of the first.
     fault
         What is wrong with every answer.
+    next_faults
+        What is wrong with the next answers instead, one for each.
     key_faults
         Per key, what is wrong instead.
+    ticker_faults
+        Per ticker that a question names, the same.
     requests
         Every request so far.
     most_at_once
@@ -89,7 +98,9 @@ class MessagesServer:
     def __init__(self, ratings: Mapping[str, ScriptedRating] | None = None) -> None:
         self.ratings = dict(ratings or {})
         self.fault = Fault()
+        self.next_faults: deque[Fault] = deque()
         self.key_faults: dict[str, Fault] = {}
+        self.ticker_faults: dict[str, Fault] = {}
         self.requests: list[MessagesRequest] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -119,7 +130,11 @@ class MessagesServer:
             self.requests.append(request)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
-        fault = self.key_faults.get(request.key, self.fault)
+            fault = self.key_faults.get(request.key, self.fault)
+            for ticker in _TICKER.findall(request.question):
+                fault = self.ticker_faults.get(ticker, fault)
+            if self.next_faults:
+                fault = self.next_faults.popleft()
         self._ended.wait(fault.delay_s)
         with self._counting:
             self._at_once -= 1
@@ -139,9 +154,20 @@ class MessagesServer:
         return fault, json.dumps(content).encode()
 
     def _message(self, request: MessagesRequest, fault: Fault) -> dict[str, Any]:
-        found = _TICKER.search(request.question)
-        rating = self.ratings.get(found[1] if found else "", ScriptedRating())
-        text = json.dumps(rating._asdict()) if fault.text is None else fault.text
+        asked = _TICKER.findall(request.question)
+        ratings = {ticker: self.ratings.get(ticker, ScriptedRating()) for ticker in asked}
+        answer = {
+            "ratings": [
+                {
+                    "ticker": ticker,
+                    "recommendation": each.recommendation,
+                    "confidence": each.confidence,
+                }
+                for ticker, each in ratings.items()
+            ],
+            "explanation": next((each.explanation for each in ratings.values()), ""),
+        }
+        text = json.dumps(answer) if fault.text is None else fault.text
         return {
             "id": f"msg_{uuid.uuid4().hex}",
             "type": "message",
@@ -180,6 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
         key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         request = MessagesRequest(key, headers, json.loads(content))
         fault, body = self.server.api.answer(request)
+        if fault.drop:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         self.send_response(fault.status)
         self.send_header("Content-Type", fault.content_type)
         self.send_header("Content-Length", str(len(body)))

@@ -10,7 +10,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -31,7 +32,14 @@ logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
 REPEAT_PAUSE_S: Final = 10.0
+# How many messages the text `replay` brings again.
+REPLAYED: Final = 100
 _ids: Final = itertools.count(40_000_000 + int(time.time()) % 10_000_000)
+
+
+def next_id() -> int:
+    """Return an id that no article had."""
+    return next(_ids)
 
 
 class ScriptError(ValueError):
@@ -79,6 +87,7 @@ def news_message(
     teaser: str = "",
     body: str = "",
     age_s: float = 0.0,
+    channels: Sequence[str] = ("News",),
     older: bool = False,
 ) -> dict[str, Any]:
     """Make a message as Benzinga sends it.
@@ -91,10 +100,12 @@ def news_message(
         By default one that no article had; with it comes the default for `url`.
     age_s
         How long ago the article was created, in seconds.
+    channels
+        The kinds of news it is of.
     older
         As the older documents spell it: RFC 3339 times with `_at`, capitalised actions, `stocks`.
     """
-    article_id = next(_ids) if article_id is None else article_id
+    article_id = next_id() if article_id is None else article_id
     now = datetime.now(UTC)
     created = now - timedelta(seconds=age_s)
     content: dict[str, Any] = {
@@ -103,7 +114,7 @@ def news_message(
         "teaser": teaser,
         "body": body,
         "url": f"https://www.benzinga.com/news/{article_id}" if url is None else url,
-        "channels": ["News"],
+        "channels": list(channels),
         "tags": [],
     }
     pairs = [(symbol, exchange) for exchange, _, symbol in (t.rpartition(":") for t in tickers)]
@@ -141,7 +152,9 @@ class NewsServer:
     """A simulated news stream on this machine's loopback. One event loop.
 
     An async context manager: it listens from `async with` on until the block ends. It can be
-    started again after it was stopped, on the same port.
+    started again after it was stopped, on the same port. As Benzinga's, it takes one connection
+    per key at a time, refuses others with 429, and sends its last 100 messages again to whoever
+    sends the text `replay`.
 
     Parameters
     ----------
@@ -160,6 +173,10 @@ class NewsServer:
         The HTTP status that clients are refused with from now on; 0: they are accepted.
     retry_after
         The header of that name in a refusal; empty: none.
+    slot_s
+        How long a key's place stays taken after its connection was lost.
+    text_ends
+        Whether any text from a client ends its connection.
     asked
         Every client that asked to connect.
     received
@@ -174,9 +191,14 @@ class NewsServer:
         self.port = port
         self.refuse_with = 0
         self.retry_after = ""
+        self.slot_s = 0.0
+        self.text_ends = False
         self.asked: list[NewsConnection] = []
         self.received: list[str | bytes] = []
         self._connections: set[ServerConnection] = set()
+        # Per key, until when its place stays taken, by time.monotonic().
+        self._freed_at: dict[str, float] = {}
+        self._published: deque[str | bytes] = deque(maxlen=REPLAYED)
         self._joined = asyncio.Event()
         self._server: Server | None = None
         self._playing: asyncio.Task[None] | None = None
@@ -200,7 +222,7 @@ class NewsServer:
             self._handle, HOST, self.port, process_request=self._judge, close_timeout=1
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
-        self._playing = asyncio.create_task(self._play())
+        self._playing = play(self.script, self.repeat, self._publish_scripted)
         logger.info("News stream listening. port=%d", self.port)
         return self
 
@@ -217,6 +239,7 @@ class NewsServer:
     def publish(self, message: dict[str, Any] | str | bytes) -> None:
         """Send a message to every client; a text or bytes as they are."""
         data = json.dumps(message) if isinstance(message, dict) else message
+        self._published.append(data)
         broadcast(self._connections, data)
 
     def drop(self) -> None:
@@ -232,16 +255,21 @@ class NewsServer:
             self._forget(connection)
 
     def _forget(self, connection: ServerConnection) -> None:
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._freed_at[_token(connection.request)] = time.monotonic() + self.slot_s
         if not self._connections:
             self._joined.clear()
 
     def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
-        token = parse_qs(urlsplit(request.path).query).get("token", [""])[0]
-        self.asked.append(NewsConnection(time.monotonic(), token, not self.refuse_with))
-        if not self.refuse_with:
+        token = _token(request)
+        present = {_token(other.request) for other in self._connections}
+        taken = token in present or self._freed_at.get(token, 0.0) > time.monotonic()
+        status = self.refuse_with or (429 if taken else 0)
+        self.asked.append(NewsConnection(time.monotonic(), token, not status))
+        if not status:
             return None
-        response = connection.respond(self.refuse_with, "Refused, as asked for.\n")
+        response = connection.respond(status, "Refused.\n")
         if self.retry_after:
             response.headers["Retry-After"] = self.retry_after
         return response
@@ -253,38 +281,60 @@ class NewsServer:
         try:
             async for message in connection:
                 self.received.append(message)
+                if self.text_ends:
+                    break
                 if message == "ping":
                     await connection.send("pong")
+                elif message == "replay":
+                    for data in tuple(self._published):
+                        await connection.send(data)
         except ConnectionClosed:
             pass
         finally:
             self._forget(connection)
             logger.info("Client gone. clients=%d", len(self._connections))
 
-    async def _play(self) -> None:
+    def _publish_scripted(self, article: ScriptedArticle) -> None:
+        self.publish(
+            news_message(
+                article.title,
+                article.tickers,
+                teaser=article.teaser,
+                body=article.body,
+                action=article.action,
+            )
+        )
+
+
+def play(
+    script: Sequence[ScriptedArticle], repeat: bool, publish: Callable[[ScriptedArticle], None]
+) -> asyncio.Task[None]:
+    """Publish the articles of a sorted script in time, from now on and until that is cancelled."""
+
+    async def playing() -> None:
         loop = asyncio.get_running_loop()
         opening = loop.time()
-        for article in self._articles():
+        for article in _articles(script, repeat):
             await asyncio.sleep(opening + article.seconds - loop.time())
-            self.publish(
-                news_message(
-                    article.title,
-                    article.tickers,
-                    teaser=article.teaser,
-                    body=article.body,
-                    action=article.action,
-                )
-            )
+            publish(article)
             logger.info("Published. tickers=%s title=%s", ",".join(article.tickers), article.title)
 
-    def _articles(self) -> Iterator[ScriptedArticle]:
-        yield from self.script
-        if not self.repeat or not self.script:
-            return
-        period = self.script[-1].seconds + REPEAT_PAUSE_S
-        for round_ in itertools.count(1):
-            for article in self.script:
-                yield article._replace(seconds=article.seconds + round_ * period)
+    return asyncio.create_task(playing())
+
+
+def _articles(script: Sequence[ScriptedArticle], repeat: bool) -> Iterator[ScriptedArticle]:
+    yield from script
+    if not repeat or not script:
+        return
+    period = script[-1].seconds + REPEAT_PAUSE_S
+    for round_ in itertools.count(1):
+        for article in script:
+            yield article._replace(seconds=article.seconds + round_ * period)
+
+
+def _token(request: Request | None) -> str:
+    query = urlsplit(request.path).query if request is not None else ""
+    return parse_qs(query).get("token", [""])[0]
 
 
 def read_script(path: Path) -> list[ScriptedArticle]:
@@ -328,14 +378,10 @@ def _article(line: str) -> ScriptedArticle:
     return article
 
 
-def main() -> int:
-    """Run a stream until SIGINT or SIGTERM; return the exit code."""
-    parser = command.Parser(
-        prog="python -m simulator.news", description="A simulated news stream of Benzinga."
-    )
-    parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 for a free one"
-    )
+def run(prog: str, what: str, server: Callable[..., Any], port: int) -> int:
+    """Run a simulated source with a script until SIGINT or SIGTERM; return the exit code."""
+    parser = command.Parser(prog=prog, description=f"A simulated {what}.")
+    parser.add_argument("--port", type=int, default=port, help=f"default {port}; 0 for a free one")
     parser.add_argument(
         "--script",
         type=Path,
@@ -345,12 +391,17 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         script = read_script(arguments.script) if arguments.script else SAMPLE
-        asyncio.run(command.serve(NewsServer(script, repeat=True, port=arguments.port)))
+        asyncio.run(command.serve(server(script, repeat=True, port=arguments.port)))
     except ScriptError as error:
         parser.error(str(error))
     except (OSError, OverflowError) as error:
         parser.error(f"cannot listen on port {arguments.port}: {error}.")
     return 0
+
+
+def main() -> int:
+    """Run a stream until SIGINT or SIGTERM; return the exit code."""
+    return run("python -m simulator.news", "news stream of Benzinga", NewsServer, DEFAULT_PORT)
 
 
 if __name__ == "__main__":

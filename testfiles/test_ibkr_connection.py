@@ -20,6 +20,10 @@ from newshead.settings import ConfigurationError
 
 # Neither newshead (10) nor tradehead (1) has it.
 CLIENT_ID = 99
+LOTS = (
+    "If these sizes are a hundredth of TWS's own, untick 'Send market data in lots for US stocks "
+    "for dual-mode API clients' in TWS (Global Configuration > API > Settings)."
+)
 
 
 def main() -> int:
@@ -53,6 +57,7 @@ def main() -> int:
         print(f"OK: {len(ticks)} trades of {ticker}, the last ones:")
         for tick in ticks[-3:]:
             print(f"  {tick['timestamp']:%H:%M:%S} UTC  ${tick['price']:.4f} x {tick['volume']}")
+        print(LOTS)
         return 0
     print(f"FAILED: no trade of {ticker} in {options.seconds:g} s. {reason(problem)}")
     return 1

@@ -305,7 +305,7 @@ class Soak:
             Kind("drop", self._drop, RECONNECT_S),
             Kind("garbage", self._garbage, RECONNECT_S),
             Kind("id clash", self._clash, RECONNECT_S),
-            Kind("2103 2104", self._flap_farm),
+            Kind("2103 2104", self._flap_farms),
             Kind("1100 1101", self._lose_subscriptions, 0.0),
             Kind("1100 1102", self._keep_subscriptions),
             Kind("kill", self._kill, RESTART_S, 2 * SLOT_S, kill=True),
@@ -323,6 +323,7 @@ class Soak:
             deck.append(Kind("endless frame", self._endless_frame, RECONNECT_S))
             deck.append(Kind("unreadable messages", self._unreadable))
             deck.append(Kind("glued messages", self._glue))
+            deck.append(Kind("silent data", self._stop_serving, RECONNECT_S))
         self.dice.shuffle(deck)
         return deck
 
@@ -367,7 +368,8 @@ class Soak:
             if self._dark:
                 continue
             self._follow_requests()
-            served = ticker in self._served.values() and not self.gateway.silent
+            answers = self.gateway.serving and not self.gateway.silent
+            served = answers and ticker in self._served.values()
             published = Published(time.time(), key, size, served)
             self.gateway.trade(ticker, key / 1_000_000, size)
             self.by_ticker[ticker].trades.append(published)
@@ -382,7 +384,11 @@ class Soak:
             if request.kind == "startApi":
                 self._connections += 1
                 self._served.clear()
-            elif request.kind == "reqMktData" and request.symbol in self.by_ticker:
+            elif (
+                request.kind == "reqMktData"
+                and request.symbol in self.by_ticker
+                and self.gateway.serving
+            ):
                 self._served[request.req_id] = request.symbol
                 self.by_ticker[request.symbol].asked_at.append(request.at + offset)
             elif request.kind == "cancelMktData":
@@ -517,14 +523,33 @@ class Soak:
     def _tell(self, code: int, text: str) -> None:
         self.gateway_thread.call(self.gateway.send_error, code, text)
 
-    def _flap_farm(self, seconds: float) -> None:
-        for _ in range(3):
-            self._tell(2103, "Market data farm connection is broken:usfarm")
+    def _flap_farms(self, seconds: float) -> None:
+        """Farms break and come back one by one, among them one without US stocks."""
+        for farms in (["usfarm"], ["usfarm.nj", "hfarm", "usfarm"], ["usfarm.nj"]):
+            for farm in farms:
+                self._tell(2103, f"Market data farm connection is broken:{farm}")
             self._dark = True
             time.sleep(seconds / 3)
             self._dark = False
-            self._tell(2104, "Market data farm connection is OK:usfarm")
+            for farm in farms[:-1]:
+                self._tell(2104, f"Market data farm connection is OK:{farm}")
+            idle = "Market data farm connection is inactive but should be available upon demand."
+            self._tell(2108, f"{idle}{farms[-1]}")
             time.sleep(0.2)
+
+    def _stop_serving(self, _seconds: float) -> None:
+        """No data and no code, until newshead makes a new connection, or TWS says that it lost
+        the subscriptions: out of trading hours newshead waits for that."""
+
+        def serve(serving: bool) -> None:
+            # A request that comes meanwhile is never served.
+            self._follow_requests()
+            self.gateway.serving = serving
+
+        self.gateway_thread.call(serve, False)
+        time.sleep(self.dice.uniform(12, 32))
+        self.gateway_thread.call(serve, True)
+        self._tell(1101, "Connectivity between IBKR and TWS has been restored - data lost.")
 
     def _lose_subscriptions(self, seconds: float) -> None:
         def lose() -> None:

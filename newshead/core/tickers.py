@@ -10,8 +10,18 @@ from newshead.core import rule
 
 MAX_TRACKED_S: Final = 1800.0
 
+# What may stand before a share class, or another kind of security of the same company.
+_SEPARATORS: Final = "./ -"
+_PREFERRED: Final = "PR"
+# Those with a sign of their own, and what else news calls them, by IBKR's word for them.
+_SIGNS: Final = {"WS": "+", "RT": "^", "U": "="}
+_WORDS: Final = {"WT": "WS"}
 
-_TICKER = re.compile(r"[A-Z][A-Z0-9]{0,5}(?:[./ -][A-Z]{1,3})?")
+_BASE: Final = r"[A-Z][A-Z0-9]{0,5}"
+_PREFERRED_BY_CASE: Final = re.compile(_BASE + "p[A-Z]")
+_TICKER: Final = re.compile(
+    _BASE + r"(?:[./ -](?:[A-Z]{1,3}|PR[./ -][A-Z])|[" + re.escape("".join(_SIGNS.values())) + "])?"
+)
 
 
 class Answer(Enum):
@@ -33,6 +43,8 @@ class TickerBook:
         When each was tracked last (aware UTC). Likewise.
     ended
         Those that had their window in this session, with the time of their first row.
+    priced
+        Those that have a row of this session.
     unjudged
         Those with rows that the alert rule has not seen.
     untold
@@ -43,15 +55,30 @@ class TickerBook:
         self.active: set[str] = set()
         self.since: dict[str, datetime] = {}
         self.ended: dict[str, datetime] = {}
+        self.priced: set[str] = set()
         self.unjudged: set[str] = set()
         self.untold: set[str] = set()
         self._unknown: set[str] = set()
+        # By IBKR's name, how each ticker was spelled first.
+        self._spelled: dict[str, str] = {}
         self._held_back: set[str] = set()
 
     @property
     def idle(self) -> bool:
         """Whether nothing is tracked and nothing is to be done."""
         return not (self.active or self.unjudged or self.untold)
+
+    @property
+    def awaited(self) -> set[str]:
+        """The tickers that are tracked and have no row yet."""
+        return self.active - self.priced
+
+    def spelling(self, ticker: str) -> str:
+        """Return how the session spells a ticker: as it was spelled first.
+
+        All else here is told of a ticker in that spelling.
+        """
+        return self._spelled.setdefault(ibkr_name(ticker), ticker)
 
     def answer(self, ticker: str) -> Answer:
         """Return what becomes of a trigger for a ticker: each has one window in a session."""
@@ -108,6 +135,8 @@ class TickerBook:
     def roll(self) -> None:
         """Begin a fresh session: tickers may have their window again."""
         self.ended.clear()
+        self.priced.clear()
+        self._spelled = {ibkr_name(ticker): ticker for ticker in self.active}
         self._held_back.clear()
         self.forgive()
 
@@ -115,11 +144,45 @@ class TickerBook:
 def parse_ticker(value: object) -> str | None:
     """Return the ticker in `value`, upper case and without blanks around it, or None.
 
-    A US ticker is up to six letters and digits, with a share class behind a
-    dot, slash, dash or space where there is one (`BRK.B`).
+    A US ticker is up to six letters and digits. Behind a dot, slash, dash or space may stand a
+    share class (`BRK.B`) or another kind of security: a preferred stock (`BAC-PL`, `BAC.PR.L`),
+    warrants (`ABC.WS`), rights, units. Preferred stocks are also written with a small p (`BACpL`,
+    which is kept), warrants, rights and units with a sign (`ABC+`, `ABC^`, `ABC=`).
     """
     # The look-alikes that upper() turns into ASCII letters are no letters of a ticker.
     if not isinstance(value, str) or not value.isascii():
         return None
-    ticker = value.strip().upper()
+    ticker = value.strip()
+    if _PREFERRED_BY_CASE.fullmatch(ticker):
+        return ticker
+    ticker = ticker.upper()
     return ticker if _TICKER.fullmatch(ticker) else None
+
+
+def ibkr_name(ticker: str) -> str:
+    """Return IBKR's name for a ticker as `parse_ticker` gives it: equal for all its spellings."""
+    if _PREFERRED_BY_CASE.fullmatch(ticker):
+        return f"{ticker[:-2]} {_PREFERRED}{ticker[-1]}"
+    for word, sign in _SIGNS.items():
+        if ticker.endswith(sign):
+            return f"{ticker[:-1]} {word}"
+    base, *rest = re.split(f"[{_SEPARATORS}]", ticker)
+    kind = "".join(rest)
+    # PR alone is a preferred stock without a series.
+    if len(kind) == 2 and kind[0] == "P" and kind != _PREFERRED:
+        kind = _PREFERRED + kind[1]
+    return f"{base} {_WORDS.get(kind, kind)}" if kind else base
+
+
+def spellings(ticker: str) -> list[str]:
+    """Return all spellings of a ticker that `parse_ticker` lets through."""
+    base, _, kind = ibkr_name(ticker).partition(" ")
+    if not kind:
+        return [base]
+    behind = [kind, *(word for word, known in _WORDS.items() if known == kind)]
+    series = kind.removeprefix(_PREFERRED)
+    others = [f"{base}{_SIGNS[kind]}"] if kind in _SIGNS else []
+    if len(kind) == 3 and len(series) == 1:
+        behind += [f"P{series}", *(f"{_PREFERRED}{each}{series}" for each in _SEPARATORS)]
+        others.append(f"{base}p{series}")
+    return [f"{base}{each}{word}" for word in behind for each in _SEPARATORS] + others

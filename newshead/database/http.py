@@ -3,7 +3,8 @@
 The engine belongs to the process that opened it. What shows newshead to people runs in
 processes of its own, so that it takes nothing from the monitor's loop; it reads the engine here
 as it would a server, with clickhouse-connect. Readers come from this machine, know a password
-that is made anew each time, and can change nothing.
+that is made anew each time, ask the statements that are handed in here and no others, and can
+change nothing.
 """
 
 import base64
@@ -13,11 +14,10 @@ import logging
 import re
 import secrets
 import socket
-import socketserver
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 from clickhouse_connect.driver.binding import quote_identifier
 
 from newshead.database.connection import Database
+from newshead.listening import IDLE_S, GuardedServer
 from newshead.loop import attempt, off_loop
 from newshead.settings import Settings
 
@@ -40,25 +41,41 @@ UNKNOWN_EXCEPTION: Final = "1002"
 CLOSE_TIMEOUT_S: Final = 2.0
 # Nor does the engine, with that.
 SERVER_CLOSE_TIMEOUT_S: Final = 3.0
-# URL parameters that belong to HTTP itself; the engine would refuse them as unknown settings.
-_NOT_A_SETTING: Final = re.compile(
-    "buffer_size|client_protocol_version|(de)?compress|database|password|param_.*|query(_id)?|"
-    "quota_key|role|session_(check|id|timeout)|user|wait_end_of_query"
+# What a reader asks for is far shorter, with a thousand tickers too.
+MAX_BODY: Final = 2**20
+# What clickhouse-connect asks when it connects.
+CLIENT_STATEMENTS: Final = (
+    "SELECT version(), timezone()",
+    "SELECT name, value, readonly FROM system.settings LIMIT 10000",
+    "SELECT 1 AS check",
 )
+# What every connection of newshead's asks for: it may, where it stands so already.
+CLIENT_SETTINGS: Final = {"async_insert": 0}
+# The format that it asks for is added to each statement.
+FORMAT: Final = "FORMAT Native"
 
 
 @asynccontextmanager
-async def engine_served(settings: Settings) -> AsyncIterator[dict[str, str]]:
+async def engine_served(
+    settings: Settings, statements: Collection[str], limits: Mapping[str, int]
+) -> AsyncIterator[dict[str, str]]:
     """Serve the embedded engine while the context lasts.
 
     Gives the environment variables by which another process of newshead reads it.
+
+    Parameters
+    ----------
+    statements
+        The texts of all that may be asked; values are bound.
+    limits
+        The engine's settings that hold for each of them.
 
     Raises
     ------
     DatabaseError, ConfigurationError
         The engine cannot be opened.
     """
-    server = await off_loop(_EngineServer, settings)
+    server = await off_loop(_EngineServer, settings, statements, limits)
     threading.Thread(target=server.serve_forever, name="engine server", daemon=True).start()
     try:
         yield {
@@ -89,17 +106,6 @@ def parameters_in(fields: Mapping[str, str]) -> dict[str, str]:
     return {k.removeprefix("param_"): v for k, v in fields.items() if k.startswith("param_")}
 
 
-def settings_in(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return the engine's settings among a request's fields."""
-    return {name: value for name, value in fields.items() if not _NOT_A_SETTING.fullmatch(name)}
-
-
-def set_statement(name: str, value: str) -> str:
-    """Return the statement that gives a setting a value."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"SET {quote_identifier(name)} = '{escaped}'"
-
-
 def exception_code(text: str) -> str:
     """Return the code in the engine's words for an exception."""
     found = re.search(r"Code: (\d+)", text)
@@ -111,12 +117,14 @@ def basic_authorization(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-class _EngineServer(socketserver.ThreadingTCPServer):
+class _EngineServer(GuardedServer):
     """A thread and an engine connection for each reader's connection: nobody waits for another."""
 
-    daemon_threads = True
+    name = "engine's server"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, statements: Collection[str], limits: Mapping[str, int]
+    ) -> None:
         # It keeps the engine open, and other processes out.
         self._database = Database(settings)
         self._database.connect()
@@ -124,19 +132,28 @@ class _EngineServer(socketserver.ThreadingTCPServer):
         import chdb
 
         # Resolved as clickhouse-connect does it: the engine compares folders by their names.
-        self.open_engine: Callable[[], Any] = functools.partial(
+        self._connect: Callable[[], Any] = functools.partial(
             chdb.connect, str(settings.clickhouse_path.resolve())
         )
         self.password = secrets.token_urlsafe()
         self.authorization = basic_authorization(USER, self.password).encode()
-        self.connections: set[socket.socket] = set()
+        self.statements = {text.strip() for text in (*CLIENT_STATEMENTS, *statements)}
+        self._limits = {**CLIENT_SETTINGS, **limits}
         super().__init__((LOOPBACK, 0), _Handler)
+
+    def open_engine(self) -> Any:
+        """Return a connection to the engine that can change nothing, nor its own limits."""
+        engine = self._connect()
+        for name, value in self._limits.items():
+            engine.query(f"SET {quote_identifier(name)} = {value}")
+        engine.query("SET readonly = 1")
+        return engine
 
     def close(self) -> None:
         """End all connections, then the engine's. Blocks for at most 3 s."""
         self.shutdown()
         self.server_close()
-        for connection in tuple(self.connections):
+        for connection in self.connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         until = time.monotonic() + CLOSE_TIMEOUT_S
@@ -156,12 +173,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Head and body leave in one packet, else each answer waits for a delayed acknowledgement.
     wbufsize = -1
+    # Nor does anybody hold a thread by not reading their answer.
+    timeout = IDLE_S
 
     def setup(self) -> None:
         super().setup()
-        self.server.connections.add(self.connection)
         self._engine: Any = None
-        self._applied: dict[str, str] = {}
 
     def finish(self) -> None:
         try:
@@ -169,22 +186,39 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             if self._engine is not None:
                 self._engine.close()
-            self.server.connections.discard(self.connection)
 
     def do_POST(self) -> None:
         """Answers a query."""
         given = self.headers.get("Authorization", "").encode()
         if not hmac.compare_digest(given, self.server.authorization):
+            self.server.log_misuse("a request without the right password")
             self.close_connection = True
-            self._send(HTTPStatus.FORBIDDEN, b"Code: 516. Wrong user or password.\n", code="516")
+            self._refuse(HTTPStatus.FORBIDDEN, "516", "Wrong user or password.")
+            return
+        length = self.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdigit() and int(length) <= MAX_BODY):
+            self.server.log_misuse("a request without an end or beyond its size")
+            self.close_connection = True
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "309", "Too large.")
             return
         fields = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(length))
         if self.headers.get_content_type() == "multipart/form-data":
             fields |= form_fields(str(self.headers.get_boundary()).encode(), body)
             body = b""
+        self.server.answering(self.connection)
+        self._query((fields.get("query", "") + body.decode()).strip(), parameters_in(fields))
+        self.server.answered(self.connection)
+
+    def _query(self, statement: str, parameters: Mapping[str, str]) -> None:
+        if statement.removesuffix(FORMAT).strip() not in self.server.statements:
+            self.server.log_misuse("a statement that is none of newshead's", f", {statement!a:.80}")
+            self._refuse(HTTPStatus.FORBIDDEN, "497", "It is none of newshead's statements.")
+            return
         try:
-            answer = self._answer(fields.get("query", "") + body.decode(), fields)
+            if self._engine is None:
+                self._engine = self.server.open_engine()
+            answer = self._engine.query(statement, "TabSeparated", params=parameters).bytes()
         except RuntimeError as problem:
             text = str(problem)
             self._send(
@@ -193,21 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.OK, answer)
 
-    def _answer(self, statement: str, fields: Mapping[str, str]) -> bytes:
-        if self._engine is None:
-            self._engine = self.server.open_engine()
-            # 2 allows what 1 does not: that readers bound their queries by settings.
-            self._engine.query("SET readonly = 2")
-        settings = settings_in(fields)
-        for name in self._applied.keys() - settings.keys():
-            self._engine.query(f"SET {quote_identifier(name)} = DEFAULT")
-        for name, value in settings.items() - self._applied.items():
-            self._engine.query(set_statement(name, value))
-        self._applied = settings
-        answer: bytes = self._engine.query(
-            statement, "TabSeparated", params=parameters_in(fields)
-        ).bytes()
-        return answer
+    def _refuse(self, status: HTTPStatus, code: str, why: str) -> None:
+        self._send(status, f"Code: {code}. DB::Exception: {why}\n".encode(), code=code)
 
     def _send(self, status: HTTPStatus, body: bytes, *, code: str = "") -> None:
         self.send_response(status)
@@ -216,6 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             # What has a format of its own is read by that.
             self.send_header("X-ClickHouse-Format", "TabSeparated")
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

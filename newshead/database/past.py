@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from newshead.core.tickers import ibkr_name
 from newshead.database.connection import Database
 from newshead.database.schema import existing_tables
 
@@ -21,7 +22,8 @@ PRICE_ROWS: Final = """
 SCORES: Final = """
     SELECT ticker, argMax(tuple(strength_score), scraped_at).1
     FROM News.float_list_detailed_dedup
-    GROUP BY ticker"""
+    GROUP BY ticker
+    ORDER BY max(scraped_at)"""
 
 
 def price_rows(
@@ -44,7 +46,7 @@ def unmoved_rows(database: Database) -> int:
 
 
 def scores(database: Database) -> dict[str, float | None]:
-    """Return the newest strength score of each ticker that has been scored."""
+    """Return the newest strength score of each ticker that has been scored, by IBKR's names."""
     if "float_list_detailed_dedup" not in existing_tables(database):
         return {}
-    return {str(ticker): score for ticker, score in database.rows(SCORES)}
+    return {ibkr_name(str(ticker)): score for ticker, score in database.rows(SCORES)}

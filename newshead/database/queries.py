@@ -1,6 +1,7 @@
 """The text of every statement but the tables' own, and the functions that make the plain ones.
 
-Values are bound, `{name:Type}`. Times are aware UTC. Functions block.
+Values are bound, `{name:Type}`. Texts that are put together from parts hold constants and names
+of columns and tables only (S608). Times are aware UTC. Functions block.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -9,7 +10,9 @@ from typing import Final, NamedTuple
 
 from newshead.core import rule
 from newshead.core.rule import Outcome, PricePoint, Rise
+from newshead.core.tickers import spellings
 from newshead.database.connection import Database
+from newshead.database.tables import NOT_RATED
 
 ACTIVE_TICKERS: Final = """
     SELECT ticker
@@ -26,20 +29,29 @@ SESSION_WINDOWS: Final = """
     FROM News.price_tracking
     GROUP BY ticker"""
 
+# News and scores may spell a ticker in another way than the session does, see `_spelled`.
+_AS_ASKED: Final = "transform(ticker, {spellings:Array(String)}, {asked:Array(String)}, ticker)"
+
+# Rows of news that were rated: no other takes the place of a rating.
+RATED: Final = (
+    f"sentiment != '' AND recommendation != '' AND NOT startsWith(explanation, '{NOT_RATED}')"
+)
+
 # Windows that are over and ratings, in one answer. A rating's sentiment is never empty.
-STANDING: Final = """
+STANDING: Final = f"""
     SELECT ticker, min(timestamp) AS first_row, ('', '', '')
     FROM News.price_tracking
-    WHERE ticker IN {tickers:Array(String)}
+    WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker
-    HAVING dateDiff('second', first_row, now()) > {window_s:UInt32}
+    HAVING dateDiff('second', first_row, now()) > {{window_s:UInt32}}
     UNION ALL
-    SELECT ticker, toDateTime(0), argMax((sentiment, recommendation, confidence), analyzed_at)
+    SELECT {_AS_ASKED} AS named, toDateTime(0),
+        argMax((sentiment, recommendation, confidence), analyzed_at)
     FROM News.breaking_news
-    WHERE ticker IN {tickers:Array(String)}
+    WHERE ticker IN {{spellings:Array(String)}}
         AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
-        AND sentiment != '' AND recommendation != ''
-    GROUP BY ticker"""
+        AND {RATED}
+    GROUP BY named"""  # noqa: S608
 
 # The tickers that the alert rule can hold for at all: all others are spared its cost,
 # which is three times this one's. It asks for one percent less, lest a rounding decide.
@@ -71,23 +83,37 @@ RULE_ROWS: Final = f"""
         GROUP BY ticker
     ) AS alerts USING ticker
     LEFT JOIN (
-        SELECT ticker, argMax(tuple(strength_score), scraped_at).1 AS score
+        SELECT {_AS_ASKED} AS named, argMax(tuple(strength_score), scraped_at).1 AS score
         FROM News.float_list_detailed_dedup
-        WHERE ticker IN {{tickers:Array(String)}}
-        GROUP BY ticker
-    ) AS scores USING ticker
+        WHERE ticker IN {{spellings:Array(String)}}
+        GROUP BY named
+    ) AS scores ON ticker = named
     WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker"""  # noqa: S608
+
+# The alerts that a kill parted from their copies. An hour for clocks that differ.
+UNCOPIED: Final = """
+    SELECT ticker, groupUniqArray(toUnixTimestamp(timestamp))
+    FROM News.news_alert
+    WHERE (ticker, timestamp) NOT IN (
+        SELECT ticker, toDateTime(current_price_timestamp)
+        FROM News.price_move
+        WHERE timestamp >= (SELECT min(timestamp) FROM News.news_alert) - INTERVAL 1 HOUR
+    )
+    GROUP BY ticker"""
 
 NEWEST_NEWS: Final = """
     SELECT headline, article_url, published_utc
     FROM News.breaking_news
-    WHERE ticker = {ticker:String}
+    WHERE ticker IN {spellings:Array(String)}
     ORDER BY detected_at DESC
     LIMIT 1"""
 
-# Texts below that are put together from parts hold constants of this module and
-# names of columns and tables only (S608); values are always bound.
+LATEST_RATED: Final = f"""
+    SELECT ticker, max(detected_at)
+    FROM News.breaking_news
+    WHERE ticker IN {{tickers:Array(String)}} AND {RATED}
+    GROUP BY ticker"""  # noqa: S608
 
 # Of this session, of those before it and of a move between them that goes on.
 _ALL_NEWS: Final = "merge('News', '^breaking_news(_history(_old)?|_moving)?$')"
@@ -167,7 +193,7 @@ def standing(database: Database, tickers: Collection[str], window_s: int) -> Sta
     """Return which of `tickers` have their window of `window_s` behind them, by the database's
     clock, and the newest ratings of the last hour."""
     found = Standing({}, {})
-    rows = database.rows(STANDING, tickers=list(tickers), window_s=window_s)
+    rows = database.rows(STANDING, window_s=window_s, **_spelled(tickers))
     for ticker, first_row, rating in rows:
         if rating[0]:
             found.ratings[ticker] = Rating(*rating)
@@ -190,6 +216,23 @@ def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
     return sorted(found, key=lambda rise: (rise.timestamp, rise.ticker))
 
 
+def uncopied(database: Database) -> list[Rise]:
+    """Return the session's alerts that are not in `price_move`, in time order.
+
+    Those of other programs, which the alert rule does not give, are not among them.
+    """
+    lacking = {ticker: set(times) for ticker, times in database.rows(UNCOPIED)}
+    if not lacking:
+        return []
+    found = {
+        (rise.timestamp, rise.ticker): rise
+        for ticker, prices, alerted, score in _windows(database, lacking)
+        for rise in rule.rises(ticker, rule.judge(prices), set(alerted) - lacking[ticker], score)
+        if rise.qualifies and rise.timestamp.timestamp() in lacking[ticker]
+    }
+    return [found[key] for key in sorted(found)]
+
+
 def outcomes(database: Database, tickers: Collection[str]) -> dict[str, Outcome]:
     """Return what came of the windows of those of `tickers` that have rows."""
     return {
@@ -203,14 +246,27 @@ def _windows(
 ) -> Iterator[tuple[str, list[PricePoint], Sequence[int], float | None]]:
     """Yield those of `tickers` that have rows, with these, the times of the alerts (Unix seconds)
     and the score."""
-    for ticker, prices, alerted, score in database.rows(RULE_ROWS, tickers=list(tickers)):
+    for ticker, prices, alerted, score in database.rows(RULE_ROWS, **_spelled(tickers)):
         yield ticker, [PricePoint(*row) for row in prices], alerted, score
 
 
+def _spelled(tickers: Collection[str]) -> dict[str, list[str]]:
+    """Return `tickers` and all their spellings, each with the ticker that was asked for, as the
+    statements above take them."""
+    asked = {each: ticker for ticker in tickers for each in spellings(ticker)}
+    return {"tickers": list(tickers), "spellings": list(asked), "asked": list(asked.values())}
+
+
 def newest_news(database: Database, ticker: str) -> News | None:
-    """Return the ticker's newest news of this session."""
-    rows = database.rows(NEWEST_NEWS, ticker=ticker)
+    """Return the ticker's newest news of this session, in whatever spelling."""
+    rows = database.rows(NEWEST_NEWS, spellings=spellings(ticker))
     return News(*rows[0]) if rows else None
+
+
+def latest_rated(database: Database, tickers: Collection[str]) -> dict[str, datetime]:
+    """Return when the newest rated news of each of `tickers` that have any was detected."""
+    rows = database.rows(LATEST_RATED, tickers=list(tickers))
+    return {str(ticker): detected for ticker, detected in rows}
 
 
 def recent_hashes(database: Database) -> dict[str, int]:

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from clickhouse_connect.driver.binding import quote_identifier
 
 # What a table of ours keeps of one session, in `<table>_history` afterwards.
+# How the explanation of a row of `breaking_news` that was not rated begins.
+NOT_RATED: Final = "Not rated: "
 SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
 # The columns by which a history is searched besides its order, with the types of their indexes.
 HISTORY_INDEXES: Final = {

@@ -64,6 +64,23 @@ class AlertDesk:
         """Whether no alert is on its way."""
         return not (self._new or self._written)
 
+    async def restore(self) -> None:
+        """Take up the alerts that a monitor which died had stored, but not copied.
+
+        Raises
+        ------
+        ClickHouseError, DatabaseError
+            They cannot be read.
+        """
+        left = await off_loop(queries.uncopied, self._database)
+        self._written.extend(left)
+        if left:
+            logger.warning(
+                "%d alerts of a price monitor that died are copied into price_move now: %s.",
+                len(left),
+                ", ".join(f"{each.ticker} {each.timestamp:%H:%M:%S} UTC" for each in left),
+            )
+
     async def check(self) -> None:
         """Apply the alert rule to the active tickers and to those that got rows."""
         tickers = self._tickers.active | self._tickers.unjudged

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
 from prometheus_client.core import (
@@ -18,9 +18,9 @@ from prometheus_client.core import (
     Metric,
     StateSetMetricFamily,
 )
-from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
+from newshead.listening import GuardedServer
 from newshead.monitor.figures import Figures
 from newshead.monitor.parts import PartState, parts
 from newshead.tws.link import ConnectionState
@@ -60,12 +60,12 @@ class Metrics:
             registry=registry,
         )
         self._metrics_app = make_wsgi_app(registry)
-        self._server: ThreadingWSGIServer | None = None
+        self._server: _Server | None = None
 
     def start(self, port: int) -> None:
         """Serve from now on; a port that cannot be had is one line in the log."""
         try:
-            self._server = make_server(HOST, port, self._answer, ThreadingWSGIServer, _Handler)
+            self._server = make_server(HOST, port, self._answer, _Server, _Handler)
         except OSError as problem:
             logger.error(
                 "No metrics: port %d cannot be used (%s); set METRICS_PORT to a free one.",
@@ -151,6 +151,10 @@ class _Collector(Collector):
             "How far the connection to IBKR has come.",
             {state.value: state is figures.state for state in ConnectionState},
         )
+
+
+class _Server(GuardedServer, WSGIServer):
+    name = "metrics port"
 
 
 class _Handler(WSGIRequestHandler):

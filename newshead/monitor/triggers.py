@@ -1,7 +1,8 @@
-"""The trigger file: how one is written, found, read, removed and rejected.
+"""The trigger file: how one is written, found, read, kept, removed and rejected.
 
 A trigger says "news about this ticker, watch its price now". Programs write it
-into `triggers/`; the price monitor takes it from there within milliseconds.
+into `triggers/`; the price monitor takes it from there within milliseconds, and
+keeps it in `triggers/tracked/` until it has a price of the ticker.
 """
 
 import asyncio
@@ -13,13 +14,16 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from newshead.core.tickers import parse_ticker
+from newshead.core.tickers import ibkr_name, parse_ticker
+from newshead.loop import off_loop
+from newshead.monitor.trigger_news import news_of
 from newshead.outage import Outage
 
 if sys.platform == "linux":
@@ -28,6 +32,10 @@ if sys.platform == "linux":
 logger = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 64 * 1024
+# So many files are looked at in one round, and so many of the system's events in one turn of the
+# loop: more come in the next one.
+MAX_FILES: Final = 1000
+MAX_EVENTS: Final = 500
 # A file that cannot be read is given this long to be written to its end.
 SETTLE_S: Final = 2.0
 # What lies there longer when the monitor starts is no news any more.
@@ -35,6 +43,8 @@ MAX_AGE_AT_START_S: Final = 300.0
 # The folder is looked into this often although no event came, and where there are no events.
 SCAN_S: Final = 0.5
 POLL_S: Final = 0.01
+# A link, a socket, a device without a driver: what cannot be opened so is no file.
+NO_FILE_ERRORS: Final = (errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 
 class UnreadableError(Exception):
@@ -51,6 +61,11 @@ class TriggerFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rejected = folder / "rejected"
+        self.tracked = folder / "tracked"
+        # The names of the files there.
+        self._kept: set[str] = set()
+        # Links to triggers that bring their own news, until the news side has stored it.
+        self.news = folder / "news"
         # name → (the state it was seen in, time.monotonic() when that was first seen)
         self._unreadable: dict[str, tuple[tuple[int, int], float]] = {}
         self._stuck: set[str] = set()
@@ -94,14 +109,15 @@ class TriggerFolder:
     def take(self) -> Iterator[str]:
         """Return the tickers of the triggers that lie there, oldest first.
 
-        A trigger is removed once the caller has come back for the next one,
-        so one that was not acted upon is still there. What is no trigger is
-        moved to `rejected/` with one line in the log; a file that may still
-        be being written waits and delays no other.
+        Each is moved to `tracked/` before it is returned, where it stays until
+        `keep_only`: whatever becomes of the caller, it is not lost. What is no
+        trigger is moved to `rejected/` with one line in the log; a file that
+        may still be being written waits and delays no other.
         """
         for path in self._files():
             try:
-                ticker, self.modified_at = _read(path)
+                ticker, self.modified_at, content = _read(path)
+                self._link_news(path, content)
             except UnreadableError as problem:
                 if self._settled(path):
                     self._reject(path, str(problem))
@@ -110,47 +126,82 @@ class TriggerFolder:
             except FileNotFoundError:
                 continue
             else:
+                name = self._keep(path, ticker)
                 yield ticker
-                self._remove(path)
+                # Not before the caller has tracked it: `keep_only` may come in between.
+                self._kept.update(name)
+
+    def take_up(self) -> Iterator[str]:
+        """Return the tickers of the triggers that an earlier monitor kept, oldest first. For the
+        monitor's start."""
+        for _, name in self._found(self.tracked):
+            path = self.tracked / name
+            try:
+                ticker, *_ = _read(path)
+            except FileNotFoundError:
+                continue
+            except (UnreadableError, RefusedError) as problem:
+                self._reject(path, str(problem))
+            else:
+                self._kept.add(name)
+                yield ticker
+
+    def keep_only(self, tickers: Collection[str]) -> None:
+        """Remove what is kept in `tracked/` of all tickers but these, in whatever spelling."""
+        for name in self._kept - {_kept_as(ticker) for ticker in tickers}:
+            self._kept.discard(name)
+            try:
+                (self.tracked / name).unlink(missing_ok=True)
+            except OSError as problem:
+                logger.error("Trigger %a is done with but cannot be removed: %s", name, problem)
 
     async def arrivals(self) -> AsyncGenerator[str]:
         """Yield the tickers of the triggers as they come, for ever; each as `take` gives it.
 
-        Close it when done with it. The event loop has its turn after each.
+        Close it when done with it. The folder is touched off the loop, which a file system that
+        stands still does not stop.
         """
         with closing(FolderEvents(self.folder)) as events:
             while True:
-                events.follow()
-                for ticker in self.take():
+                events.begin_round()
+                taking = self._take_round(events)
+                while ticker := await off_loop(next, taking, ""):
                     events.found()
                     yield ticker
-                    await asyncio.sleep(0)
                 await events.wait()
+
+    def _take_round(self, events: "FolderEvents") -> Iterator[str]:
+        events.follow()
+        yield from self.take()
 
     def reject_old(self) -> None:
         """Move aside what was left there too long ago to be news. For the monitor's start."""
-        for modified_ns, name in self._found():
-            age = time.time() - modified_ns / 1e9
-            if age > MAX_AGE_AT_START_S:
-                self._reject(self.folder / name, f"it is {age / 60:.0f} minutes old")
+        for folder in (self.folder, self.tracked):
+            for modified_ns, name in self._found(folder):
+                age = time.time() - modified_ns / 1e9
+                if age > MAX_AGE_AT_START_S:
+                    self._reject(folder / name, f"it is {age / 60:.0f} minutes old")
 
     def _files(self) -> list[Path]:
-        found = self._found()
+        found = self._found(self.folder)
         if self._outage.lasts:
             return []
+        self._stuck = {name for name in self._stuck if os.path.lexists(self.folder / name)}
         names = {name for _, name in found}
-        self._stuck &= names
         self._unreadable = {n: seen for n, seen in self._unreadable.items() if n in names}
-        return [self.folder / name for _, name in found if name not in self._stuck]
+        return [self.folder / name for _, name in found]
 
-    def _found(self) -> list[tuple[int, str]]:
+    def _found(self, folder: Path) -> list[tuple[int, str]]:
         try:
-            if not self.folder.exists():
-                self.folder.mkdir(parents=True)
-            with os.scandir(self.folder) as entries:
-                found = [
-                    (_modified(entry), entry.name) for entry in entries if _may_be_one(entry.name)
-                ]
+            if not folder.exists():
+                folder.mkdir(parents=True)
+            with os.scandir(folder) as entries:
+                waiting = (
+                    entry
+                    for entry in entries
+                    if _may_be_one(entry.name) and entry.name not in self._stuck
+                )
+                found = [(_modified(entry), entry.name) for entry in islice(waiting, MAX_FILES)]
         except OSError as problem:
             if self._outage.begins(str(problem)):
                 logger.error(
@@ -172,12 +223,56 @@ class TriggerFolder:
             return False
         return time.monotonic() - before[1] >= SETTLE_S
 
-    def _remove(self, path: Path) -> None:
+    def _link_news(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Link a trigger that brings its own news to where the news side finds it."""
+        news, unusable = news_of(content)
+        if unusable:
+            logger.warning(
+                "Trigger %a counts as if it had no %s, which must be text, and a time ISO 8601.",
+                path.name,
+                " or ".join(unusable),
+            )
+        if news is None:
+            return
+        link = self.news / path.name
         try:
-            path.unlink(missing_ok=True)
+            self.news.mkdir(parents=True, exist_ok=True)
+            try:
+                link.hardlink_to(path)
+            except FileExistsError:
+                # Another trigger of the same second, unless a crash left this one half done.
+                if not link.samefile(path):
+                    link.with_stem(f"{link.stem}.{time.time_ns()}").hardlink_to(path)
+        except FileNotFoundError:
+            # It was removed meanwhile, like a trigger that is.
+            return
+        except OSError as problem:
+            logger.warning(
+                "The news of trigger %a cannot be linked into %s, it is not rated: %s",
+                path.name,
+                self.news,
+                problem,
+            )
+
+    def _keep(self, path: Path, ticker: str) -> set[str]:
+        """Move a trigger to `tracked/`; return its name there, if it got there."""
+        name = _kept_as(ticker)
+        try:
+            self.tracked.mkdir(exist_ok=True)
+            path.rename(self.tracked / name)
+        except FileNotFoundError:
+            # Somebody else removed it.
+            return set()
         except OSError as problem:
             self._stuck.add(path.name)
-            logger.error("Trigger %a was handled but cannot be removed: %s", path.name, problem)
+            logger.error(
+                "Trigger %a was handled but cannot be moved to %s: %s",
+                path.name,
+                self.tracked,
+                problem,
+            )
+            return set()
+        return {name}
 
     def _reject(self, path: Path, reason: str) -> None:
         try:
@@ -215,14 +310,19 @@ class FolderEvents:
         if self._none_here:
             self._say_polled("this system has no inotify")
 
-    def follow(self) -> None:
-        """Watch the folder that bears the name now. Call it before you look into it."""
+    def begin_round(self) -> None:
+        """Note that the folder is looked into from now on. On the loop."""
         self._told = self._came.is_set()
         self._came.clear()
-        if self._none_here:
+        if self._inotify is None and not self._none_here:
+            self._begin()
+
+    def follow(self) -> None:
+        """Watch the folder that bears the name now. Blocks; call it before you look into it."""
+        if self._inotify is None:
             return
         try:
-            watch = self._new_watch()
+            watch = self._new_watch(self._inotify)
         except OSError as problem:
             self._watch = None
             # That the folder is missing or may not be read is said by who reads it.
@@ -257,18 +357,23 @@ class FolderEvents:
             self._inotify.close()
         self._inotify = self._watch = None
 
-    def _new_watch(self) -> Watch:
-        """Return the watch for the folder: the same one as long as it is the same folder."""
-        if self._inotify is None:
+    def _begin(self) -> None:
+        try:
             self._inotify = Inotify(sync_timeout=0)
-            asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
+        except OSError as problem:
+            self._say_polled(str(problem.strerror))
+            return
+        asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
+
+    def _new_watch(self, inotify: "Inotify") -> Watch:
+        """Return the watch for the folder: the same one as long as it is the same folder."""
         # That the folder itself was removed is told in any case.
         kinds = Mask.CREATE | Mask.MOVED_TO | Mask.MODIFY | Mask.ATTRIB | Mask.MOVE_SELF
-        return self._inotify.add_watch(self._folder, kinds | Mask.ONLYDIR)
+        return inotify.add_watch(self._folder, kinds | Mask.ONLYDIR)
 
     def _read(self) -> None:
         # The folder's own events have no name.
-        for event in self._inotify or ():
+        for event in islice(self._inotify or (), MAX_EVENTS):
             if event.name is None or _may_be_one(event.name.name):
                 self._came.set()
 
@@ -295,6 +400,11 @@ def _may_be_one(name: str) -> bool:
     return name.startswith("immediate_") and name.endswith(".json")
 
 
+def _kept_as(ticker: str) -> str:
+    """Return the name under which a ticker's trigger is kept, whatever its spelling."""
+    return f"immediate_{ibkr_name(ticker)}.json"
+
+
 def _modified(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat(follow_symlinks=False).st_mtime_ns
@@ -302,21 +412,45 @@ def _modified(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def _read(path: Path) -> tuple[str, float]:
-    state = path.lstat()
-    if not stat.S_ISREG(state.st_mode):
-        raise RefusedError("it is no regular file")
-    if state.st_size > MAX_BYTES:
-        raise RefusedError(f"it is over {MAX_BYTES // 1024} KB")
+def _read(path: Path) -> tuple[str, float, Mapping[str, Any]]:
+    """Return a trigger's ticker, when it was written, and its content."""
+    content, modified_at = content_of(path)
     try:
-        content = json.loads(path.read_bytes())
+        found = json.loads(content)
     except (ValueError, RecursionError) as problem:
         raise UnreadableError("it is not JSON") from problem
+    ticker = parse_ticker(found.get("ticker") if isinstance(found, dict) else None)
+    if ticker is None:
+        raise RefusedError("it names no ticker")
+    return ticker, modified_at, found
+
+
+def content_of(path: Path) -> tuple[bytes, float]:
+    """Return a file's content and when it was written.
+
+    What lies there may be another thing at each look: it is judged by what was opened, and
+    opening neither waits for a pipe's writer nor follows a link.
+
+    Raises
+    ------
+    UnreadableError, RefusedError, FileNotFoundError
+        It holds no trigger yet, can never be one, or has gone.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise RefusedError("it is no regular file")
+            content = os.read(descriptor, MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise
     except OSError as problem:
+        if problem.errno in NO_FILE_ERRORS:
+            raise RefusedError("it is no regular file") from problem
         raise UnreadableError(f"it cannot be read ({problem.strerror})") from problem
-    ticker = parse_ticker(content.get("ticker") if isinstance(content, dict) else None)
-    if ticker is None:
-        raise RefusedError("it names no ticker")
-    return ticker, state.st_mtime
+    if len(content) > MAX_BYTES:
+        raise RefusedError(f"it is over {MAX_BYTES // 1024} KB")
+    return content, state.st_mtime

@@ -1,27 +1,18 @@
 """A message of Benzinga's news stream: bytes and the time of their arrival in, an article out."""
 
 import json
-import logging
-from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from newshead.core.tickers import parse_ticker
-from newshead.text import folded, parse_time
-
-logger = logging.getLogger(__name__)
+from newshead.news.exchanges import Listing, Security, named, securities
+from newshead.text import folded, parse_time, plain_name, plain_title
 
 MAX_TITLE: Final = 1_000
 MAX_URL: Final = 2_000
 MAX_ID: Final = 100
-# As many stocks as IBKR serves at once; an article that names more is about none of them.
-MAX_TICKERS: Final = 100
-
-# The same letters stand for another company there.
-FOREIGN_EXCHANGES: Final = frozenset(
-    ("TSX", "TSXV", "CSE", "CNSX", "NEO", "LSE", "AIM", "ASX", "HKEX", "SEHK", "FRA", "XETRA")
-)
+# A time that lies further ahead is a mistake: clocks differ by less.
+MAX_AHEAD: Final = timedelta(seconds=60)
 
 
 class Action(StrEnum):
@@ -46,14 +37,32 @@ class Article(NamedTuple):
     title: str
     teaser: str
     body: str
-    tickers: tuple[str, ...]
-    """Each once, upper case, as `tickers.parse_ticker` gives them."""
-    published: datetime
-    """UTC; when the message came if it names no time."""
+    securities: tuple[Security, ...]
+    """What it names, each once."""
+    channels: frozenset[str]
+    """The vendor's kinds of news that it is of, as `text.plain_name` spells them."""
+    created: datetime | None
+    """UTC; None if the message names no time."""
+    updated: datetime | None
+    """The same."""
     received: datetime
     """When the message came, UTC."""
     received_at: float
     """The same as time.perf_counter() gives it."""
+    source: str = "Benzinga_WebSocket"
+    """As the row names it."""
+    replayed: bool = False
+    """Whether it may be one of the last messages, which a stream sends again when asked to."""
+
+    @property
+    def tickers(self) -> tuple[str, ...]:
+        """The US tickers, as `tickers.parse_ticker` gives them."""
+        return tuple(s.symbol for s in self.securities if s.listing is Listing.US)
+
+    @property
+    def published(self) -> datetime:
+        """When it was created, UTC; when the message came if that names no time."""
+        return self.received if self.created is None else self.created
 
     @property
     def age_s(self) -> float:
@@ -63,6 +72,10 @@ class Article(NamedTuple):
 
 class NoArticleError(ValueError):
     """A message is no article; the text says what is wrong with it."""
+
+
+class WordsError(NoArticleError):
+    """A message is the server's own words, which are the text."""
 
 
 def parse_message(message: str | bytes, received: datetime, received_at: float) -> Article:
@@ -82,12 +95,14 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
         envelope = json.loads(message)
     except (ValueError, RecursionError):
         raise NoArticleError("it is not JSON") from None
-    kind = _text(envelope, "kind")
+    kind = text_of(envelope, "kind")
     # "news" in the current documents, "News/v1" in the older ones.
     if kind.partition("/")[0].lower() != "news":
+        if words := _words(envelope):
+            raise WordsError(words)
         raise NoArticleError(f"its kind is {kind[:MAX_TITLE]!a}")
     data = envelope.get("data")
-    told = _text(data, "action")
+    told = text_of(data, "action")
     action = _ACTIONS.get(told.lower())
     if action is None:
         raise NoArticleError(f"its action is {told[:MAX_TITLE]!a}")
@@ -97,16 +112,17 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
     article = Article(
         action=action,
         id=folded(str(content.get("id") or data.get("id") or ""), MAX_ID),
-        url=folded(_text(content, "url"), MAX_URL),
-        title=folded(_text(content, "title"), MAX_TITLE),
-        teaser=_text(content, "teaser"),
-        body=_text(content, "body"),
-        tickers=_tickers(content),
-        published=(
-            parse_time(_text(content, "created") or _text(content, "created_at"))
-            or parse_time(_text(data, "timestamp"))
-            or received
+        url=folded(text_of(content, "url"), MAX_URL),
+        title=plain_title(text_of(content, "title"), MAX_TITLE),
+        teaser=text_of(content, "teaser"),
+        body=text_of(content, "body"),
+        securities=tuple(securities(content)),
+        channels=frozenset(plain_name(name) for name, _ in named(content.get("channels"))),
+        created=(
+            time_in(received, text_of(content, "created") or text_of(content, "created_at"))
+            or time_in(received, text_of(data, "timestamp"))
         ),
+        updated=time_in(received, text_of(content, "updated") or text_of(content, "updated_at")),
         received=received,
         received_at=received_at,
     )
@@ -117,25 +133,24 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
     return article
 
 
-def _text(fields: Any, name: str) -> str:
+def text_of(fields: Any, name: str) -> str:
     """Return a field's text; empty where there is none, or something else."""
     text = fields.get(name) if isinstance(fields, dict) else None
     return text if isinstance(text, str) else ""
 
 
-def _tickers(content: Mapping[str, Any]) -> tuple[str, ...]:
-    named = (content.get("securities"), content.get("stocks"))
-    found: dict[str, None] = {}
-    for security in (s for securities in named if isinstance(securities, list) for s in securities):
-        text = _text(security, "symbol") or _text(security, "name")
-        prefix, _, symbol = text.rpartition(":")
-        ticker = parse_ticker(symbol)
-        exchange = prefix or _text(security, "exchange")
-        if ticker is None or exchange.strip().upper() in FOREIGN_EXCHANGES:
-            logger.debug("Ignored %a (%a): not a US ticker.", text[:40], exchange[:40])
-        elif len(found) < MAX_TICKERS:
-            found[ticker] = None
-        else:
-            logger.warning("Ignored part of an article's tickers: it names over %d.", MAX_TICKERS)
-            break
-    return tuple(found)
+def time_in(received: datetime, text: str) -> datetime | None:
+    """Return the time in a text; None where there is none, or one that is yet to come."""
+    time = parse_time(text)
+    return None if time is None or time > received + MAX_AHEAD else time
+
+
+def _words(envelope: Any) -> str:
+    """Return what a server says of itself; empty where it does not."""
+    fields = envelope if isinstance(envelope, dict) else {}
+    said = [
+        text_of(place, name)
+        for place in (fields, fields.get("error"), fields.get("data"))
+        for name in ("status", "error", "message", "msg", "reason")
+    ]
+    return folded(": ".join(text for text in said if text), MAX_TITLE)

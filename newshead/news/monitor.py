@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -15,7 +16,12 @@ from newshead.database.connection import (
     one_line,
     until_database_works,
 )
-from newshead.database.queries import listed_tickers, recent_hashes, stored_hashes
+from newshead.database.queries import (
+    latest_rated,
+    listed_tickers,
+    recent_hashes,
+    stored_hashes,
+)
 from newshead.database.schema import create_tables
 from newshead.database.store import RowWriter
 from newshead.database.tables import NewsRow
@@ -23,9 +29,12 @@ from newshead.loop import attempt, off_loop
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news.intake import MEMORY_S, Intake, content_hash
 from newshead.news.message import Article
-from newshead.news.rating import Analyst, Opinion, unrated
+from newshead.news.question import MAX_TICKERS, Opinion, Question, unrated
+from newshead.news.rating import Analyst
+from newshead.news.source import Source, SourceRefusedError
+from newshead.news.sources import sources_of
 from newshead.news.stories import Story, TriggerWriter, news_row
-from newshead.news.stream import NewsStream
+from newshead.news.triggered import TriggeredNews
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import Settings
 from newshead.text import without_markup
@@ -56,15 +65,15 @@ T = TypeVar("T")
 
 
 class NewsMonitor:
-    """Take articles from the stream: a trigger file at once, then the rating and the row.
+    """Take articles from the sources: a trigger file at once, then the rating and the row.
 
     All methods run on one event loop and never block it.
 
     Attributes
     ----------
     stats
-        Counts: of articles, of those left out as old, deleted or known before, of tickers that
-        are not listed, and of rows stored.
+        Those of the intake, of articles stored, each per ticker, and of those whose rating came
+        late.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class NewsMonitor:
         *,
         any_ticker: bool = False,
         take_old: bool = False,
+        streams: bool = True,
     ) -> None:
         """
         Parameters
@@ -84,20 +94,32 @@ class NewsMonitor:
             Take tickers that are not in `float_list` too.
         take_old
             Take articles older than 2 minutes too.
+        streams
+            Read the sources of `NEWS_SOURCES`, not only the news that triggers bring.
         """
         self.settings = settings
         self._database = Database(settings)
-        self._intake = Intake(any_ticker=any_ticker, take_old=take_old)
+        self._intake = Intake(
+            any_ticker=any_ticker,
+            take_old=take_old,
+            max_tickers=settings.news_max_tickers,
+            skipped_channels=settings.news_skip,
+        )
         self.stats = self._intake.stats
-        self.stats["rows_stored"] = 0
+        self.stats |= {"rows_stored": 0, "rated_late": 0}
         self._analyst = analyst
-        self._stream = NewsStream(settings, self.take)
-        self._triggers = TriggerWriter(TriggerFolder(settings.trigger_folder))
+        self._sources = sources_of(settings, self.take) if streams else []
+        folder = TriggerFolder(settings.trigger_folder)
+        self._triggered = TriggeredNews(folder, self.take_triggered)
+        self._triggers = TriggerWriter(folder)
         self._readers = asyncio.Semaphore(READ_AT_ONCE)
         # Its connection serves one caller at a time.
         self._turn = threading.Lock()
         self._told_no_list = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
+        # Per ticker, when the newest article that was rated was detected.
+        self._rated: dict[str, datetime] = {}
         self._on_their_way = 0
         # Rows that no batch has yet, and stories of all rows that are not stored yet.
         self._rows: list[NewsRow] = []
@@ -114,8 +136,6 @@ class NewsMonitor:
 
         Raises
         ------
-        StreamRefusedError
-            The stream refuses the key.
         DatabaseError, ClickHouseError, ConfigurationError
             The embedded database cannot be used.
         """
@@ -127,7 +147,8 @@ class NewsMonitor:
             await until_database_works(self._load, wait=patient)
             self._log_list()
             for part in (
-                self._stream.run(),
+                *(self._keep_reading(source) for source in self._sources),
+                self._triggered.run(),
                 self._keep_storing(),
                 self._keep_list(),
                 self._keep_reporting(),
@@ -139,6 +160,13 @@ class NewsMonitor:
                 task.cancel()
             await self._end(parts)
 
+    async def _keep_reading(self, source: Source) -> None:
+        """Read a source; one that refuses this user ends alone."""
+        try:
+            await source.run()
+        except SourceRefusedError as problem:
+            logger.error("%s", problem)
+
     def _load(self) -> None:
         create_tables(self._database)
         self._intake.memory.load(recent_hashes(self._database))
@@ -146,7 +174,9 @@ class NewsMonitor:
 
     async def _end(self, parts: Sequence[asyncio.Task[Any]]) -> None:
         """Store what can be stored in the time that is left."""
-        ending = {*parts, *self._tasks}
+        ending = {*parts, *self._tasks, *self._late}
+        for task in self._late:
+            task.cancel()
         try:
             if ending:
                 await asyncio.wait(ending, timeout=LAST_ANALYSES_S)
@@ -166,30 +196,57 @@ class NewsMonitor:
     # --- Articles -----------------------------------------------------------
 
     def take(self, article: Article) -> None:
-        """Begin with an article: for the stream, which it never fails."""
+        """Begin with an article: for the sources, which it never fails."""
         try:
-            tickers = self._intake.take(article, time.time())
-            if tickers:
-                task = asyncio.create_task(self._follow(article, tickers))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            self._begin(article, self._intake.take(article, time.time()))
         except Exception:
             logger.exception("Article %a failed; continuing with the next one.", article.title)
 
-    async def _follow(self, article: Article, tickers: Sequence[str]) -> None:
+    def take_triggered(self, article: Article, stored: Callable[[], None]) -> None:
+        """Begin with an article that a trigger brought, which the price monitor tracks; `stored`
+        is called once there is nothing left to store."""
+        try:
+            tickers = self._intake.take_triggered(article, time.time())
+            if not tickers:
+                stored()
+            self._begin(article, tickers, stored)
+        except Exception:
+            logger.exception("Article %a failed; continuing with the next one.", article.title)
+
+    def _begin(
+        self, article: Article, tickers: Sequence[str], stored: Callable[[], None] | None = None
+    ) -> None:
+        if tickers:
+            task = asyncio.create_task(self._follow(article, tickers, stored))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _follow(
+        self, article: Article, tickers: Sequence[str], stored: Callable[[], None] | None
+    ) -> None:
         """Take an article all its way to the rows."""
-        detected = datetime.now(UTC)
-        stories = [Story(article, t, content_hash(article, t), detected) for t in tickers]
+        detected, arrived = datetime.now(UTC), time.monotonic()
+        stories = [
+            Story(article, t, content_hash(article, t), detected, stored=stored) for t in tickers
+        ]
         self._on_their_way += len(stories)
         try:
             if article.age_s > MEMORY_S:
                 stories = await self._not_stored_yet(stories)
-            await self._triggers.write(stories)
+            if stored is None:
+                await self._triggers.write(stories)
             summary, content = await self._texts(article)
             # Rows may wait for hours; the markup, of up to 16 MB, is not needed any more.
             for story in stories:
                 story.article = article._replace(teaser="", body="")
-            await asyncio.gather(*(self._rate(story, summary, content) for story in stories))
+            await asyncio.gather(
+                *(
+                    self._rate(
+                        stories[n : n + MAX_TICKERS], summary, content, len(stories), arrived
+                    )
+                    for n in range(0, len(stories), MAX_TICKERS)
+                )
+            )
         except Exception:
             logger.exception("Article %a failed; other articles are not affected.", article.title)
 
@@ -208,6 +265,9 @@ class NewsMonitor:
         known = len(stories) - len(new)
         self.stats["known"] += known
         self._on_their_way -= known
+        for story in stories:
+            if story.stored is not None and story not in new:
+                story.stored()
         return new
 
     async def _texts(self, article: Article) -> tuple[str, str]:
@@ -226,20 +286,71 @@ class NewsMonitor:
             )
             return "", ""
 
-    async def _rate(self, story: Story, summary: str, content: str) -> None:
-        """Get the opinion, and with it the row."""
-        article = story.article
-        country = self._intake.country(story.ticker)
+    async def _rate(
+        self,
+        stories: Sequence[Story],
+        summary: str,
+        content: str,
+        tickers: int,
+        arrived: float,
+    ) -> None:
+        """Get the opinions on some of an article's `tickers`, and with them the rows."""
+        question = Question(
+            headline=stories[0].article.title,
+            text=content or summary,
+            countries={story.ticker: self._intake.country(story.ticker) for story in stories},
+            tickers=tickers,
+            arrived=arrived,
+        )
         began = time.perf_counter()
         try:
-            opinion = await self._analyst.rate(
-                story.ticker, article.title, content or summary, country
-            )
+            answer = await self._analyst.rate(question)
         except asyncio.CancelledError:
-            # At the end: the row is worth keeping without a rating.
-            self._hand_over(story, summary, content, unrated("newshead was stopped."), began)
+            # At the end: the rows are worth keeping without a rating.
+            for story in stories:
+                opinion = unrated("newshead was stopped.")
+                self._hand_over(story, summary, content, opinion, began)
+                self._on_their_way -= 1
             raise
-        self._hand_over(story, summary, content, opinion, began)
+        for story in stories:
+            self._hand_over(story, summary, content, answer.opinions[story.ticker], began)
+            self._on_their_way -= 1
+        if not answer.final:
+            late = asyncio.create_task(self._rate_late(stories, summary, content, question))
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+
+    async def _rate_late(
+        self, stories: Sequence[Story], summary: str, content: str, question: Question
+    ) -> None:
+        """Go on asking, and store the rows again once there is an answer."""
+        began = time.perf_counter()
+        try:
+            opinions = await self._analyst.rate_late(question)
+            rated = [story for story in stories if opinions.get(story.ticker, unrated("")).rated]
+            for story in rated and await self._not_rated_since(rated):
+                late = replace(story, late=True)
+                self._hand_over(late, summary, content, opinions[story.ticker], began)
+        except Exception:
+            logger.exception("The late rating of %a failed.", question.headline)
+
+    async def _not_rated_since(self, stories: Sequence[Story]) -> list[Story]:
+        """Return those about whose ticker no article that came later is rated."""
+        newest: dict[str, datetime] = {}
+        try:
+            tickers = [story.ticker for story in stories]
+            newest = await self._ask(latest_rated, self._database, tickers)
+        except DATABASE_ERRORS as problem:
+            # Then this process's own articles decide.
+            logger.debug("Could not look up later ratings: %s", one_line(problem))
+        return [
+            story
+            for story in stories
+            if not any(
+                story.ticker in rated and rated[story.ticker] > story.detected
+                for rated in (newest, self._rated)
+            )
+        ]
 
     def _hand_over(
         self, story: Story, summary: str, content: str, opinion: Opinion, began: float
@@ -250,7 +361,9 @@ class NewsMonitor:
             news_row(story, summary, content, opinion, analysis_ms=analysis_ms, now=now)
         )
         self._untold.append((story, opinion))
-        self._on_their_way -= 1
+        if opinion.rated:
+            before = self._rated.get(story.ticker, story.detected)
+            self._rated[story.ticker] = max(before, story.detected)
         self._row_waits.set()
 
     # --- Rows ---------------------------------------------------------------
@@ -288,7 +401,25 @@ class NewsMonitor:
         return not self._writer.outbox
 
     def _log_stored(self, story: Story, opinion: Opinion) -> None:
+        if story.late:
+            self.stats["rated_late"] += 1
+            logger.info(
+                "News %s: %s, now rated %s %s, %.0f s after it came.",
+                story.ticker,
+                story.article.title,
+                opinion.recommendation,
+                opinion.confidence,
+                story.age_ms / 1000,
+            )
+            return
         self.stats["rows_stored"] += 1
+        if story.stored is not None:
+            story.stored()
+            trigger = "from a trigger"
+        elif story.trigger_ms is None:
+            trigger = "no trigger"
+        else:
+            trigger = f"trigger after {story.trigger_ms:.1f} ms"
         logger.info(
             "News %s: %s (%.0f s old), %s %s, %s, row after %.0f ms.",
             story.ticker,
@@ -296,9 +427,7 @@ class NewsMonitor:
             story.article.age_s,
             opinion.recommendation,
             opinion.confidence,
-            "no trigger"
-            if story.trigger_ms is None
-            else f"trigger after {story.trigger_ms:.1f} ms",
+            trigger,
             story.age_ms,
         )
 
@@ -330,7 +459,7 @@ class NewsMonitor:
         self._intake.list_tickers(listed_tickers(self._database))
 
     def _log_list(self) -> None:
-        if self._told_no_list or not self._intake.takes_nothing:
+        if self._told_no_list or not self._sources or not self._intake.takes_nothing:
             return
         self._told_no_list = True
         logger.error(
@@ -347,9 +476,10 @@ class NewsMonitor:
         """Log the news side's figures."""
         figures = ", ".join(f"{name}={count}" for name, count in self.stats.items())
         logger.info(
-            "News stats: messages=%d, no_articles=%d, %s, rows_waiting=%d",
-            self._stream.messages,
-            self._stream.no_articles,
+            "News stats: messages=%d, no_articles=%d, %s, rows_waiting=%d%s",
+            sum(source.messages for source in self._sources),
+            sum(source.no_articles for source in self._sources),
             figures,
             len(self._writer.outbox) + len(self._rows) + self._on_their_way,
+            "".join(f"; {source.name}: {source.state}" for source in self._sources),
         )

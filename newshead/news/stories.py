@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -12,11 +12,10 @@ from newshead.database.tables import NewsRow
 from newshead.loop import off_loop
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news.message import Article
-from newshead.news.rating import Opinion
+from newshead.news.question import Opinion
 
 logger = logging.getLogger(__name__)
 
-SOURCE: Final = "Benzinga_WebSocket"
 # A disk that hangs delays the rating by this much.
 TRIGGER_TIMEOUT_S: Final = 2.0
 
@@ -31,6 +30,10 @@ class Story:
     detected: datetime
     trigger_ms: float | None = None
     """From the message to the trigger file; None if there is none."""
+    stored: Callable[[], None] | None = None
+    """What to call once its row is stored; of news that a trigger brought."""
+    late: bool = False
+    """Whether its row was stored unrated, and is stored again with its rating."""
 
     @property
     def age_ms(self) -> float:
@@ -51,7 +54,7 @@ def news_row(
     article = story.article
     return NewsRow(
         timestamp=story.detected,
-        source=SOURCE,
+        source=article.source,
         ticker=story.ticker,
         headline=article.title,
         published_utc=article.published.isoformat(),

@@ -2,9 +2,10 @@
 
 Columns are found by the names in the export's header line, as public examples of it show them:
 `No.,Ticker,Company,Sector,Industry,Country,Market Cap,P/E,Shares Float,…,Price,Change,Volume`.
-`Market Cap` (USD) and `Shares Float` (shares) are plain numbers in millions there, `Volume` is in
-shares, and what is unknown is empty or `-`. Finviz has published no specification of it. A token
-that has expired is answered with status 200 and a login page, or nothing at all.
+`Market Cap` (USD) and `Shares Float` (shares) are plain numbers in millions there, or come with
+their unit (`150.00M`, `2.90T`), `Volume` is in shares, and what is unknown is empty or `-`. Finviz
+has published no specification of it. A token that has expired is answered with status 200 and a
+login page, or nothing at all.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from newshead.core.tickers import parse_ticker
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.queries import listed_tickers
 from newshead.database.store import replace_ticker_list
 from newshead.database.tables import ListedStock
 from newshead.loop import off_loop
@@ -34,6 +36,9 @@ FETCH_TIMEOUT_S: Final = 30.0
 MAX_BYTES: Final = 50_000_000
 MAX_REDIRECTS: Final = 3
 MAX_VOLUME: Final = 2**64 - 1
+UNITS: Final = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+# A list that is shorter than this part of the present one is most likely not whole.
+LEAST_PART: Final = 0.5
 
 
 class ListError(Exception):
@@ -47,7 +52,7 @@ class TickerList(NamedTuple):
     left_out: int
 
 
-async def refresh(settings: Settings, database: Database) -> None:
+async def refresh(settings: Settings, database: Database, *, force: bool = False) -> None:
     """Put the configured list into the database; the log says what was done, or why not.
 
     Raises nothing: where something fails the old list stays.
@@ -58,6 +63,8 @@ async def refresh(settings: Settings, database: Database) -> None:
         `ticker_list_csv` is the source, or else `finviz_export_url`.
     database
         Nobody else's: it is connected for this and closed again.
+    force
+        Take a list too that is much shorter than the present one.
     """
     if settings.ticker_list_csv is not None:
         source = str(settings.ticker_list_csv)
@@ -73,7 +80,7 @@ async def refresh(settings: Settings, database: Database) -> None:
             else await _fetch(settings.finviz_export_url)
         )
         found = await off_loop(parse, content)
-        await off_loop(_store, database, found.stocks)
+        await off_loop(_store, database, found.stocks, force)
     except ListError as problem:
         logger.error("No ticker list from %s: %s News.float_list is unchanged.", source, problem)
     except (*DATABASE_ERRORS, ConfigurationError) as problem:
@@ -125,12 +132,15 @@ def _stock(ticker: str, row: dict[str, str | None]) -> ListedStock:
     def text(column: str) -> str:
         return (row.get(column) or "").strip()
 
-    def number(column: str) -> float:
+    def number(column: str, unit: float = 1.0) -> float:
+        value = text(column).replace(",", "").upper()
+        if value[-1:] in UNITS:
+            value, unit = value[:-1], UNITS[value[-1]]
         try:
-            value = float(text(column))
+            found = float(value) * unit
         except ValueError:
             return 0.0
-        return value if math.isfinite(value) and value >= 0 else 0.0
+        return found if math.isfinite(found) and found >= 0 else 0.0
 
     return ListedStock(
         ticker=ticker,
@@ -138,16 +148,22 @@ def _stock(ticker: str, row: dict[str, str | None]) -> ListedStock:
         sector=text("Sector"),
         industry=text("Industry"),
         country=text("Country"),
-        market_cap=round(number("Market Cap") * 1_000_000, 2),
-        float_shares=round(number("Shares Float") * 1_000_000, 2),
+        market_cap=round(number("Market Cap", UNITS["M"]), 2),
+        float_shares=round(number("Shares Float", UNITS["M"]), 2),
         price=number("Price"),
         volume=min(int(number("Volume")), MAX_VOLUME),
     )
 
 
-def _store(database: Database, stocks: Sequence[ListedStock]) -> None:
+def _store(database: Database, stocks: Sequence[ListedStock], force: bool) -> None:
     database.connect()
     try:
+        present = len(listed_tickers(database))
+        if len(stocks) < LEAST_PART * present and not force:
+            raise ListError(
+                f"it has {len(stocks)} stocks, the present list {present}: it is most likely not "
+                "whole. Start with --force-list to take it."
+            )
         replace_ticker_list(database, stocks)
     finally:
         database.close()

@@ -5,7 +5,6 @@ then on is a tick. Ticks become slots in the book that the price monitor uses to
 """
 
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from operator import attrgetter
 from newshead.core import rule
 from newshead.core.rule import PricePoint
 from newshead.core.slots import SLOT_S, SlotBook, Tick
+from newshead.core.tickers import ibkr_name, parse_ticker
 from newshead.replay.files import NewsLine, Trade
 from newshead.replay.sessions import Session, Window
 
@@ -42,14 +42,17 @@ class Day:
         # Each spelling in the trades, and how the stock is known.
         self._symbols: dict[str, str] = {}
         for line in sorted(news or (), key=lambda line: line.seconds):
-            stock = self._stocks.setdefault(_symbol(line.ticker), _Stock(line.ticker, line.seconds))
+            stock = self._stocks.setdefault(
+                ibkr_name(line.ticker), _Stock(line.ticker, line.seconds)
+            )
             stock.ratings.append((line.seconds, line.recommendation))
 
     def add(self, trade: Trade) -> None:
         """Take a trade in; of two of one time the later one is the newer."""
         symbol = self._symbols.get(trade.ticker)
         if symbol is None:
-            symbol = self._symbols[trade.ticker] = _symbol(trade.ticker)
+            ticker = parse_ticker(trade.ticker) or trade.ticker
+            symbol = self._symbols[trade.ticker] = ibkr_name(ticker)
         stock = self._stocks.get(symbol)
         if stock is None:
             if not self._opened_by_trades:
@@ -120,8 +123,3 @@ class _Stock:
         self.ratings: list[tuple[float, str]] = []
         self.earlier: Trade | None = None
         self.slots = SlotBook(SLOT_S)
-
-
-def _symbol(ticker: str) -> str:
-    # As IBKR writes share classes.
-    return re.sub(r"[./-]", " ", ticker.strip().upper())

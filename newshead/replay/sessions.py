@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from newshead.core import rule
 from newshead.core.rule import PricePoint, Rule
+from newshead.core.tickers import ibkr_name
 from newshead.core.times import next_roll_after
 
 
@@ -63,6 +64,8 @@ def split(rows: Iterable[Sequence[object]], scores: dict[str, float | None]) -> 
     ----------
     rows
         (ticker, Unix seconds, price, volume, recommendation), in the order of ticker and time.
+    scores
+        By IBKR's names.
     """
     for ticker, group in groupby(rows, itemgetter(0)):
         prices = [PricePoint._make(row[1:]) for row in group]
@@ -72,7 +75,7 @@ def split(rows: Iterable[Sequence[object]], scores: dict[str, float | None]) -> 
             end = bisect_right(prices, over_s, begin, key=itemgetter(0))
             while end < len(prices) and rule.inside(prices[end - 1].time, prices[end].time):
                 end += 1
-            yield Window(str(ticker), prices[begin:end], scores.get(str(ticker)))
+            yield Window(str(ticker), prices[begin:end], scores.get(ibkr_name(str(ticker))))
             begin = end
 
 

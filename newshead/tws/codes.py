@@ -208,7 +208,8 @@ FINDINGS: Final[dict[Finding, Code]] = {
     Finding.NOT_TRUSTED: Code(
         Reaction.NONE,
         logging.WARNING,
-        "IBKR knows no {ticker} so soon after a connection was made or lost: asking again.",
+        "IBKR knows no US stock {ticker}, but that may change: the connection is new, or data is "
+        "away. Asking again.",
         again_s=math.inf,
     ),
     Finding.UNANSWERED: Code(

@@ -1,21 +1,25 @@
 """The embedded engine read by other processes: with clickhouse-connect, as they do."""
 
+import logging
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError as EngineError
 from monitoring import connected
-from watching import write_news, write_prices
+from watching import write_alerts, write_news, write_prices, write_status
 
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
+from newshead import listening
 from newshead.database import connection
-from newshead.database.http import LOOPBACK, engine_served
+from newshead.database.http import LOOPBACK, USER, basic_authorization, engine_served
 from newshead.loop import off_loop
 from newshead.settings import Settings
 
@@ -26,10 +30,15 @@ def own(tmp_path: Path) -> Settings:
     return Settings(clickhouse_path=tmp_path / "clickhouse")
 
 
+def served(own: Settings) -> AbstractAsyncContextManager[dict[str, str]]:
+    """The engine served to the page's and the push's statements."""
+    return engine_served(own, queries.STATEMENTS, queries.READ_SETTINGS)
+
+
 @pytest.fixture
 async def reading(own: Settings) -> AsyncIterator[Settings]:
     """Of a process that reads it."""
-    async with engine_served(own) as environment:
+    async with served(own) as environment:
         yield Settings.from_environment({**environment})
 
 
@@ -50,35 +59,131 @@ async def test_readers_find_what_the_owner_wrote(own: Settings, reading: Setting
     await off_loop(read)
 
 
-async def test_readers_can_change_nothing(own: Settings, reading: Settings) -> None:
+async def test_everything_that_readers_ask_is_answered(own: Settings, reading: Settings) -> None:
+    def read() -> None:
+        with connected(own) as owner, connected(reading) as reader:
+            owner.create_tables()
+            write_news(owner, "ABCD", "news")
+            write_prices(owner, "ABCD", [2.0, 2.0, 2.0, 2.2])
+            write_alerts(owner, "ABCD")
+            write_status(owner)
+            for ask in (
+                queries.clock,
+                queries.status,
+                queries.marks,
+                queries.cards,
+                queries.first_alerts,
+                queries.days,
+                lambda database: queries.earlier(database, day=date(2026, 11, 24)),
+                lambda database: queries.earlier(database, ticker="ABCD"),
+            ):
+                assert ask is queries.clock or ask(reader) == ask(owner)
+                ask(reader)
+
+    await off_loop(read)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO News.news_alert (ticker) VALUES ('ABCD')",
+        "DROP TABLE News.news_alert",
+        "CREATE DATABASE other",
+        "SET readonly = 0",
+        "SELECT * FROM file('/etc/passwd', 'LineAsString')",
+        "SELECT 1 INTO OUTFILE '/tmp/newshead-outfile'",
+        "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
+        "KILL QUERY WHERE 1",
+        "SELECT sleep(3)",
+        f"{queries.CLOCK}; DROP TABLE News.news_alert",
+        f"{queries.CLOCK} FORMAT CSV",
+    ],
+)
+async def test_readers_ask_newsheads_statements_and_no_others(
+    own: Settings, reading: Settings, statement: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
     def attempt() -> None:
         with connected(own) as owner, connected(reading) as reader:
             owner.create_tables()
-            for statement in (
-                "INSERT INTO News.news_alert (ticker) VALUES ('ABCD')",
-                "DROP TABLE News.news_alert",
-                "CREATE DATABASE other",
-                "SET readonly = 0",
-            ):
+            for _ in range(3):
                 with pytest.raises(EngineError) as refused:
                     reader.client.command(statement)
-                assert refused.value.code == 164, statement
+                assert refused.value.code == 497
+            assert owner.client.command("EXISTS TABLE News.news_alert") == 1
 
     await off_loop(attempt)
+    [line] = [r.getMessage() for r in caplog.records if "turned away" in r.getMessage()]
+    assert "a statement that is none of newshead's" in line
 
 
-async def test_a_setting_holds_for_its_own_query_only(reading: Settings) -> None:
+async def test_a_statement_that_got_through_could_change_nothing(own: Settings) -> None:
+    hostile = {
+        "INSERT INTO News.news_alert (ticker) VALUES ('ABCD')": 164,
+        "SELECT * FROM file('/etc/passwd', 'LineAsString')": 164,
+        "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')": 164,
+        "SET readonly = 0": 164,
+        "SET max_threads = 7": 164,
+        "SELECT count() FROM numbers(100000000000) WHERE NOT ignore(sipHash64(number))": 159,
+    }
+
+    async with engine_served(own, hostile, {"max_execution_time": 1}) as environment:
+
+        def attempt() -> None:
+            with connected(own) as owner:
+                owner.create_tables()
+            with connected(Settings.from_environment({**environment})) as reader:
+                for statement, code in hostile.items():
+                    with pytest.raises(EngineError) as refused:
+                        reader.client.command(statement)
+                    assert refused.value.code == code, statement
+
+        await off_loop(attempt)
+
+
+async def test_readers_are_bound_by_the_limits_they_ask_for_themselves(reading: Settings) -> None:
     def read() -> None:
         with connected(reading) as reader:
-
-            def threads(**settings: int) -> object:
-                return reader.client.command("SELECT getSetting('max_threads')", settings=settings)
-
-            usual = threads()
-            assert threads(max_threads=7) == 7
-            assert threads() == usual != 7
+            found = reader.client.server_settings
+            for name, value in queries.READ_SETTINGS.items():
+                assert found[name].value == str(value)
+                assert found[name].readonly
 
     await off_loop(read)
+
+
+async def test_a_thousand_silent_connections_keep_no_reader_out(
+    reading: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(listening, "REQUEST_S", 1.0)
+    address = (LOOPBACK, reading.clickhouse_port)
+
+    def ask() -> None:
+        with ExitStack() as stack, connected(reading) as early:
+            strangers = []
+            for number in range(1000):
+                stranger = stack.enter_context(socket.create_connection(address, timeout=10))
+                strangers.append(stranger)
+                if number % 2:
+                    stranger.sendall(b"POST / HTTP/1.1\r\nX: ")
+            assert queries.status(early) is None
+            with connected(reading) as late:
+                assert queries.status(late) is None
+            # Who sends a byte now and then is cut off as well.
+            for stranger in strangers:
+                while stranger.recv(4096):
+                    pass
+            assert queries.status(early) is None
+
+    await off_loop(ask)
+    lines = [r.getMessage() for r in caplog.records if "turned away" in r.getMessage()]
+    assert sorted(line.split(": ")[1].split(" (")[0] for line in lines) == [
+        "a request without the right password",
+        "more than 32 connections at once",
+        "no request within 1 s",
+    ]
 
 
 async def test_who_does_not_know_the_password_is_told_nothing(reading: Settings) -> None:
@@ -95,12 +200,18 @@ async def test_who_does_not_know_the_password_is_told_nothing(reading: Settings)
 
 
 async def test_rubbish_disturbs_no_reader(reading: Settings) -> None:
+    password = basic_authorization(USER, reading.clickhouse_password)
+    known = f"POST / HTTP/1.1\r\nAuthorization: {password}\r\n".encode()
+
     def ask() -> None:
         with connected(reading) as reader:
             for rubbish in (
                 b"\0\xff\n\n",
                 b"GET / HTTP/1.1\r\n\r\n",
                 b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+                known + b"Content-Length: x\r\n\r\n",
+                known + b"Content-Length: -1\r\n\r\n",
+                known + b"Content-Length: 9999999999\r\n\r\n",
                 b"POST / HTTP/1.1\r\nAuthorization: Basic \xff\r\n\r\n",
             ):
                 address = (LOOPBACK, reading.clickhouse_port)
@@ -109,18 +220,18 @@ async def test_rubbish_disturbs_no_reader(reading: Settings) -> None:
                     stranger.shutdown(socket.SHUT_WR)
                     while stranger.recv(4096):
                         pass
-            assert reader.client.command("SELECT 1") == 1
+            assert queries.status(reader) is None
 
     await off_loop(ask)
 
 
 async def test_at_the_end_readers_are_cut_off_and_the_engine_is_free(own: Settings) -> None:
-    async with engine_served(own) as environment:
+    async with served(own) as environment:
         reader = ClickHouseManager(Settings.from_environment({**environment}))
         await off_loop(reader.connect)
-        await off_loop(reader.client.command, "SELECT 1")
+        await off_loop(queries.status, reader)
     with pytest.raises(EngineError):
-        await off_loop(reader.client.command, "SELECT 1")
+        await off_loop(queries.status, reader)
     reader.close()
     # The engine takes one folder at a time: another one is refused while it runs.
     elsewhere = replace(own, clickhouse_path=own.clickhouse_path / "other")

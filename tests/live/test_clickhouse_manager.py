@@ -571,6 +571,19 @@ def test_an_analysis_without_sentiment_or_recommendation_is_no_rating(
     assert ratings == {"AAPL": Rating("good", "BUY", "")}
 
 
+def test_an_article_that_was_not_rated_takes_no_rating_s_place(
+    manager: ClickHouseManager,
+) -> None:
+    add_news(manager, "AAPL", analyzed_s_ago=60)
+    reason = "Not rated: no answer within 8 s."
+    for ticker in ("AAPL", "NONE"):
+        add_news(manager, ticker, recommendation="HOLD", explanation=reason)
+    ratings = manager.standing(["AAPL", "NONE"]).ratings
+    assert ratings == {"AAPL": Rating("positive", "BUY", "high")}
+    add_news(manager, "AAPL", recommendation="HOLD", explanation="Routine notice.")
+    assert manager.standing(["AAPL"]).ratings["AAPL"].recommendation == "HOLD"
+
+
 def test_the_newest_news_is_that_detected_last(manager: ClickHouseManager) -> None:
     assert manager.newest_news("AAPL") is None
     add_news(manager, "AAPL", detected_s_ago=5, headline="new", article_url="u", published_utc="p")

@@ -1,6 +1,8 @@
 """The commands as a user runs them: run_system.py, price_checker.py and the hands-on check."""
 
+import asyncio
 import contextlib
+import json
 import os
 import re
 import resource
@@ -19,7 +21,7 @@ import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
 from commands import DEADLINE_S, PROJECT, Command, alive, log_in, until
-from monitoring import with_tables
+from monitoring import rate, rows, with_tables
 
 import demo
 import run_system
@@ -31,7 +33,16 @@ from newshead.database.tables import PriceRow
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, SAME_SIGNAL_S
 from newshead.settings import Settings
-from simulator import Gateway, GatewayThread, Handshake, Market, Trade
+from simulator import (
+    Gateway,
+    GatewayThread,
+    Handshake,
+    Market,
+    MessagesServer,
+    ScriptedRating,
+    Trade,
+)
+from simulator.feeds import FeedServer
 
 # What `python -m dashboard` runs.
 PAGE = "dashboard/__main__.py"
@@ -235,6 +246,53 @@ def test_a_killed_monitor_goes_on_in_its_windows_and_doubles_nothing(
     # The last slot's row is written at the end of the old and again by the new monitor only
     # if both ended in it, which a kill does not.
     assert slots[0] == slots[1] >= 4
+
+
+def test_a_trigger_outlives_a_monitor_that_is_killed_before_the_first_row(
+    start: Start, server: ClickHouseServer, database: ClickHouseManager, tmp_path: Path
+) -> None:
+    folder = TriggerFolder(tmp_path / "triggers")
+    with GatewayThread(Gateway(Market(symbols=["ABCD"]))) as thread:
+        command = start("run_system.py", "--skip-list", **on_server(server, thread.gateway))
+        pid = int(command.shows(r"pid=(\d+)")[1])
+        command.shows("Connected to IBKR")
+        trigger = folder.write("ABCD")
+        command.shows("Subscribed ABCD")
+        assert not trigger.exists()
+        os.kill(pid, signal.SIGKILL)
+        command.shows("(?s)Subscribed ABCD.*Subscribed ABCD")
+        thread.call(thread.gateway.trade, "ABCD", 5.0, 100)
+        command.shows(": 1 rows, 1 active tickers")
+        until(lambda: not list(folder.tracked.iterdir()), lambda: "the end of the trigger")
+        assert command.stop() == EXIT_OK
+    assert database.windows().keys() == {"ABCD"}
+
+
+def test_no_kill_parts_an_alert_from_its_copy_in_price_move(
+    start: Start, server: ClickHouseServer, database: ClickHouseManager, tmp_path: Path
+) -> None:
+    server.fault("error", match="INSERT INTO News.price_move")
+    prices = iter(5 * 1.005**step for step in range(100))
+    with GatewayThread(Gateway(Market(symbols=["ABCD"]))) as thread:
+        command = start("run_system.py", "--skip-list", **on_server(server, thread.gateway))
+        pid = int(command.shows(r"pid=(\d+)")[1])
+        command.shows("Connected to IBKR")
+        rate(database, "ABCD", "BUY")
+        # Of another program.
+        database.client.command("INSERT INTO News.news_alert (ticker, price) VALUES ('WXYZ', 1)")
+        TriggerFolder(tmp_path / "triggers").write("ABCD")
+        command.shows("Subscribed ABCD")
+        while "ALERT 3 for ABCD" not in command.text():
+            thread.call(thread.gateway.trade, "ABCD", next(prices), 100)
+            time.sleep(0.5)
+        os.kill(pid, signal.SIGKILL)
+        server.clear_faults()
+        command.shows("1 alerts of a price monitor that died are copied")
+        until(lambda: rows(database, "price_move"), lambda: "the copy")
+        assert command.stop() == EXIT_OK
+    alerts = [row["timestamp"] for row in rows(database, "news_alert") if row["ticker"] == "ABCD"]
+    copies = [row["current_price_timestamp"] for row in rows(database, "price_move")]
+    assert copies == alerts
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -618,13 +676,95 @@ def test_a_refused_key_ends_the_news_and_not_the_prices(
             BENZINGA_STREAM_URL=f"ws://127.0.0.1:{refusing.server_port}/",
             IBKR_PORT=gateway.port,
         )
-        command.shows("The news side does not run, the rest goes on: .*HTTP 401.*BENZINGA_API_KEY")
+        command.shows("HTTP 401.*BENZINGA_API_KEY.*until then no news comes from it")
         TriggerFolder(tmp_path / "triggers").write("ABCD")
         command.shows(": 1 rows, 1 active tickers")
         assert command.stop() == EXIT_OK
         refusing.shutdown()
     assert "Traceback" not in command.text()
     assert secret not in command.text()
+
+
+def test_a_trigger_with_a_headline_is_tracked_rated_and_stored_without_any_stream(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    command = start("run_system.py", "--skip-list", IBKR_PORT=gateway.port)
+    command.shows("Price monitor initialized")
+    trigger = {"ticker": "ABCD", "headline": "ABCD rises", "url": 7}
+    path = tmp_path / "triggers" / "immediate_ABCD_1.json"
+    path.with_suffix(".new").write_text(json.dumps(trigger))
+    path.with_suffix(".new").rename(path)
+    command.shows("immediate_ABCD_1.json' counts as if it had no url")
+    command.shows("News ABCD: ABCD rises .*HOLD low, from a trigger, row after")
+    command.shows(": 1 rows, 1 active tickers")
+    assert command.stop() == EXIT_OK
+    assert list((tmp_path / "triggers" / "news").iterdir()) == []
+
+
+async def test_without_any_key_press_releases_become_rows(start: Start, gateway: Gateway) -> None:
+    async with FeedServer() as feed:
+        command = start(
+            *("run_system.py", "--skip-list", "--socket", "--any"),
+            NEWS_SOURCES="wires",
+            WIRE_FEEDS=feed.url,
+            IBKR_PORT=gateway.port,
+        )
+        await asyncio.to_thread(command.shows, "nothing will alert: no key is set")
+        feed.publish("Firm wins", "(NASDAQ: ABCD)")
+        await asyncio.to_thread(command.shows, "News ABCD: Firm wins .*HOLD low, trigger after")
+        await asyncio.to_thread(command.shows, ": 1 rows, 1 active tickers")
+        assert await asyncio.to_thread(command.stop) == EXIT_OK
+
+
+async def test_a_press_release_and_the_news_of_a_trigger_lead_to_alerts(
+    start: Start, tmp_path: Path
+) -> None:
+    ratings = dict.fromkeys(("ABCD", "EFGH"), ScriptedRating("BUY", "high", "It rises."))
+    rise = [
+        Trade(second, ticker, 5 + second / 20, 100) for second in range(120) for ticker in ratings
+    ]
+    with GatewayThread(Gateway(Market(rise))) as thread:
+        async with FeedServer() as feed, MessagesServer(ratings) as service:
+            command = start(
+                *("run_system.py", "--skip-list", "--socket", "--any"),
+                NEWS_SOURCES="wires",
+                WIRE_FEEDS=feed.url,
+                ANTHROPIC_API_KEY="any",
+                ANTHROPIC_BASE_URL=service.url,
+                IBKR_PORT=thread.gateway.port,
+            )
+            await asyncio.to_thread(command.shows, "Watching the folder")
+            feed.publish("Firm wins", "(NASDAQ: ABCD)")
+            path = tmp_path / "triggers" / "immediate_EFGH_1.json"
+            path.with_suffix(".new").write_text('{"ticker": "EFGH", "headline": "Other wins"}')
+            path.with_suffix(".new").rename(path)
+            for ticker in ratings:
+                await asyncio.to_thread(command.shows, f"ALERT . for {ticker}")
+            assert await asyncio.to_thread(command.stop) == EXIT_OK
+
+
+def test_a_misspelt_variable_is_a_warning_and_in_the_env_file_one_sentence(
+    start: Start, gateway: Gateway, tmp_path: Path
+) -> None:
+    command = start("run_system.py", "--skip-list", IBKR_PORT=gateway.port, BENZINGA_APIKEY="x")
+    command.shows(
+        "variable BENZINGA_APIKEY is unknown and has no effect: is BENZINGA_API_KEY meant"
+    )
+    command.shows("Price monitor initialized")
+    assert command.stop() == EXIT_OK
+    (tmp_path / ".env").write_text("IBKR_PROT=4001\n")
+    command.output.unlink()
+    command = start("run_system.py", "--skip-list")
+    assert command.ends() == EXIT_MISCONFIGURED
+    assert command.text() == "run_system.py: .env, line 1: IBKR_PROT must be IBKR_PORT.\n"
+
+
+def test_an_unknown_source_is_one_sentence(start: Start) -> None:
+    command = start("run_system.py", "--socket", NEWS_SOURCES="benzinga reuters")
+    assert command.ends() == EXIT_MISCONFIGURED
+    assert command.text() == (
+        "run_system.py: NEWS_SOURCES must name sources (benzinga, alpaca, wires), not 'reuters'.\n"
+    )
 
 
 def test_a_headline_goes_from_the_stream_to_price_rows(

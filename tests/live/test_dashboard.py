@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from watching import (
 )
 
 import dashboard.access
+import dashboard.connections
 import dashboard.feed
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
@@ -147,6 +148,114 @@ async def test_without_the_password_nothing_is_told(
     assert PASSWORD not in caplog.text
 
 
+@pytest.mark.usefixtures("session")
+async def test_who_guesses_passwords_is_heard_one_by_one_and_told_of_once_a_minute(
+    page_settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dashboard.access, "WRONG_PASSWORD_PAUSE_S", 0.2)
+    guarded = replace(page_settings, dashboard_password=PASSWORD)
+    async with served(guarded) as url, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+
+        async def guess(number: int) -> int:
+            return (await client.get(url, auth=("any", f"guess {number}"))).status_code
+
+        began = time.monotonic()
+        codes = await asyncio.gather(*(guess(number) for number in range(40)))
+        heard = codes.count(401)
+        assert heard + codes.count(429) == 40
+        # One after the other: no more than five in a second.
+        assert heard <= (time.monotonic() - began) / 0.2 + 1
+        assert (await client.get(url, auth=("any", PASSWORD))).status_code == 200
+    lines = [r.getMessage() for r in caplog.records if "wrong password" in r.getMessage()]
+    assert lines == ["A wrong password for the page came from 127.0.0.1 (1 times)."]
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.usefixtures("session")
+async def test_another_sites_page_makes_the_database_work_for_nobody(
+    page_settings: Settings, site: str, server: ClickHouseServer
+) -> None:
+    async with served(page_settings) as url, httpx.AsyncClient() as client:
+        before = len(server.statements())
+        for path in ("feed", "csv/cards.csv", "earlier/days"):
+            answer = await client.get(url + path, headers={"Sec-Fetch-Site": site})
+            assert answer.status_code == 403
+        assert len(server.statements()) == before
+        # A link to the page may stand anywhere, and its own requests pass.
+        for path in ("", "static/page.js"):
+            answer = await client.get(url + path, headers={"Sec-Fetch-Site": site})
+            assert answer.status_code == 200
+        for own in ("same-origin", "none"):
+            answer = await client.get(f"{url}earlier/days", headers={"Sec-Fetch-Site": own})
+            assert answer.status_code == 200
+
+
+@pytest.mark.usefixtures("session")
+async def test_silent_connections_are_cut_off_and_give_way_to_viewers(
+    page_settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="dashboard")
+    monkeypatch.setattr(dashboard.connections, "REQUEST_S", 2.0)
+    async with served(page_settings) as url:
+        host, port = url.removeprefix("http://").rstrip("/").split(":")
+        async with follow(url) as updates:
+            await anext(updates)
+            strangers = [await asyncio.open_connection(host, int(port)) for _ in range(1000)]
+            for number, (_, writer) in enumerate(strangers):
+                # After one request, half of another.
+                begin = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" if number % 2 else b""
+                writer.write(begin + b"GET /feed HTTP/1.1\r\nX: ")
+            async with follow(url) as others:
+                await anext(others)
+            await anext(updates)
+            async with asyncio.timeout(DEADLINE_S):
+                for reader, writer in strangers:
+                    with suppress(ConnectionError):
+                        await reader.read()
+                    writer.close()
+            await anext(updates)
+    lines = [r.getMessage() for r in caplog.records if "turned away" in r.getMessage()]
+    assert sorted(line.split(": ")[1].split(" (")[0] for line in lines) == [
+        "more than 200 connections at once",
+        "no request within 2 s",
+    ]
+
+
+@pytest.mark.usefixtures("session")
+async def test_a_house_full_of_viewers_lets_the_next_one_in(
+    page_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard.connections, "MAX_CONNECTIONS", 3)
+    async with served(page_settings) as url, AsyncExitStack() as stack:
+        viewers = [await stack.enter_async_context(follow(url)) for _ in range(3)]
+        for viewer in viewers:
+            await anext(viewer)
+        async with follow(url) as late:
+            await anext(late)
+            # The oldest one has gone.
+            with pytest.raises(httpx.RemoteProtocolError):
+                await until(viewers[0], lambda update: not update)
+            await anext(viewers[1])
+
+
+@pytest.mark.usefixtures("session")
+async def test_rubbish_at_the_pages_port_is_one_line(
+    page_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with served(page_settings) as url:
+        host, port = url.removeprefix("http://").rstrip("/").split(":")
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"\x16\x03\x01 no HTTP\r\n\r\n")
+            assert b" 400 " in await reader.read()
+            writer.close()
+    lines = [r.getMessage() for r in caplog.records if "HTTP" in r.getMessage()]
+    assert [line for line in lines if "HTTP Request" not in line] == [
+        "The page turned away: what is no HTTP (1 times)."
+    ]
+
+
 def test_an_address_that_cannot_be_had_is_told_in_a_sentence(page_settings: Settings) -> None:
     with listen(page_settings) as taken:
         port = taken.getsockname()[1]
@@ -201,6 +310,27 @@ async def test_a_late_rating_reaches_the_page(
         assert (await anext(updates))["cards"][0]["recommendation"] == "HOLD"
         write_news(session, "ZOOM", "FDA approves", "BUY", content_hash="one")
         await until(updates, lambda u: u["cards"] and u["cards"][0]["recommendation"] == "BUY")
+
+
+async def test_an_article_that_was_not_rated_takes_no_rating_s_place_on_the_page(
+    session: ClickHouseManager, page_settings: Settings
+) -> None:
+    rated, unrated = ago(55), ago(50)
+    reason = "Not rated: no answer within 8 s."
+    write_news(session, "ZOOM", "FDA approves", detected_at=rated, analyzed_at=rated)
+    write_news(session, "ZOOM", "More", "HOLD", detected_at=unrated, explanation=reason)
+    write_prices(session, "ZOOM", RISE, began=ago(45))
+
+    def shown(card: dict[str, Any]) -> tuple[str, str]:
+        return card["headline"], card["recommendation"]
+
+    async with served(page_settings) as url, httpx.AsyncClient() as client:
+        async with follow(url) as updates:
+            assert shown((await anext(updates))["cards"][0]) == ("More", "BUY")
+        session.move_session()
+        params = {"ticker": "ZOOM"}
+        [card] = (await client.get(f"{url}earlier/windows", params=params)).json()
+        assert shown(card) == ("More", "BUY")
 
 
 async def test_a_window_that_ends_changes_its_card_by_the_clock_alone(
@@ -488,6 +618,7 @@ async def test_csv_is_quoted_and_no_cell_is_a_formula(
 ) -> None:
     write_news(session, "ZOOM", '=HYPERLINK("http://evil.example","a, b")\nnext line')
     write_news(session, "CALM", '+1 for, "CALM"')
+    write_news(session, "EVIL", 'up;=1+1\t@SUM(A1)| "-2+3",\uff1dcmd, 3-4; a = b')
     write_prices(session, "ZOOM", [2.0, 2.0, 2.0, 1.9])
     write_prices(session, "CALM", RISE)
     write_alerts(session, "CALM")
@@ -498,6 +629,8 @@ async def test_csv_is_quoted_and_no_cell_is_a_formula(
         rows = {row["ticker"]: row for row in table(answer.text)}
         assert rows["ZOOM"]["headline"].startswith("'=HYPERLINK(")
         assert rows["CALM"]["headline"] == '\'+1 for, "CALM"'
+        # Nor is any where the reader's spreadsheet cuts cells at something else.
+        assert rows["EVIL"]["headline"] == "up;'=1+1\t'@SUM(A1)| \"'-2+3\",'\uff1dcmd, 3-4; a = b"
         assert float(rows["ZOOM"]["change_pct"]) == -5.0
         [alert] = table((await client.get(f"{url}csv/alerts.csv")).text)
         assert (alert["ticker"], alert["priority"], alert["seconds"]) == ("CALM", "3", "8")
@@ -565,4 +698,4 @@ def test_the_page_loads_nothing_of_ibkrs_client_or_the_monitor() -> None:
         check=True,
     )
     assert done.stdout.strip() == "set()"
-    assert logging.getLogger("uvicorn").level == logging.WARNING
+    assert logging.getLogger("uvicorn").level == logging.ERROR

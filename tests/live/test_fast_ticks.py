@@ -21,6 +21,7 @@ from tws import buffered, came, connected, serving, until, versions
 import ibkr_client
 from ibkr_client import ConnectionState, IBKRClient
 from newshead.tws.decode import MessageReader
+from newshead.tws.failures import GatewayError
 from newshead.tws.ticks import (
     DAY_VOLUMES,
     HALTS,
@@ -128,7 +129,7 @@ def what_counts(kind: int, calls: list[tuple[Any, ...]]) -> list[tuple[str, ...]
     missing = {NO_VALID_ID: 0, UNSET_INTEGER: 0, UNSET_DOUBLE: 0.0}
     kept = []
     for name, req_id, tick_type, *values in calls:
-        halt = name == "tickGeneric" and tick_type in HALTS and math.isfinite(*values)
+        halt = name == "tickGeneric" and tick_type in HALTS and all(map(math.isfinite, values))
         if name == "tickSize" and (kind == PRICE or tick_type in TOLD_SIZES):
             values = [shares(*values)]
         elif kind != PRICE and not halt:
@@ -246,7 +247,11 @@ def read_whole(server_version: int, message: bytes) -> Tick | None:
         return tick
     decoder = Decoder(EWrapper(), server_version)
     reader = MessageReader(decoder, server_version, read_tick, lambda _: None)
-    return next(reader.read(message), None)
+    try:
+        return next(reader.read(message), None)
+    except GatewayError:
+        # It is cut within its kind, which IBKR's decoder takes for one that it does not know.
+        return None
 
 
 @pytest.mark.parametrize("what", ["an older version", "fields left empty"])

@@ -4,10 +4,17 @@ import asyncio
 import json
 import os
 import random
+import socket
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
@@ -75,7 +82,7 @@ def test_good_triggers_are_taken_and_bad_ones_lie_aside(hostile: list[bytes], go
         assert len(taken) == good + expected
         rejected = list(folder.rejected.glob("*")) if folder.rejected.exists() else []
         assert len(rejected) == len(hostile) - expected
-        assert [path for path in folder.folder.iterdir() if path != folder.rejected] == []
+        assert set(folder.folder.iterdir()) <= {folder.rejected, folder.tracked}
 
 
 async def test_hundreds_of_hostile_files_neither_stop_the_monitor_nor_reach_sql(
@@ -128,4 +135,131 @@ async def test_hundreds_of_hostile_files_neither_stop_the_monitor_nor_reach_sql(
         sent = " ".join(server.statements()[before:])
     assert "DROP" not in sent
     assert "passwd" not in sent
+    assert database.client.command("EXISTS TABLE News.price_tracking") == 1
+
+
+class Swap:
+    """Puts something else in a path's place the moment that it is opened."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._act: Callable[[], object] = str
+        # There is no way to remove it: it does nothing but inside of `at`.
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and self._path and str(arguments[0]) == self._path:
+            self._path = ""
+            self._act()
+
+    @contextmanager
+    def at(self, path: Path, act: Callable[[], object]) -> Iterator[None]:
+        self._path, self._act = str(path), act
+        yield
+        assert not self._path, "nothing opened it"
+
+
+@pytest.fixture(scope="module")
+def swap() -> Swap:
+    return Swap()
+
+
+@pytest.mark.parametrize("other", ["pipe", "link", "folder", "socket"])
+def test_what_takes_a_triggers_place_as_it_is_opened_is_no_trigger(
+    tmp_path: Path, swap: Swap, other: str
+) -> None:
+    folder = TriggerFolder(tmp_path / "triggers")
+    path = folder.write("ABCD")
+    secret = tmp_path / "secret"
+    secret.write_text('{"ticker": "LINK"}')
+
+    def replace_it() -> None:
+        path.unlink()
+        if other == "pipe":
+            os.mkfifo(path)
+        elif other == "link":
+            path.symlink_to(secret)
+        elif other == "folder":
+            path.mkdir()
+        else:
+            with socket.socket(socket.AF_UNIX) as listener:
+                # The system takes short names only.
+                listener.bind(os.path.relpath(path))
+
+    taken: list[str] = []
+    with swap.at(path, replace_it):
+        thread = threading.Thread(target=lambda: taken.extend(folder.take()), daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive(), "it waits for a writer"
+    assert taken == []
+    assert [each.name for each in folder.rejected.iterdir()] == [path.name]
+
+
+async def test_a_folder_that_stands_still_stops_no_cycle(
+    settings: Settings, database: ClickHouseManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves_on = threading.Event()
+    list_it = os.scandir
+
+    def stand_still(path: Path) -> Any:
+        moves_on.wait(60)
+        return list_it(path)
+
+    async with (
+        Gateway(Market(symbols=["ABCD"])) as gateway,
+        running(replace(settings, ibkr_port=gateway.port)) as monitor,
+    ):
+        monkeypatch.setattr(os, "scandir", stand_still)
+        TriggerFolder(settings.trigger_folder).write("ABCD")
+        await asyncio.sleep(1)
+        cycles = monitor.stats["cycles"]
+        await until(lambda: monitor.stats["cycles"] > cycles, "a cycle")
+        assert not monitor.active_tickers
+        moves_on.set()
+        await until(lambda: "ABCD" in monitor.active_tickers, "the trigger")
+    assert database.client.command("EXISTS TABLE News.price_tracking") == 1
+
+
+FLOOD = """
+import os, sys, time
+os.chdir(sys.argv[1])
+open("a", "w").close()
+print(flush=True)
+while True:
+    os.rename("a", "immediate_X_1.json")
+    os.rename("immediate_X_1.json", "a")
+"""
+
+
+@contextmanager
+def flooding(folder: Path) -> Iterator[None]:
+    """A process that renames without a pause."""
+    command = [sys.executable, "-c", FLOOD, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as flood:
+        assert flood.stdout is not None
+        flood.stdout.readline()
+        try:
+            yield
+            assert flood.poll() is None
+        finally:
+            flood.kill()
+
+
+async def test_a_flood_of_renames_stops_neither_the_loop_nor_a_trigger(
+    settings: Settings, database: ClickHouseManager
+) -> None:
+    worst = 0.0
+    async with (
+        Gateway(Market(symbols=["ABCD"])) as gateway,
+        running(replace(settings, ibkr_port=gateway.port)) as monitor,
+    ):
+        with flooding(settings.trigger_folder):
+            for _ in range(30):
+                before = time.monotonic()
+                await asyncio.sleep(0.1)
+                worst = max(worst, time.monotonic() - before - 0.1)
+            TriggerFolder(settings.trigger_folder).write("ABCD")
+            await until(lambda: "ABCD" in monitor.active_tickers, "the trigger")
+    assert worst < 1.0
     assert database.client.command("EXISTS TABLE News.price_tracking") == 1

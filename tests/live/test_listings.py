@@ -118,7 +118,7 @@ def test_a_stock_that_is_unknown_while_definitions_are_not_complete_is_asked_for
             code(thread, 1100, "lost")
             until(lambda: client.state is ibkr_client.ConnectionState.STALE)
         wanted(client, "AAPL")
-        until(lambda: "IBKR knows no AAPL so soon" in "".join(lines(caplog)))
+        until(lambda: "IBKR knows no US stock AAPL, but" in "".join(lines(caplog)))
         asked_at = time.monotonic()
         thread.gateway.undefined = set()
         assert not client.get_rejected_tickers()

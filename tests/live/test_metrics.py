@@ -6,8 +6,10 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,29 @@ async def test_a_port_that_is_taken_is_one_line_and_the_monitor_goes_on(
     [line] = [r for r in caplog.records if r.levelno >= logging.ERROR]
     assert "METRICS_PORT" in line.getMessage()
     assert line.exc_info is None
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_thousand_silent_connections_cost_no_trigger_no_cycle_and_no_figure(
+    settings: Settings, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="newshead.listening")
+    address = ("127.0.0.1", settings.metrics_port)
+    async with running(settings) as monitor:
+        with ExitStack() as stack:
+            for _ in range(1000):
+                stranger = await asyncio.to_thread(socket.create_connection, address, 20)
+                stack.enter_context(stranger).sendall(b"GET /metr")
+            threads = [t for t in threading.enumerate() if "process_request" in t.name]
+            assert len(threads) < 100
+            await tracked(gateway, settings)
+            cycles = monitor.stats["cycles"]
+            await until(lambda: monitor.stats["cycles"] > cycles + 2, "more cycles")
+            assert (await health(settings))[0] == 200
+            assert (await figures(settings))["newshead_active_tickers"] == 1
+    lines = [r.getMessage() for r in caplog.records if "connections at once" in r.getMessage()]
+    assert len(lines) == 1
+    assert "The metrics port turned away" in lines[0]
 
 
 def test_without_a_port_the_library_is_not_even_loaded() -> None:

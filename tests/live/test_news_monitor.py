@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
+import re
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -16,19 +18,19 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from monitoring import rows, until
+from monitoring import rate, rows, until
 
 import run_system
 from clickhouse_manager import ClickHouseManager
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news import monitor as news_monitor
-from newshead.news import stories
-from newshead.news import stream as benzinga
+from newshead.news import rating, reconnect, stories, wires
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
-from newshead.news.stream import StreamRefusedError
 from newshead.settings import Settings
 from simulator import Fault, MessagesServer, ScriptedRating
+from simulator.alpaca import AlpacaServer, news_item
+from simulator.feeds import FeedServer
 from simulator.news import NewsServer, news_message
 
 
@@ -53,6 +55,7 @@ def settings(
         clickhouse_port=server.port,
         benzinga_api_key="s3cret",
         benzinga_stream_url=stream.url,
+        benzinga_replay=False,
         anthropic_api_key="s3cret",
         anthropic_base_url=service.url,
         trigger_folder=tmp_path / "triggers",
@@ -63,7 +66,7 @@ def settings(
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(news_monitor, "RETRY_S", 0.3)
-    monkeypatch.setattr(benzinga, "RETRY_S", 0.1)
+    monkeypatch.setattr(reconnect, "PAUSES_S", (0.1, 0.2))
     caplog.set_level(logging.INFO)
 
 
@@ -190,7 +193,7 @@ async def test_the_trigger_waits_for_nothing_and_articles_are_rated_side_by_side
         await until(lambda: triggers(settings) == ["ABCD", "EFGH", "IJKL"], "the triggers")
         assert news(database) == []
         await until(lambda: len(news(database)) == 3, "the rows")
-    assert service.most_at_once == 3
+    assert service.most_at_once == 2
     assert stored(database) == [("Both rise", "ABCD"), ("Both rise", "EFGH"), ("One rises", "IJKL")]
 
 
@@ -245,6 +248,8 @@ async def test_hostile_text_is_data(
             news_message("\x1b[2J\x00Lines\nand\rmore", ["ABCD"], body="word " * 400_000)
         )
         await until(lambda: len(news(database)) == 4, "the rows")
+    # A tag of HTML is none of a headline's text.
+    titles[0] = titles[0].removesuffix("</article>")
     by_ticker = Counter(row["headline"] for row in news(database))
     assert by_ticker == Counter([*titles, "[2J Lines and more"])
     assert {row["ticker"]: row["recommendation"] for row in news(database)} == {
@@ -302,6 +307,188 @@ async def test_an_article_that_is_left_out_gets_neither_trigger_nor_row(
     assert stored(database) == [("New", "EFGH")]
     assert triggers(settings) == ["EFGH"]
     assert (monitor.stats["old"], monitor.stats["deleted"]) == (1, 1)
+
+
+async def test_what_real_messages_hold_is_taken_for_what_it_is(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    list_tickers(database, ("LIST", "USA"))
+    strings = news_message("What&#39;s <b>up</b>, <ABC>?", [])
+    strings["data"]["content"]["securities"] = ["TSX:AC", "EFGH", "BTC/USD", "MOON:LIST", "MOON:X"]
+    riddle = news_message("Riddle", [])
+    riddle["data"]["content"]["securities"] = {"item": [{"isin": "US0378331005"}]}
+    async with at_work(settings, stream) as monitor:
+        stream.publish(news_message("Movers", ["ABCD"], channels=["Movers", "Options"]))
+        stream.publish(news_message("List", [f"T{number}" for number in range(11)]))
+        stream.publish(riddle)
+        stream.publish(news_message("Early", ["ABCD"], article_id=7))
+        stream.publish(
+            news_message("Update", ["ABCD", "IJKL"], action="updated", article_id=7, age_s=130)
+        )
+        stream.publish(strings)
+        await until(lambda: len(news(database)) == 4, "the rows")
+    assert stored(database) == [
+        ("Early", "ABCD"),
+        ("Update", "IJKL"),
+        ("What's up, <ABC>?", "EFGH"),
+        ("What's up, <ABC>?", "LIST"),
+    ]
+    counted = ("skipped", "many_tickers", "not_understood", "unknown_exchange", "old", "known")
+    assert [monitor.stats[name] for name in counted] == [1, 1, 1, 2, 0, 0]
+    assert "many_tickers=1, skipped=1, not_understood=1" in caplog.text
+    assert "rows_waiting=0; benzinga: connected" in caplog.text
+
+
+async def test_news_that_is_all_old_by_the_same_amount_is_a_clock_that_is_off(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with at_work(settings, stream) as monitor:
+        for _ in range(10):
+            stream.publish(news_message("Up", ["ABCD"], age_s=600))
+        await until(lambda: monitor.stats["old"] == 10, "the articles")
+    assert news(database) == []
+    assert caplog.text.count("clock seems to be about 60") == 1
+
+
+async def test_an_article_of_two_sources_is_taken_once(
+    settings: Settings, stream: NewsServer, database: ClickHouseManager
+) -> None:
+    async with AlpacaServer() as alpaca:
+        settings = dataclasses.replace(
+            settings,
+            news_sources=("benzinga", "alpaca"),
+            alpaca_api_key="s3cret",
+            alpaca_api_secret="s3cret",
+            alpaca_stream_url=alpaca.url,
+        )
+        async with at_work(settings, stream) as monitor:
+            await until(lambda: alpaca.subscribed, "the subscription")
+            alpaca.publish(news_item("Up", ["ABCD"], article_id=7))
+            await until(lambda: monitor.stats["articles"] == 1, "the article")
+            stream.publish(news_message("Up", ["ABCD"], article_id=7))
+            await until(lambda: monitor.stats["known"] == 1, "the same article")
+            stream.publish(news_message("More", ["ABCD"]))
+            await until(lambda: len(news(database)) == 2, "the rows")
+    assert [row["source"] for row in news(database)] == ["Alpaca_WebSocket", "Benzinga_WebSocket"]
+
+
+async def test_a_release_of_a_wire_becomes_a_trigger_and_a_row_unless_it_was_there_before(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wires, "HOST_PAUSE_S", 0.2)
+    async with FeedServer() as feed:
+        feed.publish("Old", "(NASDAQ: EFGH)", age_s=600)
+        feed.publish("Undated", "(NASDAQ: EFGH)", age_s=None)
+        feed.publish("Just before", "(NASDAQ: EFGH)", age_s=60)
+        settings = dataclasses.replace(
+            settings, news_sources=("benzinga", "wires"), wire_feeds=(feed.url,)
+        )
+        async with at_work(settings, stream, take_old=True) as monitor:
+            await until(lambda: monitor.stats["articles"] == 3, "the first poll")
+            feed.publish("Firm &amp; Co (NASDAQ: ABCD) wins", "<p>A contract.</p>")
+            await until(lambda: len(news(database)) == 2, "the rows")
+    assert stored(database) == [
+        ("Firm & Co (NASDAQ: ABCD) wins", "ABCD"),
+        ("Just before", "EFGH"),
+    ]
+    assert triggers(settings) == ["ABCD", "EFGH"]
+    [row] = [row for row in news(database) if row["ticker"] == "ABCD"]
+    assert row["source"] == feed.url.split("/")[2]
+    assert (row["summary"], row["recommendation"]) == ("A contract.", "BUY")
+    assert (monitor.stats["old"], monitor.stats["undated"]) == (1, 1)
+
+
+# --- News that triggers bring -------------------------------------------------------
+
+
+def bring_news(settings: Settings, ticker: str = "ABCD", **fields: Any) -> Path:
+    """A trigger as the price monitor links it for the news side."""
+    folder = TriggerFolder(settings.trigger_folder).news
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"immediate_{ticker}_{time.time_ns()}.json"
+    unfinished = folder / f".{path.name}"
+    unfinished.write_text(json.dumps({"ticker": ticker, **fields}))
+    return unfinished.replace(path)
+
+
+async def test_news_that_a_trigger_brings_is_rated_and_stored_and_its_link_removed(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    published = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    async with at_work(settings, stream, any_ticker=False):
+        path = bring_news(
+            settings,
+            headline="FDA approves <b>it</b> &amp; more",
+            url="https://x/7",
+            text="<p>Details</p>",
+            source="my scanner",
+            published=published.isoformat(),
+        )
+        bring_news(settings, "EFGH", headline="Down")
+        await until(lambda: len(news(database)) == 2, "the rows")
+        await until(lambda: not any(path.parent.iterdir()), "the links' end")
+    by_ticker = {row["ticker"]: row for row in news(database)}
+    full = by_ticker["ABCD"]
+    assert (full["headline"], full["recommendation"]) == ("FDA approves it & more", "BUY")
+    assert (full["source"], full["article_url"]) == ("my scanner", "https://x/7")
+    assert full["full_content"] == "Details"
+    assert datetime.fromisoformat(full["published_utc"]) == published
+    assert full["content_hash"] == md5("https://x/7_ABCD")
+    bare = by_ticker["EFGH"]
+    assert (bare["source"], bare["article_url"]) == ("trigger", "")
+    assert bare["content_hash"] == md5(f"{md5('Down')}_EFGH")
+    age = bare["detected_at"] - datetime.fromisoformat(bare["published_utc"])
+    assert abs(age) < timedelta(seconds=5)
+    # The price monitor has them already.
+    assert triggers(settings) == []
+    assert "BUY high, from a trigger, row after" in caplog.text
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+async def test_news_of_a_trigger_that_is_known_or_none_is_not_rated_and_its_link_removed(
+    settings: Settings,
+    stream: NewsServer,
+    service: MessagesServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with at_work(settings, stream):
+        stream.publish(news_message("Up", ["ABCD"], url="https://x/7"))
+        await until(lambda: news(database), "the row")
+        known = bring_news(settings, headline="Up again", url="https://x/7")
+        broken = bring_news(settings, headline="")
+        await until(lambda: not known.exists() and not broken.exists(), "the links' end")
+    assert stored(database) == [("Up", "ABCD")]
+    assert len(service.requests) == 1
+    assert len([r for r in caplog.records if "is not usable" in r.getMessage()]) == 1
+
+
+async def test_news_of_a_trigger_waits_for_a_news_side_and_for_the_database(
+    settings: Settings, stream: NewsServer, database: ClickHouseManager, server: ClickHouseServer
+) -> None:
+    path = bring_news(settings, headline="Up")
+    server.fault("error", match="INSERT INTO News.breaking_news", code=241, text="No memory")
+    async with at_work(settings, stream):
+        await until(lambda: inserts(server), "an attempt")
+        assert path.exists()
+        server.clear_faults()
+        await until(lambda: news(database), "the row")
+        await until(lambda: not path.exists(), "the link's end")
 
 
 # --- Once -------------------------------------------------------------------------
@@ -446,16 +633,103 @@ async def test_a_disk_that_hangs_delays_the_row_by_its_time_and_no_more(
     assert not has_trigger(settings, "EFGH")
 
 
-async def test_a_stream_that_drops_goes_on_with_what_comes_next(
-    settings: Settings, stream: NewsServer, database: ClickHouseManager
+async def test_a_stream_that_drops_costs_no_article_and_brings_none_twice(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with at_work(settings, stream):
+    stream.publish(news_message("Long before", ["ABCD"], age_s=3_600))
+    settings = dataclasses.replace(settings, benzinga_replay=True)
+    async with at_work(settings, stream, take_old=True):
         stream.publish(news_message("Before", ["ABCD"]))
         await until(lambda: news(database), "the first row")
         stream.drop()
+        await until(lambda: not stream.connected, "the drop")
+        stream.publish(news_message("Meanwhile", ["ABCD"], age_s=60))
         await until(lambda: len(stream.asked) == 2 and stream.connected, "the next connection")
         stream.publish(news_message("After", ["ABCD"]))
-        await until(lambda: len(news(database)) == 2, "the second row")
+        await until(lambda: len(news(database)) == 3, "the rows")
+        await until(lambda: "News ABCD: After" in caplog.text, "the lines")
+    assert stored(database) == [("After", "ABCD"), ("Before", "ABCD"), ("Meanwhile", "ABCD")]
+    assert re.search(r"News ABCD: Meanwhile \(6\d s old\)", caplog.text)
+
+
+@contextlib.contextmanager
+def deadline(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[None]:
+    """Short deadlines for the first rating."""
+    with monkeypatch.context() as context:
+        context.setattr(rating, "DEADLINE_S", seconds)
+        yield
+
+
+async def test_a_rating_that_comes_late_replaces_the_row_that_had_none(
+    settings: Settings,
+    stream: NewsServer,
+    service: MessagesServer,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service.fault = Fault(status=529)
+    with deadline(monkeypatch, 0.5):
+        async with at_work(settings, stream) as monitor:
+            stream.publish(news_message("Up", ["ABCD"], body="<p>Text</p>"))
+            await until(lambda: news(database), "the row")
+            [hold] = news(database)
+            assert hold["explanation"].startswith("Not rated: the service answered 529")
+            service.fault = Fault()
+            await until(lambda: monitor.stats["rated_late"], "the late row")
+    database.client.command("OPTIMIZE TABLE News.breaking_news FINAL")
+    [row] = news(database)
+    assert (row["recommendation"], row["explanation"]) == ("BUY", "It rises.")
+    assert row["analyzed_at"] > hold["analyzed_at"]
+    for same in (
+        *("timestamp", "detected_at", "content_hash", "article_url", "headline", "summary"),
+        *("full_content", "published_utc", "source", "ticker"),
+    ):
+        assert row[same] == hold[same], same
+    assert monitor.stats["rows_stored"] == 1
+    assert "News ABCD: Up, now rated BUY high, " in caplog.text
+
+
+async def test_a_late_rating_is_not_stored_where_a_later_article_is_rated(
+    settings: Settings,
+    stream: NewsServer,
+    service: MessagesServer,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def seconds() -> list[str]:
+        found = [row for row in news(database) if row["headline"] == "Second"]
+        return [row["recommendation"] for row in found]
+
+    service.ticker_faults["EFGH"] = Fault(status=529)
+    async with at_work(settings, stream) as monitor:
+        with deadline(monkeypatch, 0.5):
+            stream.publish(news_message("First", ["ABCD", "EFGH"]))
+            await until(lambda: len(news(database)) == 2, "the rows")
+        # Another program's news about the other one.
+        rate(database, "EFGH", "SELL", detected_at=datetime.now(UTC))
+        stream.publish(news_message("Second", ["ABCD"]))
+        await until(seconds, "the second article's row")
+        service.ticker_faults.clear()
+        asked = len(service.requests)
+        await until(lambda: len(service.requests) > asked, "the late rating")
+        await asyncio.sleep(1)
+    assert seconds()[-1] == "BUY"
+    assert monitor.stats["rated_late"] == 0
+    assert [r["recommendation"] for r in news(database) if r["headline"] == "First"] == ["HOLD"] * 2
+
+
+async def test_many_tickers_are_rated_five_at_a_time(
+    settings: Settings, stream: NewsServer, service: MessagesServer, database: ClickHouseManager
+) -> None:
+    async with at_work(settings, stream):
+        stream.publish(news_message("Up", ["ABCD", *(f"T{n}" for n in range(7))]))
+        await until(lambda: len(news(database)) == 8, "the rows")
+    assert sorted(r.question.count("Ticker: ") for r in service.requests) == [3, 5]
+    assert {r["ticker"] for r in news(database) if r["recommendation"] == "BUY"} == {"ABCD"}
 
 
 # --- The end ----------------------------------------------------------------------
@@ -467,7 +741,7 @@ async def test_at_the_end_an_article_that_is_being_rated_is_stored_unrated(
     service.fault = Fault(delay_s=30)
     async with at_work(settings, stream):
         stream.publish(news_message("Up", ["ABCD", "EFGH"]))
-        await until(lambda: len(service.requests) == 2, "the questions")
+        await until(lambda: service.requests, "the question")
         ended = time.monotonic()
     assert time.monotonic() - ended < 5 * news_monitor.LAST_ANALYSES_S
     assert [(r["recommendation"], r["sentiment"], r["confidence"]) for r in news(database)] == [
@@ -495,11 +769,23 @@ async def test_at_the_end_rows_that_nobody_takes_are_counted(
     assert "2 rows of news could not be stored and are lost." in caplog.text
 
 
-async def test_a_refused_key_ends_the_news_side(settings: Settings, stream: NewsServer) -> None:
+async def test_a_source_that_is_refused_ends_alone(
+    settings: Settings,
+    stream: NewsServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     stream.refuse_with = 401
-    monitor = NewsMonitor(settings, Analyst(settings), any_ticker=True)
-    with pytest.raises(StreamRefusedError, match="BENZINGA_API_KEY"):
-        await monitor.start()
+    analyst = Analyst(settings)
+    work = asyncio.create_task(NewsMonitor(settings, analyst, any_ticker=True).start())
+    await until(lambda: "check BENZINGA_API_KEY" in caplog.text, "the line")
+    bring_news(settings, headline="Up")
+    await until(lambda: news(database), "the row")
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    await analyst.close()
+    assert len(stream.asked) == 1
 
 
 async def test_a_defect_of_the_news_side_is_told_and_it_is_started_again(

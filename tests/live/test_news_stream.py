@@ -15,13 +15,16 @@ from monitoring import until
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from newshead.news import stream as benzinga
+from newshead import outage
+from newshead.news import benzinga, reconnect, stream
+from newshead.news.benzinga import BenzingaStream
 from newshead.news.message import Article
-from newshead.news.stream import NewsStream, StreamRefusedError
+from newshead.news.source import SourceRefusedError
 from newshead.settings import Settings
 from simulator.news import NewsServer, news_message
 
 KEY = "s3cret/key +1"
+PAUSES_S = reconnect.PAUSES_S
 
 
 @pytest.fixture
@@ -32,8 +35,7 @@ async def server() -> AsyncIterator[NewsServer]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benzinga, "RETRY_S", 0.1)
-    monkeypatch.setattr(benzinga, "MAX_RETRY_S", 0.2)
+    monkeypatch.setattr(reconnect, "PAUSES_S", (0.1, 0.2))
 
 
 class Reader:
@@ -41,7 +43,7 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self.articles: list[Article] = []
-        self.stream = NewsStream(settings, self.articles.append)
+        self.stream = BenzingaStream(settings, self.articles.append)
         self.work = asyncio.create_task(self.stream.run())
 
     @property
@@ -56,7 +58,7 @@ async def reading(url: str, **settings: Any) -> AsyncIterator[Reader]:
         yield reader
     finally:
         reader.work.cancel()
-        with contextlib.suppress(asyncio.CancelledError, StreamRefusedError):
+        with contextlib.suppress(asyncio.CancelledError, SourceRefusedError):
             await reader.work
 
 
@@ -93,16 +95,33 @@ async def test_rubbish_is_told_once_a_minute_and_counted_and_articles_go_on(
             "Ignored a message of the news stream: it is not JSON (1 such messages since the "
             "last line)."
         ]
-        monkeypatch.setattr(benzinga, "LOG_EVERY_S", 0.0)
+        monkeypatch.setattr(outage, "SAY_EVERY_S", 0.0)
         server.publish("{}")
         await until(lambda: "its kind is '' (20 such messages" in caplog.text, "the next line")
         assert (reader.stream.messages, reader.stream.no_articles) == (22, 21)
 
 
+async def test_the_stream_s_own_words_are_told_once_a_minute_each(
+    server: NewsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with reading(server.url) as reader:
+        await until(lambda: server.connected, "the connection")
+        for _ in range(3):
+            server.publish({"message": "license expired"})
+        server.publish({"status": "error", "message": f"unknown key {KEY}"})
+        server.publish(news_message("Article", ["ABCD"]))
+        await until(lambda: reader.articles, "the article")
+    assert [line for line in warnings(caplog) if "says" in line] == [
+        "The server of the news stream says: license expired",
+        "The server of the news stream says: error: unknown key (the key)",
+    ]
+    assert reader.stream.no_articles == 0
+
+
 async def test_a_message_without_end_costs_the_connection_and_no_more(
     server: NewsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benzinga, "MAX_MESSAGE_BYTES", 100_000)
+    monkeypatch.setattr(stream, "MAX_MESSAGE_BYTES", 100_000)
     async with reading(server.url) as reader:
         await until(lambda: server.connected, "the connection")
         server.publish(news_message("Huge", ["ABCD"], body="x" * 200_000))
@@ -115,7 +134,7 @@ async def test_a_message_without_end_costs_the_connection_and_no_more(
 async def test_a_dropped_stream_is_connected_again_and_the_gap_is_told(
     server: NewsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with reading(server.url) as reader:
+    async with reading(server.url, benzinga_replay=False) as reader:
         for count, title in enumerate(("First", "Second", "Third"), 1):
             await until(lambda: server.connected, "the connection")
             server.publish(news_message(title, ["ABCD"]))
@@ -149,8 +168,8 @@ async def test_a_server_that_restarts_is_found_again_and_told_of_once(
 async def test_a_stream_that_falls_silent_is_given_up(
     server: NewsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benzinga, "PING_EVERY_S", 0.3)
-    monkeypatch.setattr(benzinga, "PING_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(stream, "PING_EVERY_S", 0.3)
+    monkeypatch.setattr(stream, "PING_TIMEOUT_S", 1.0)
     async with reading(server.url):
         await until(lambda: server.connected, "the connection")
         server.fall_silent()
@@ -164,7 +183,7 @@ async def test_a_refused_key_ends_the_stream_with_what_to_do(
 ) -> None:
     server.refuse_with = status
     async with reading(server.url) as reader:
-        with pytest.raises(StreamRefusedError, match=f"HTTP {status}.*BENZINGA_API_KEY"):
+        with pytest.raises(SourceRefusedError, match=f"HTTP {status}.*BENZINGA_API_KEY"):
             await reader.work
     assert len(server.asked) == 1
 
@@ -173,25 +192,66 @@ def pauses(server: NewsServer) -> list[float]:
     return [after.at - before.at for before, after in itertools.pairwise(server.asked)]
 
 
-async def test_a_key_that_is_connected_already_waits_longer(
+async def test_a_slot_that_is_freed_after_4_s_costs_under_8_s_and_no_article(
+    server: NewsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reconnect, "PAUSES_S", PAUSES_S)
+    async with reading(server.url) as reader:
+        await until(lambda: server.connected, "the connection")
+        server.publish(news_message("Before", ["ABCD"]))
+        await until(partial(has, reader, 1), "the article")
+        server.slot_s = 4.0
+        dropped = time.monotonic()
+        server.drop()
+        await until(lambda: not server.connected, "the drop")
+        server.publish(news_message("Meanwhile", ["ABCD"]))
+        await until(lambda: server.connected, "the next connection")
+        away_s = time.monotonic() - dropped
+        await until(lambda: len(reader.articles) == 3, "the replay")
+    assert 4.0 < away_s < 8.0
+    assert [asked.accepted for asked in server.asked] == [True, False, True]
+    assert reader.titles == ["Before", "Before", "Meanwhile"]
+    assert [article.replayed for article in reader.articles][1:] == [True, True]
+    assert "the news stream was lost; asking it to send that again." in caplog.text
+
+
+async def test_a_replay_is_asked_for_at_the_start_too_unless_it_is_not_wanted(
     server: NewsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benzinga, "LIMITED_RETRY_S", 1.0)
-    monkeypatch.setattr(benzinga, "MAX_LIMITED_RETRY_S", 5.0)
-    server.refuse_with = 429
-    async with reading(server.url):
-        await until(lambda: len(server.asked) == 3, "three attempts")
-        assert pauses(server)[0] > 0.75
-        assert pauses(server)[1] > 1.5
-        server.refuse_with = 0
+    monkeypatch.setattr(reconnect, "REPLAY_LASTS_S", 0.5)
+    server.publish(news_message("Before", ["ABCD"]))
+    async with reading(server.url) as reader:
+        await until(partial(has, reader, 1), "the replay")
+        await asyncio.sleep(0.6)
+        server.publish(news_message("Now", ["ABCD"]))
+        await until(partial(has, reader, 2), "the article")
+    assert [(a.title, a.replayed) for a in reader.articles] == [("Before", True), ("Now", False)]
+    async with reading(server.url, benzinga_replay=False) as reader:
         await until(lambda: server.connected, "the connection")
+        server.publish(news_message("Later", ["ABCD"]))
+        await until(lambda: reader.articles, "the article")
+    assert [(a.title, a.replayed) for a in reader.articles] == [("Later", False)]
+    assert server.received == ["replay"]
+
+
+async def test_a_stream_that_ends_at_the_first_text_is_asked_for_no_further_replay(
+    server: NewsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.text_ends = True
+    async with reading(server.url) as reader:
+        await until(lambda: len(server.asked) == 2 and server.connected, "the next connection")
+        server.publish(news_message("Article", ["ABCD"]))
+        await until(lambda: reader.articles, "the article")
+    assert server.received == ["replay"]
+    assert not reader.articles[0].replayed
+    assert len([line for line in warnings(caplog) if "BENZINGA_REPLAY=false" in line]) == 1
 
 
 async def test_a_server_that_says_when_to_come_again_is_believed(server: NewsServer) -> None:
     server.refuse_with, server.retry_after = 429, "1"
     async with reading(server.url):
         await until(lambda: len(server.asked) == 3, "three attempts")
-    # Without that word, the first pause after a 429 is 30 s.
+    # Without that word, the pauses are those above.
     assert all(1 <= pause < 10 for pause in pauses(server))
 
 
@@ -231,7 +291,7 @@ async def test_a_text_ping_is_sent_where_it_is_wanted(
     wanted: bool,
 ) -> None:
     monkeypatch.setattr(benzinga, "TEXT_PING_EVERY_S", 0.05)
-    async with reading(server.url, benzinga_text_ping=wanted) as reader:
+    async with reading(server.url, benzinga_text_ping=wanted, benzinga_replay=False) as reader:
         await until(lambda: server.connected, "the connection")
         if wanted:
             await until(lambda: len(server.received) > 2, "the pings")
@@ -280,9 +340,7 @@ async def test_the_key_stands_in_no_line_of_the_log(caplog: pytest.LogCaptureFix
         async with reading(f"ws://127.0.0.1:{port}/#fragment"):
             await until(lambda: "Connected" in caplog.text, "a connection")
     told = [
-        r.getMessage() + str(r.exc_text or "")
-        for r in caplog.records
-        if r.name == benzinga.__name__
+        r.getMessage() + str(r.exc_text or "") for r in caplog.records if r.name == stream.__name__
     ]
     assert len(told) > 3
     for spelling in (KEY, "s3cret"):
@@ -296,4 +354,4 @@ async def test_cancelling_ends_a_stream_that_does_not_answer_in_its_time(
         await until(lambda: server.connected, "the connection")
         server.fall_silent()
         began = time.monotonic()
-    assert time.monotonic() - began < 5 * benzinga.CLOSE_TIMEOUT_S
+    assert time.monotonic() - began < 5 * stream.CLOSE_TIMEOUT_S

@@ -97,15 +97,48 @@ async def test_a_cycle_in_which_nothing_moves_asks_the_database_three_times(
     assert re.fullmatch("r?(ci?r)*(ci?)?", cycles)
 
 
-async def test_rows_keep_the_name_the_news_used(
+async def test_a_stock_has_one_window_in_the_spelling_that_came_first(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    async with running(settings) as monitor:
+        await tracked(gateway, settings, "BRK.B")
+        for other in ("BRK/B", "BRK-B", "BRK B"):
+            TriggerFolder(settings.trigger_folder).write(other)
+            await until(lambda: not list(settings.trigger_folder.glob("*.json")), "its pick-up")
+        await trade_each_slot(gateway, "BRK B", [400.0, 401.0])
+        await until(lambda: len(rows(database)) == 2, "the rows")
+        assert monitor.active_tickers == {"BRK.B"}
+    assert requested(gateway) == ["BRK B"]
+    assert {row["ticker"] for row in rows(database)} == {"BRK.B"}
+
+
+async def test_rating_news_and_score_are_found_under_any_spelling(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    rate(database, "BRK/B", "BUY")
+    database.client.insert(
+        "News.float_list_detailed_dedup",
+        [["BRK-B", 4.0]],
+        column_names=["ticker", "strength_score"],
+    )
+    async with running(settings):
+        await tracked(gateway, settings, "BRK.B")
+        await trade_each_slot(gateway, "BRK B", [3.0, 3.01, 3.02, 3.3])
+        await until(lambda: rows(database, "price_move"), "the alert's copy")
+    assert [(row["ticker"], row["alert"]) for row in rows(database, "news_alert")] == [("BRK.B", 1)]
+    assert rows(database, "price_move")[0]["news_headline"] == "BRK/B in the news"
+
+
+async def test_a_restarted_monitor_keeps_the_spelling_of_the_session(
     settings: Settings, gateway: Gateway, database: ClickHouseManager
 ) -> None:
     async with running(settings):
         await tracked(gateway, settings, "BRK.B")
         gateway.trade("BRK B", 400.0, 1)
         await until(lambda: rows(database), "a row")
-    assert requested(gateway) == ["BRK B"]
-    assert rows(database)[0]["ticker"] == "BRK.B"
+    rate(database, "BRK/B", "BUY", detected_at=datetime.now(UTC))
+    async with running(settings) as monitor:
+        assert monitor.active_tickers == {"BRK.B"}
 
 
 async def test_a_slow_database_costs_no_slot_its_row(

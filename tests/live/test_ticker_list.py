@@ -194,7 +194,13 @@ async def test_rows_without_a_valid_ticker_are_left_out_and_counted(
         ("12.5", 12_500_000.0),
         ("", 0.0),
         ("-", 0.0),
-        ("12.5M", 0.0),
+        ("150.00M", 150_000_000.0),
+        ("2.90T", 2_900_000_000_000.0),
+        ("1.5b", 1_500_000_000.0),
+        ('"3,000.5"', 3_000_500_000.0),
+        ('"1,234.5K"', 1_234_500.0),
+        ("12.5X", 0.0),
+        ("M", 0.0),
         ("nan", 0.0),
         ("inf", 0.0),
         ("-3", 0.0),
@@ -203,6 +209,12 @@ async def test_rows_without_a_valid_ticker_are_left_out_and_counted(
 def test_a_number_that_is_none_is_0(text: str, expected: float) -> None:
     [stock] = ticker_list.parse(f"Ticker,Market Cap\nABCD,{text}\n".encode()).stocks
     assert stock.market_cap == expected
+
+
+def test_prices_and_volumes_are_read_in_each_spelling_too() -> None:
+    text = 'Ticker,Price,Volume,Shares Float\nABCD,"3,000.5",1.25M,12.35M\n'
+    [stock] = ticker_list.parse(text.encode()).stocks
+    assert (stock.price, stock.volume, stock.float_shares) == (3_000.5, 1_250_000, 12_350_000.0)
 
 
 def test_columns_are_found_by_name_and_may_be_missing() -> None:
@@ -217,6 +229,27 @@ def test_of_a_ticker_that_comes_twice_the_last_row_counts() -> None:
 
 
 # What is no list
+
+
+async def test_a_list_that_shrank_by_more_than_half_is_refused_unless_it_is_forced(
+    settings: Settings,
+    database: ClickHouseManager,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    present = [OLD[0]._replace(ticker=f"OLD{number}") for number in range(5)]
+    replace_ticker_list(database, present)
+    settings = dataclasses.replace(settings, ticker_list_csv=write(tmp_path, EXPORT))
+    await refreshed(settings)
+    line = only_line(caplog)
+    assert "2 stocks, the present list 5" in line
+    assert "--force-list" in line
+    assert stored(database) == present
+    await ticker_list.refresh(settings, ClickHouseManager(settings), force=True)
+    assert stored(database) == STORED
+    replace_ticker_list(database, present[:4])
+    await refreshed(settings)
+    assert stored(database) == STORED
 
 
 NO_LISTS = {

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -61,7 +62,7 @@ def names(path: Path) -> set[str]:
 
 
 def waiting(folder: TriggerFolder) -> set[str]:
-    return names(folder.folder) - {"rejected"}
+    return names(folder.folder) - {"rejected", "tracked"}
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -81,6 +82,62 @@ def take(folder: TriggerFolder) -> list[str]:
     thread.join(DEADLINE_S)
     assert not thread.is_alive(), "take() blocks"
     return taken
+
+
+# News that a trigger brings
+
+
+def put_news(folder: TriggerFolder, **fields: object) -> Path:
+    content = {"ticker": "ABCD", "headline": "Up"} | fields
+    return put(folder, "immediate_ABCD_1.json", json.dumps(content))
+
+
+def test_a_trigger_that_brings_news_is_linked_for_the_news_side_before_it_is_given(
+    folder: TriggerFolder,
+) -> None:
+    put_news(folder)
+    for ticker in folder.take():
+        assert ticker == "ABCD"
+        assert names(folder.news) == {"immediate_ABCD_1.json"}
+    assert json.loads((folder.news / "immediate_ABCD_1.json").read_text())["headline"] == "Up"
+    put_trigger(folder, "EFGH")
+    assert take(folder) == ["EFGH"]
+    assert len(names(folder.news)) == 1
+
+
+def test_triggers_of_one_second_each_bring_their_news_and_one_taken_again_brings_it_once(
+    folder: TriggerFolder,
+) -> None:
+    path = put_news(folder)
+    # A monitor died between the link and all that follows.
+    folder.news.mkdir()
+    (folder.news / path.name).hardlink_to(path)
+    assert take(folder) == ["ABCD"]
+    put_news(folder, headline="More")
+    assert take(folder) == ["ABCD"]
+    headlines = [json.loads(path.read_text())["headline"] for path in folder.news.iterdir()]
+    assert sorted(headlines) == ["More", "Up"]
+
+
+def test_a_bad_optional_field_is_one_warning_and_costs_no_trigger(
+    folder: TriggerFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_news(folder, url=7, published="yesterday")
+    assert take(folder) == ["ABCD"]
+    [(level, line)] = lines(caplog)
+    assert level == "WARNING"
+    assert "counts as if it had no url or published" in line
+    assert len(names(folder.news)) == 1
+
+
+def test_news_that_cannot_be_linked_is_one_warning_and_costs_no_trigger(
+    folder: TriggerFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_news(folder)
+    folder.news.write_text("no folder")
+    assert take(folder) == ["ABCD"]
+    [(level, line)] = lines(caplog)
+    assert (level, "cannot be linked" in line) == ("WARNING", True)
 
 
 # Writing
@@ -161,6 +218,7 @@ def test_no_reader_ever_sees_half_a_trigger(folder: TriggerFolder) -> None:
 
 def test_what_was_written_is_taken_once(folder: TriggerFolder) -> None:
     tickers = ["A", "AAPL", "BRK B", "BRK.B", "BRK/B", "BRK-B", "ABCDEF"]
+    tickers += ["BACpL", "BAC.PR.L", "ABC+", "ABC^", "ABC="]
     paths = [folder.write(ticker) for ticker in tickers]
     for age_s, path in zip(range(len(paths), 0, -1), paths, strict=True):
         if path.exists():
@@ -191,17 +249,38 @@ def test_the_oldest_is_taken_first_then_by_name(folder: TriggerFolder) -> None:
     assert take(folder) == ["OLDEST", "FIRST", "SECOND", "THIRD", "NEWEST"]
 
 
-def test_a_trigger_is_removed_only_when_the_next_one_is_asked_for(folder: TriggerFolder) -> None:
-    first = put_trigger(folder, "AAA", age_s=2)
-    second = put_trigger(folder, "BBB", age_s=1)
+def test_a_trigger_is_kept_in_tracked_before_it_is_given_and_until_it_is_done_with(
+    folder: TriggerFolder,
+) -> None:
+    for age_s, ticker in ((3, "AAA"), (2, "BRK/B"), (1, "CCC")):
+        put(folder, f"immediate_{age_s}.json", json.dumps({"ticker": ticker}), age_s=age_s)
     taking = cast(Generator[str], folder.take())
     assert next(taking) == "AAA"
-    assert first.exists()
-    assert next(taking) == "BBB"
-    assert not first.exists()
+    assert waiting(folder) == {"immediate_2.json", "immediate_1.json"}
+    assert names(folder.tracked) == {"immediate_AAA.json"}
     taking.close()
-    assert second.exists(), "a trigger that nobody acted upon is gone"
-    assert take(folder) == ["BBB"]
+    assert take(folder) == ["BRK/B", "CCC"]
+    folder.keep_only({"AAA", "BRK.B"})
+    assert names(folder.tracked) == {"immediate_AAA.json", "immediate_BRK B.json"}
+    folder.keep_only(set())
+    assert names(folder.tracked) == set()
+
+
+def test_what_an_earlier_monitor_kept_is_taken_up_oldest_first_within_the_age_limit(
+    folder: TriggerFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for ticker, age_s in (("YOUNG", 1), ("OLDER", 299), ("OLD", 301)):
+        put_trigger(folder, ticker, age_s=age_s)
+    take(folder)
+    (folder.tracked / "immediate_BAD.json").write_text("[]")
+    later = TriggerFolder(folder.folder)
+    later.reject_old()
+    assert list(later.take_up()) == ["OLDER", "YOUNG"]
+    assert [take(later), waiting(later)] == [[], set()]
+    assert names(folder.rejected) == {"immediate_OLD.json", "immediate_BAD.json"}
+    assert [level for level, _ in lines(caplog)] == ["WARNING", "WARNING"]
+    later.keep_only({"YOUNG"})
+    assert names(folder.tracked) == {"immediate_YOUNG.json"}
 
 
 @pytest.mark.usefixtures("no_settling")
@@ -404,7 +483,7 @@ def test_a_folder_replaced_by_a_file_is_reported_once_and_recovers(
         folder.folder.unlink()
         put_trigger(folder, "AAPL")
         assert take(folder) == ["AAPL"]
-        folder.folder.rmdir()
+        shutil.rmtree(folder.folder)
     assert len(lines(caplog)) == 1
 
 
@@ -430,7 +509,7 @@ def open_folder() -> Iterator[TriggerFolder]:
         (Path(parent) / "triggers").chmod(0o777)
 
 
-def test_a_trigger_that_cannot_be_removed_is_taken_only_once(
+def test_a_trigger_that_cannot_be_moved_is_taken_only_once_and_lies_there_for_the_next_start(
     open_folder: TriggerFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     put_trigger(open_folder, "STUCK", age_s=5)
@@ -441,6 +520,7 @@ def test_a_trigger_that_cannot_be_removed_is_taken_only_once(
         assert [take(open_folder), take(open_folder)] == [[], []]
     assert [level for level, _ in lines(caplog)] == ["ERROR", "ERROR"]
     assert "immediate_STUCK_1.json" in lines(caplog)[0][1]
+    assert waiting(open_folder) == {"immediate_STUCK_1.json", "immediate_OTHER_1.json"}
 
 
 def test_a_bad_file_that_cannot_be_moved_is_reported_only_once(
@@ -571,7 +651,7 @@ async def test_a_folder_that_is_removed_and_made_again_is_watched_again(
     async with arriving(folder) as arrived:
         for ticker in ("AAA", "BBB"):
             arrived.clear()
-            folder.folder.rmdir()
+            shutil.rmtree(folder.folder)
             await until(folder.folder.is_dir, "a new folder")
             folder.write(ticker)
             await until(partial(lambda ticker: arrived == [ticker], ticker), ticker)
@@ -693,14 +773,3 @@ async def test_events_that_come_are_never_taken_for_missing(
         await until(lambda: len(arrived) == len(tickers), "all of them")
     assert arrived == tickers
     assert polled(caplog) == []
-
-
-async def test_a_trigger_that_nobody_acted_upon_is_there_still(folder: TriggerFolder) -> None:
-    first = put_trigger(folder, "AAA", age_s=2)
-    second = put_trigger(folder, "BBB", age_s=1)
-    async with aclosing(folder.arrivals()) as tickers:
-        assert await anext(tickers) == "AAA"
-        assert first.exists()
-        assert await anext(tickers) == "BBB"
-        assert not first.exists()
-    assert second.exists()

@@ -21,7 +21,10 @@ NEWSHEAD = [
     ["-m", "newshead.replay"],
     ["-m", "benchmarks"],
 ]
-SIMULATOR = [["-m", "simulator"], ["-m", "simulator.news"]]
+SIMULATOR = [
+    ["-m", module]
+    for module in ("simulator", "simulator.news", "simulator.alpaca", "simulator.feeds")
+]
 
 
 @pytest.mark.parametrize(

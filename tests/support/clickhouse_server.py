@@ -37,13 +37,13 @@ from typing import IO, Any, Final, Self
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
+from clickhouse_connect.driver.binding import quote_identifier
+
 from newshead.database.http import (
     basic_authorization,
     exception_code,
     form_fields,
     parameters_in,
-    set_statement,
-    settings_in,
 )
 
 START_TIMEOUT_S: Final = 60.0
@@ -55,6 +55,11 @@ FAULT_KINDS: Final = frozenset({"refuse", "hang", "error", "drop_answer", "slow"
 
 _INSERT_WITH_DATA: Final = re.compile(rb"\s*(INSERT\s+INTO\s.+?)\s+FORMAT\s+(\w+) *\n", re.I | re.S)
 _TRAILING_FORMAT: Final = re.compile(rb"\sFORMAT\s+(\w+)[\s;]*$", re.I)
+# URL parameters that belong to HTTP itself; the engine would refuse them as unknown settings.
+_NOT_A_SETTING: Final = re.compile(
+    "buffer_size|client_protocol_version|(de)?compress|database|password|param_.*|query(_id)?|"
+    "quota_key|role|session_(check|id|timeout)|user|wait_end_of_query"
+)
 # As the real server maps them. 503 matters most: clickhouse-connect tries such requests again.
 _STATUS_OF_CODE: Final = {
     **dict.fromkeys((6, 27, 36, 38, 41, 44, 53, 62, 72, 117), 400),
@@ -271,8 +276,8 @@ class _Server(ThreadingHTTPServer):
             try:
                 if "database" in url:
                     connection.query(f"USE `{url['database']}`")
-                for name, value in settings_in(url).items():
-                    connection.query(set_statement(name, value))
+                for name, value in _settings_in(url).items():
+                    connection.query(_set_statement(name, value))
                 # With the names, a statement that has a result answers even without rows.
                 result = connection.query(sql, "TabSeparatedWithNames", params=parameters_in(url))
             except RuntimeError as error:
@@ -327,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
         insert = _INSERT_WITH_DATA.match(sql)
         text = (insert[0] if insert else sql).decode(errors="replace").strip()
         if text:
-            self.server.requests.append({"sql": text, "settings": settings_in(url)})
+            self.server.requests.append({"sql": text, "settings": _settings_in(url)})
         fault = self.server.take_fault(text)
         if fault.kind == "slow":
             time.sleep(fault.seconds)
@@ -400,6 +405,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """No line per request on stderr."""
+
+
+def _settings_in(fields: dict[str, str]) -> dict[str, str]:
+    """The engine's settings among a request's fields."""
+    return {name: value for name, value in fields.items() if not _NOT_A_SETTING.fullmatch(name)}
+
+
+def _set_statement(name: str, value: str) -> str:
+    """The statement that gives a setting a value."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"SET {quote_identifier(name)} = '{escaped}'"
 
 
 def _configuration(file: Path, rights: Sequence[str] | None, profile: str) -> str:

@@ -23,6 +23,9 @@ MADE = re.compile(r"(triggers|logs|data)/.*|\.env|\.venv.*|metadata/.*")
 OTHER_VARIABLES = {
     "SOAK_SECONDS": "tests/soak.py",
     "SOAK_SEED": "tests/soak.py",
+    **dict.fromkeys(
+        ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"), "tests/unit/test_proxies.py"
+    ),
 }
 SOURCES = ["run_system.py", "price_checker.py", "ibkr_client.py", "clickhouse_manager.py"]
 
@@ -123,6 +126,8 @@ COMMANDS = {
     "newshead.replay": "newshead/replay/__main__.py",
     "simulator": "simulator/__main__.py",
     "simulator.news": "simulator/news.py",
+    "simulator.alpaca": "simulator/alpaca.py",
+    "simulator.feeds": "simulator/feeds.py",
     "benchmarks": "benchmarks/__main__.py",
 }
 EVERY_COMMAND = {"--help", "--version"}

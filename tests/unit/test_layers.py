@@ -19,7 +19,10 @@ ROOMS = [
     {"newshead.news", "newshead.replay", "dashboard"},
     {"newshead.monitor"},
     {"newshead.database", "newshead.tws"},
-    {"newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"},
+    {
+        *("newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"),
+        *("newshead.proxies", "newshead.listening"),
+    },
     {"newshead.settings", "newshead.text", "newshead.outage", "newshead.core"},
 ]
 STANDARD = set(sys.stdlib_module_names)
@@ -126,12 +129,25 @@ def test_the_core_imports_neither_io_nor_clock_nor_log() -> None:
             assert not {each for each in used if each.startswith("newshead.")} - {"newshead"}, name
 
 
-@pytest.mark.parametrize("name", ["newshead.news.message", "newshead.news.intake"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "newshead.news.alpaca_message",
+        "newshead.news.clock",
+        "newshead.news.message",
+        "newshead.news.exchanges",
+        "newshead.news.intake",
+        "newshead.news.reconnect",
+    ],
+)
 def test_an_article_is_read_and_taken_without_io_or_clock(name: str) -> None:
     assert not {each.partition(".")[0] for each in imports(name)} & (IMPURE - {"logging"})
     assert {each for each in imports(name) if each in modules()} <= {
         "newshead.core.tickers",
+        "newshead.news.clock",
+        "newshead.news.exchanges",
         "newshead.news.message",
+        "newshead.outage",
         "newshead.text",
     }
 
@@ -157,6 +173,7 @@ def test_a_reader_knows_of_the_database_only(reader: str) -> None:
         "newshead.process",
         "newshead.logs",
         "newshead.loop",
+        "newshead.proxies",
     }
     wrong = [
         f"{name} imports {used}"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from newshead.text import folded, parse_time, without_markup
+from newshead.text import folded, parse_time, plain_title, without_markup
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,33 @@ def test_a_body_of_a_megabyte_is_cut_in_little_time() -> None:
     began = time.monotonic()
     assert len(without_markup("<p>" + "word " * 200_000, 8_000)) == 7_999
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("What&#39;s up, A&amp;B &#x26; C?", "What's up, A&B & C?"),
+        ("A&amp;amp;B and &lt;b&gt;", "A&amp;B and <b>"),
+        ("<b>FDA</b> clears <I class='x'>it</I><br/>today", "FDA clears it today"),
+        ("<ABC> wins FDA, HR<MDR, p < 0.05 > q, <3", "<ABC> wins FDA, HR<MDR, p < 0.05 > q, <3"),
+        ("AT&T, R&D; &copy2020 &nosuch; &#0;", "AT&T, R&D; &copy2020 &nosuch; \ufffd"),
+        ("One&nbsp;two&#8238;three&#10;four", "One two three four"),
+    ],
+)
+def test_a_title_loses_tags_of_html_and_its_entities_are_decoded_once(
+    markup: str, text: str
+) -> None:
+    assert plain_title(markup, 1_000) == text
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<p><ABC> wins</p> HR<MDR and p<0.05 &lt; q", "<ABC> wins HR<MDR and p<0.05 < q"),
+        ('<a href="x" title="a<b">link</a> <td nowrap>x<p>y', "link x y"),
+        ("<!-- no --><!DOCTYPE html><p>text<br/>more", "text more"),
+        ("&amp;lt;b&amp;gt;", "&lt;b&gt;"),
+    ],
+)
+def test_a_text_keeps_brackets_that_begin_no_tag_of_html(markup: str, text: str) -> None:
+    assert without_markup(markup, 1_000) == text

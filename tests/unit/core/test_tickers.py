@@ -8,7 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from newshead.core.tickers import MAX_TRACKED_S, Answer, TickerBook, parse_ticker
+from newshead.core.tickers import (
+    MAX_TRACKED_S,
+    Answer,
+    TickerBook,
+    ibkr_name,
+    parse_ticker,
+    spellings,
+)
 
 START = datetime(2026, 11, 25, 15, 0, 0, tzinfo=UTC)
 
@@ -117,6 +124,12 @@ def test_the_sets_may_be_replaced_from_outside() -> None:
         ("BRK-B", "BRK-B"),
         ("ABC.WSA", "ABC.WSA"),
         ("X1", "X1"),
+        ("BACpL", "BACpL"),
+        ("bac-pl", "BAC-PL"),
+        ("BAC.PR.L", "BAC.PR.L"),
+        ("ABC+", "ABC+"),
+        ("ABC^", "ABC^"),
+        ("ABC=", "ABC="),
     ],
 )
 def test_a_ticker_is_recognised(value: str, ticker: str) -> None:
@@ -136,6 +149,9 @@ def test_a_ticker_is_recognised(value: str, ticker: str) -> None:
         "BRK..B",
         "BRK  B",
         "BRK.B.C",
+        "BAC.PR.",
+        "ABC++",
+        "+",
         "BRK.1",
         "BRK_B",
         "1ABC",
@@ -171,6 +187,56 @@ def test_a_ticker_is_recognised(value: str, ticker: str) -> None:
 )
 def test_what_can_be_no_ticker_is_refused(value: object) -> None:
     assert parse_ticker(value) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("AAPL", "AAPL"),
+        ("BRK B", "BRK.B BRK/B BRK-B"),
+        ("BAC PRL", "BAC-PL BACpL BAC.PR.L BAC-PRL BAC/PL BAC.PL"),
+        ("BAC PR", "BAC.PR BAC-PR"),
+        ("ABC WS", "ABC-WT ABC.WS ABC/WS ABC+ ABC.WT"),
+        ("ABC RT", "ABC-RT ABC.RT ABC^"),
+        ("ABC U", "ABC.U ABC/U ABC="),
+        ("CCIV U", "CCIV="),
+        ("ABC WSA", "ABC.WSA"),
+    ],
+)
+def test_all_spellings_of_a_security_have_ibkrs_name(name: str, others: str) -> None:
+    every = {name, *others.split()}
+    assert {ibkr_name(ticker) for ticker in every} == {name}
+    assert every <= set(spellings(name))
+    for spelled in spellings(name):
+        assert parse_ticker(spelled) == spelled
+        assert ibkr_name(spelled) == name
+        assert sorted(spellings(spelled)) == sorted(spellings(name))
+    assert len(set(spellings(name))) == len(spellings(name))
+
+
+def test_a_ticker_is_awaited_until_it_has_a_row() -> None:
+    book = tracking("ABCD", "EFGH")
+    book.priced.add("ABCD")
+    assert book.awaited == {"EFGH"}
+    book.roll()
+    assert book.awaited == {"ABCD", "EFGH"}
+
+
+def test_a_ticker_is_spelled_as_it_was_first_until_the_roll() -> None:
+    book = TickerBook()
+    assert [book.spelling(ticker) for ticker in ("BRK/B", "BRK.B", "ABCD")] == [
+        "BRK/B",
+        "BRK/B",
+        "ABCD",
+    ]
+    book.roll()
+    assert book.spelling("BRK.B") == "BRK.B"
+
+
+def test_a_ticker_that_is_tracked_over_the_roll_keeps_its_spelling() -> None:
+    book = tracking("BRK/B")
+    book.roll()
+    assert book.spelling("BRK.B") == "BRK/B"
 
 
 tickers = st.sampled_from(["A", "B", "C"])
