@@ -310,9 +310,14 @@ def _tell(told: Sequence[Service], messages: Sequence[Message]) -> None:
             service.tell(message)
 
 
+def test_message() -> Message:
+    """Return the message that tries a service."""
+    return Message("newshead: test", "Alerts come this way.", NotifyType.INFO, time.monotonic())
+
+
 def send_test(settings: Settings) -> bool:
     """Send a test message to each address and print what came of it."""
-    message = Message("newshead: test", "Alerts come this way.", NotifyType.INFO, time.monotonic())
+    message = test_message()
     all_sent = True
     for number, address in enumerate(settings.alert_urls, 1):
         try:
