@@ -341,6 +341,16 @@ def command_line() -> CommandLine:
         help="serve the page with charts too (DASHBOARD_HOST, _PORT, _PASSWORD)",
     )
     flag("--plain", action="store_true", help="plain log lines on a terminal, not the live table")
+    flag(
+        "--check",
+        action="store_true",
+        help="try every configured part, say what works and what to do, and end",
+    )
+    flag(
+        "--send",
+        action="store_true",
+        help="with --check: send a message to each of ALERT_URLS too, and pay for one rating",
+    )
     flag("--demo", action="store_true", help="show everything with a simulated gateway, then end")
     flag(
         "--demo-seconds",
@@ -354,12 +364,17 @@ def command_line() -> CommandLine:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run newshead; return the exit code."""
-    options = command_line().parse_args(arguments)
+    command = command_line()
+    options = command.parse_args(arguments)
     if options.demo:
         # Not above: it needs the simulator and the web server.
         import demo
 
         return demo.main(options.demo_seconds)
+    if options.check:
+        return check(send=options.send)
+    if options.send:
+        command.error("--send belongs to --check")
     try:
         lock = lock_folder()
     except BlockingIOError:
@@ -411,6 +426,27 @@ def lock_folder() -> int:
                 file=sys.stderr,
             )
         time.sleep(LOCK_EVERY_S)
+
+
+def check(*, send: bool) -> int:
+    """Try every configured part, or show how the newshead of this folder fares; return the exit
+    code."""
+    # Not above: it needs the web server and the push's library.
+    from newshead.check import command
+
+    lock = -1
+    try:
+        with suppress(BlockingIOError):
+            lock = lock_file(LOCK)
+        return command.main(Settings.from_environment(), running=lock < 0, send=send)
+    except ConfigurationError as problem:
+        print(f"run_system.py: {problem}", file=sys.stderr)
+    except OSError as problem:
+        print(f"run_system.py: this folder cannot be written: {problem}.", file=sys.stderr)
+    finally:
+        if lock >= 0:
+            os.close(lock)
+    return EXIT_MISCONFIGURED
 
 
 def run_until_stopped(options: argparse.Namespace, settings: Settings, inherited: Inherited) -> int:

@@ -274,10 +274,15 @@ class _Watches:
         return found + self._database.works(time.monotonic())
 
 
+def test_message() -> Message:
+    """Return the message that tries a service."""
+    now = time.monotonic()
+    return Message("newshead: test", "Alerts come this way.", NotifyType.INFO, now, "test")
+
+
 def send_test(settings: Settings) -> bool:
     """Send a test message to each address and print what came of it."""
-    now = time.monotonic()
-    message = Message("newshead: test", "Alerts come this way.", NotifyType.INFO, now, "test")
+    message = test_message()
     all_sent = True
     for number, address in enumerate(settings.alert_urls, 1):
         try:

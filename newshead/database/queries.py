@@ -135,6 +135,15 @@ LISTED_TICKERS: Final = """
     FROM News.float_list
     GROUP BY ticker"""
 
+PART_STATES: Final = """
+    SELECT part, argMax((state, reason), timestamp) AS told,
+        greatest(0, dateDiff('second', max(timestamp), now64(3)))
+    FROM News.part_status
+    WHERE host = {host:String} AND folder = {folder:String}
+        AND timestamp >= now64(3) - INTERVAL 1 HOUR
+    GROUP BY part
+    ORDER BY part"""
+
 MOVING_TABLE: Final = """
     SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
     FROM system.tables
@@ -278,6 +287,13 @@ def recent_hashes(database: Database) -> dict[str, int]:
 def stored_hashes(database: Database, hashes: Collection[str]) -> set[str]:
     """Return those of `hashes` that news of any session has."""
     return {found for (found,) in database.rows(STORED_HASHES, hashes=list(hashes))}
+
+
+def part_states(database: Database, host: str, folder: str) -> list[tuple[str, str, str, int]]:
+    """Return what the newshead of a folder told last of each part: its name and state, why, and
+    how many seconds ago that was."""
+    rows = database.rows(PART_STATES, host=host, folder=folder)
+    return [(part, state, reason, int(age_s)) for part, (state, reason), age_s in rows]
 
 
 def listed_tickers(database: Database) -> dict[str, str]:
