@@ -25,6 +25,8 @@ from newshead.loop import off_loop
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
 from newshead.process import EXIT_FAILED, EXIT_OK, until_stopped
+from newshead.replay import recorded
+from newshead.replay.played import compared
 from newshead.settings import ConfigurationError, Settings
 from price_checker import ContinuousPriceMonitor
 from simulator import Gateway, Market, MessagesServer, ScriptedRating, Trade
@@ -173,6 +175,7 @@ async def play(folder: Path, duration_s: float) -> bool:
             log_folder=folder / "logs",
             # Whatever the hour, the script's session lasts to its end.
             session_roll=None,
+            record_folder=folder / "recordings",
         )
         listener = _listen(settings)
         print(f"Watch it: {address_of(listener)}\n", flush=True)
@@ -205,20 +208,23 @@ async def _watch(
 
     at_work = asyncio.create_task(both())
     try:
-        await _unless_ended(at_work, monitor.ready_event.wait())
-        await off_loop(manager.connect)
-        await off_loop(score, manager)
-        await _unless_ended(at_work, stream.until_connected())
-        break_news(stream)
-        await _unless_ended(at_work, asyncio.sleep(duration_s))
-        tracked = set(monitor.active_tickers)
-        tickers = [actor.ticker for actor in ACTORS]
-        outcomes = await off_loop(manager.outcomes, tickers)
-        ratings = (await off_loop(manager.standing, tickers)).ratings
+        try:
+            await _unless_ended(at_work, monitor.ready_event.wait())
+            await off_loop(manager.connect)
+            await off_loop(score, manager)
+            await _unless_ended(at_work, stream.until_connected())
+            break_news(stream)
+            await _unless_ended(at_work, asyncio.sleep(duration_s))
+            tracked = set(monitor.active_tickers)
+            tickers = [actor.ticker for actor in ACTORS]
+            outcomes = await off_loop(manager.outcomes, tickers)
+            ratings = (await off_loop(manager.standing, tickers)).ratings
+        finally:
+            at_work.cancel()
+            with suppress(asyncio.CancelledError):
+                await at_work
+        replayed, told = await off_loop(replay, settings, manager)
     finally:
-        at_work.cancel()
-        with suppress(asyncio.CancelledError):
-            await at_work
         manager.close()
     nothing = Outcome(0, 0, 0, 0.0, 0, 0)
     results = {
@@ -229,7 +235,20 @@ async def _watch(
         )
         for ticker in tickers
     }
-    return report(results, monitor.stats, duration_s)
+    as_expected = report(results, monitor.stats, duration_s)
+    print("\n".join(["", *told]))
+    return as_expected and replayed
+
+
+def replay(settings: Settings, manager: ClickHouseManager) -> tuple[bool, list[str]]:
+    """Play the demo's recording again; return whether newshead did and stored the same, and lines
+    that tell."""
+    if settings.record_folder is None:
+        raise ValueError("The demo is not recorded.")
+    played = [recorded.play(path) for path in sorted(settings.record_folder.iterdir())]
+    same, lines = compared(manager, played)
+    whole = all(each.whole and not each.difference for each in played)
+    return same and whole, [*(each.summary for each in played), *lines]
 
 
 def _listen(settings: Settings) -> socket.socket:

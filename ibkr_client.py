@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar
 
@@ -29,6 +29,7 @@ from newshead.core.market import DELAYED, LIVE, NOT_HALTED
 from newshead.core.tickers import ibkr_name
 from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
+from newshead.tape import Kind, Tape
 from newshead.tws import failures, trades
 from newshead.tws.account import is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
@@ -134,6 +135,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         memory: Memory | None = None,
         durations: Durations | None = None,
         reference: str = "",
+        tape: Tape | None = None,
     ) -> None:
         """
         Parameters
@@ -156,6 +158,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             How long to wait for what; by default DURATIONS.
         reference
             The stock whose data proves that TWS serves any; empty for none.
+        tape
+            Tells the time, and is told all that the client does; by default nothing is kept.
         """
         EWrapper.__init__(self)
         EClient.__init__(self, self)
@@ -177,6 +181,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         kinds = 1 if market_data_type == LIVE else 2
         self._trade_ticks = frozenset((*sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
         self._durations = DURATIONS if durations is None else durations
+        self._tape = Tape() if tape is None else tape
+        self._number = self._tape.new_client(self)
 
         self.next_order_id: int | None = None
         self.accounts: list[str] = []
@@ -292,8 +298,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             raise RuntimeError("An IBKRClient is for one connection only; make a new one.")
         logger.debug("Connecting to TWS at %s:%d, client_id=%d", *self._address())
         known = self.failure
-        self.failure = None
-        self._attempt.step(self._link.on, Event.CONNECT)
+        self.begin()
         self.api_thread = threading.Thread(target=self._live, name="ibkr-api", daemon=True)
         self.api_thread.start()
         self._attempt.wait(self._durations.connect_timeout_s)
@@ -304,12 +309,85 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             logger.log(level, "%s Waiting for up to %.0f s.", pending, timeout_s)
             known = pending
             self._attempt.wait(timeout_s)
-        if self._attempt.decide(self._not_in_time):
+        if self.decide():
             return True
         self.disconnect()
         level = logging.DEBUG if str(known) == str(self.failure) else logging.ERROR
         logger.log(level, "No connection to IBKR: %s", self.failure)
         return False
+
+    # What follows up to `end` is called here on one thread or the other, and by a replay.
+
+    def begin(self) -> None:
+        """Begin an attempt to connect."""
+        with self._tape.step(Kind.CONNECT, client=self._number):
+            self.failure = None
+            self._attempt.step(self._link.on, Event.CONNECT)
+
+    def decide(self) -> bool:
+        """Return whether the attempt succeeded; undecided, it fails."""
+        with self._tape.step(Kind.DECIDE, client=self._number):
+            return self._attempt.decide(self._not_in_time)
+
+    def greeted(self, server_version: int, connected_at: str) -> None:
+        """Go on with a socket whose other side speaks as this version does. API thread."""
+        with self._tape.step(Kind.OPENED, server_version, client=self._number):
+            self.serverVersion_, self.connTime = server_version, connected_at
+            self.decoder = Decoder(self, server_version)
+            self._read_tick = tick_reader(server_version)
+            self._reader = MessageReader(
+                self.decoder, server_version, self._read_tick, self._skipped
+            )
+            self._attempt.answered = True
+            self._link.heard(self._tape.monotonic())
+            self.setConnState(EClient.CONNECTED)
+            self.startApi()
+
+    def take(self, messages: Iterable[bytes], chunk: bytes) -> None:
+        """Take the messages of one read, which are those in `chunk`. API thread.
+
+        Raises
+        ------
+        GatewayError
+            One of them is needed and makes no sense; those before it are taken.
+        """
+        with self._tape.step(Kind.CHUNK, chunk, client=self._number):
+            self._link.heard(self._tape.monotonic())
+            self._take(messages)
+
+    def watch(self, *, idle: bool) -> None:
+        """Once a second: see to the trades that were held, and to the connection. API thread.
+
+        Parameters
+        ----------
+        idle
+            Whether no message waits to be sent.
+
+        Raises
+        ------
+        GatewayError
+            TWS gave no sign of life.
+        """
+        with self._tape.step(Kind.WATCH, idle, client=self._number):
+            self._record_overdue()
+            # Before it takes requests TWS may be silent for a while.
+            if self._attempt.decided:
+                self._watch(self._tape.monotonic(), idle=idle)
+
+    def leave(self) -> None:
+        """End what newshead wants of the connection, before the connection itself."""
+        with self._tape.step(Kind.DISCONNECT, client=self._number):
+            self.update_subscriptions(set())
+            with self._attempt.lock:
+                self._attempt.step(self._link.on, Event.CLOSED)
+                self._attempt.fail(failures.newshead_ended_it())
+
+    def end(self, failure: GatewayError) -> None:
+        """Note that the connection has ended, and why. API thread."""
+        details = str(failure), failure.accepted, failure.final
+        with self._tape.step(Kind.CLOSED, *details, client=self._number):
+            self._attempt.fail(failure)
+            self.connectionClosed()
 
     def _not_in_time(self) -> GatewayError:
         if self._attempt.answered:
@@ -325,18 +403,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             The connection or the handshake failed.
         """
         self.clientId = clientId
-        greeting = greet(host, port, self._durations.connect_timeout_s, self._opened)
-        self.serverVersion_, self.connTime, self._messages = greeting
-        self.decoder = Decoder(self, self.serverVersion_)
-        self._read_tick = tick_reader(self.serverVersion_)
-        self._reader = MessageReader(
-            self.decoder, self.serverVersion_, self._read_tick, self._skipped
-        )
-        self._attempt.answered = True
-        self.setConnState(EClient.CONNECTED)
-        self.startApi()
+        greeting = greet(host, port, self._durations.connect_timeout_s, self.opened)
+        self._messages = greeting.messages
+        self.greeted(greeting.server_version, greeting.connected_at)
 
-    def _opened(self, connection: TwsSocket) -> None:
+    def opened(self, connection: TwsSocket) -> None:
         """Take a socket over, unless the attempt is over.
 
         Raises
@@ -353,19 +424,14 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def run(self) -> None:
         """Take messages until the connection ends. API thread; use `connect_and_run`."""
         next_watch = time.monotonic()
-        self._link.heard(next_watch)
         try:
             for messages in self._messages:
                 now = time.monotonic()
                 if messages:
-                    self._link.heard(now)
-                    self._take(messages)
+                    self.take(messages, self.conn.taken)
                 if now >= next_watch:
                     next_watch = now + self._durations.watch_every_s
-                    self._record_overdue()
-                    # Before it takes requests TWS may be silent for a while.
-                    if self._attempt.decided:
-                        self._watch(now)
+                    self.watch(idle=self.conn.idle())
         finally:
             if self._reader.skipped:
                 logger.info("Skipped on this connection: %s.", self._reader.describe_skipped())
@@ -377,10 +443,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def disconnect_safely(self) -> None:
         """Cancel all subscriptions and end the connection. Blocks for at most 2 s."""
-        self.update_subscriptions(set())
-        with self._attempt.lock:
-            self._attempt.step(self._link.on, Event.CLOSED)
-            self._attempt.fail(failures.newshead_ended_it())
+        self.leave()
         timeout_s = self._durations.disconnect_timeout_s
         if self.conn is not None:
             self.conn.disconnect(within_s=timeout_s / 2)
@@ -389,16 +452,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def _live(self) -> None:
         """Run the API thread, from the first connection attempt to the socket's end."""
+        failure = failures.tws_ended_it()
         try:
             self.connect(self.host, self.port, self.client_id)
             self.run()
             if not self.connected:
                 raise failures.closed_early(self.host, self.port)
-        except GatewayError as failure:
-            self._attempt.fail(failure)
+        except GatewayError as problem:
+            failure = problem
         except (OSError, ValueError) as problem:
             logger.debug("The connection broke: %s", problem)
-            self._attempt.fail(
+            failure = (
                 failures.broke(problem)
                 if self.connected
                 else failures.closed_early(self.host, self.port)
@@ -408,8 +472,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         finally:
             if self.conn is not None:
                 self.conn.close()
-            self._attempt.fail(failures.tws_ended_it())
-            self.connectionClosed()
+            self.end(failure)
 
     def _address(self) -> tuple[str, int, int]:
         return self.host, self.port, self.client_id
@@ -426,10 +489,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _take(self, messages: Iterable[bytes]) -> None:
         """Take the messages of one read; their trades come into the buffer together.
 
-        Raises
-        ------
-        GatewayError
-            One of them is needed and makes no sense; those before it are taken.
+        Raises as `take`.
         """
         read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
         condition_ticks = CONDITION_TICKS | self._late_ticks
@@ -486,7 +546,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """Go on without a message that could not be read."""
         if kind in LISTING_MESSAGES:
             with self.price_buffer_lock:
-                self._make(self._book.unanswered(time.monotonic(), in_time=False))
+                self._make(self._book.unanswered(self._tape.monotonic(), in_time=False))
 
     def _settle(self, ticks: Sequence[Tick]) -> None:
         """Bring in what ticks have told so far, before anything else is looked at."""
@@ -499,6 +559,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def managedAccounts(self, accountsList: str) -> None:
         """Note the accounts of the login; TWS sends them before `nextValidId`."""
         self.accounts = [name for name in accountsList.split(",") if name]
+        self._tape.hide(self.accounts)
         if not self.accounts:
             return
         logger.info("IBKR account %s: %s trading.", self.masked_account, self.mode)
@@ -522,7 +583,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             if self.market_data_type != LIVE:
                 # Before any subscription can be asked for: it counts for those that follow.
                 self.reqMarketDataType(self.market_data_type)
-            self._attempt.step(self._link.accepted, time.monotonic())
+            self._attempt.step(self._link.accepted, self._tape.monotonic())
             self.memory.silence.connected()
             self._attempt.succeed()
         logger.info("Connected to IBKR at %s:%d, client_id=%d", *self._address())
@@ -555,7 +616,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         number, text = details[1:3] if isinstance(details[1], int) else details[0:2]
         with self.price_buffer_lock:
             ticker = self.reqid_to_ticker.get(reqId, "")
-        now = time.monotonic()
+        now = self._tape.monotonic()
         of_request = reqId != NO_VALID_ID
         notice = self._notices.read(number, text, ticker, now, of_request=of_request)
         if notice.reaction in (Reaction.END_CONNECTION, Reaction.STOP):
@@ -610,13 +671,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     # --- Watching over the data, on the API thread ---------------------------
 
-    def _watch(self, now: float) -> None:
-        """Once a second: is TWS alive, and does every subscription have data?
+    def _watch(self, now: float, *, idle: bool) -> None:
+        """See whether TWS is alive, and whether every subscription has data.
 
-        Raises
-        ------
-        GatewayError
-            TWS gave no sign of life.
+        Raises as `watch`.
         """
         for task in self._link.watch(now):
             match task:
@@ -631,9 +689,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         with self.price_buffer_lock:
             self._make(self._book.unanswered(now))
             # A market data request never waits behind one for listings.
-            if self.conn.idle():
+            if idle:
                 self._make(self._book.verify(now))
-        if in_trading_hours(datetime.now(UTC)):
+        if in_trading_hours(self._tape.utc()):
             with self.price_buffer_lock:
                 for ticker, silence_s, requests in self._book.renew_overdue(now):
                     logger.warning(
@@ -652,7 +710,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self.last_data_at,
             awaited=awaited
             and self.state is ConnectionState.READY
-            and in_trading_hours(datetime.now(UTC)),
+            and in_trading_hours(self._tape.utc()),
             has_reference=bool(self._reference),
         )
         self._break_silence(steps)
@@ -672,7 +730,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                         logger.info(
                             "No data for %s: subscribing again.", ", ".join(self.subscribed())
                         )
-                        self._make(self._book.renew_silent(time.monotonic(), 0.0))
+                        self._make(self._book.renew_silent(self._tape.monotonic(), 0.0))
                     case Step.LOG_NO_TRADES:
                         logger.info(
                             "No trades in %s: requests are answered.", ", ".join(self.subscribed())
@@ -686,7 +744,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def _note_heard(self) -> None:
         """Note that the subscriptions in `_heard` had data, those that still stand."""
-        now = time.monotonic()
+        now = self._tape.monotonic()
         with self.price_buffer_lock:
             heard = self._book.heard(self._heard, now)
         reference_answered = self._book.reference_id in self._heard
@@ -758,7 +816,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @never_raises
     def contractDetailsEnd(self, reqId: int) -> None:
         """Choose the US listing: all of a ticker's have come."""
-        now = time.monotonic()
+        now = self._tape.monotonic()
         with self.price_buffer_lock:
             trusted = self._link.knows_stocks(now)
             self._make(self._book.choose_listing(reqId, now, trusted=trusted))
@@ -769,7 +827,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         with self.price_buffer_lock:
             # Taken under the lock, so that whoever drains the buffer knows that
             # no tick from before can come after.
-            now = datetime.now(UTC)
+            now = self._tape.utc()
             recorded = self._trades.record(ticks, self._book.reqid_to_ticker, now)
         self._hand_on(recorded)
 
@@ -796,7 +854,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         with self.price_buffer_lock:
             if ticker in self._book.active:
                 return True
-            requests = self._book.subscribe(ticker, time.monotonic())
+            requests = self._book.subscribe(ticker, self._tape.monotonic())
             if not requests:
                 return False
             self._make(requests)
@@ -817,7 +875,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def update_subscriptions(self, needed_tickers: set[str]) -> None:
         """Subscribe and unsubscribe until just `needed_tickers` are subscribed. Never waits."""
         with self.price_buffer_lock:
-            removed, added = self._book.changes(needed_tickers, time.monotonic())
+            removed, added = self._book.changes(needed_tickers, self._tape.monotonic())
         for ticker in removed:
             self.unsubscribe_ticker(ticker)
         for ticker in added:
@@ -867,16 +925,20 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         for request in requests:
             match request:
                 case Subscribe(req_id, ticker, listing):
+                    self._tape.note(Kind.REQUEST, "subscribe", req_id, ticker)
                     self.memory.last_trades.requested(ticker)
                     contract = listing or self._create_stock_contract(ticker)
                     self.reqMktData(req_id, contract, "", False, False, [])
                 case SubscribeReference(req_id, ticker):
+                    self._tape.note(Kind.REQUEST, "reference", req_id, ticker)
                     contract = self._create_stock_contract(ticker)
                     self.reqMktData(req_id, contract, "", False, False, [])
                 case Cancel(req_id):
+                    self._tape.note(Kind.REQUEST, "cancel", req_id)
                     self._unwanted.discard(req_id)
                     self.cancelMktData(req_id)
                 case FindListing(req_id, ticker):
+                    self._tape.note(Kind.REQUEST, "listings", req_id, ticker)
                     self.reqContractDetails(req_id, self._create_stock_contract(ticker))
                 case Note(ticker, finding, exchange):
                     self._tell(FINDINGS[finding], finding, ticker, exchange)
@@ -888,7 +950,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _tell(self, code: Code, what: Hashable, ticker: str, exchange: str) -> None:
         """Log what became of a ticker's listings, and keep it as the ticker's problem."""
         _, level, line = self._notices.about(
-            code, (what, ticker), ticker, exchange, now=time.monotonic()
+            code, (what, ticker), ticker, exchange, now=self._tape.monotonic()
         )
         logger.log(level, "%s", line)
         if code.level >= logging.WARNING:

@@ -31,7 +31,7 @@ from newshead.database.connection import (
     until_database_works,
 )
 from newshead.database.queries import UNRATED, Rating
-from newshead.database.store import RowWriter
+from newshead.database.store import Outbox, RowWriter
 from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, in_background, off_loop
@@ -39,6 +39,7 @@ from newshead.monitor.alerts import AlertDesk
 from newshead.monitor.figures import Figures
 from newshead.monitor.sight import Change, Sight
 from newshead.monitor.status import StatusWriter
+from newshead.monitor.taped import TapedOutbox, in_force
 from newshead.monitor.ticker_status import TickerStatus
 from newshead.monitor.triggers import TriggerFolder
 from newshead.outage import Outage
@@ -53,6 +54,7 @@ from newshead.process import (
 from newshead.proxies import outside_of, settle_proxies
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
+from newshead.tape import Kind, Tape
 from newshead.text import parse_time
 from newshead.tws.durations import DURATIONS
 from newshead.tws.memory import Memory
@@ -101,7 +103,14 @@ class ContinuousPriceMonitor:
     All methods run on one event loop and never block it.
     """
 
-    def __init__(self, settings: Settings | None = None, *, wait: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        wait: bool = False,
+        ch_manager: ClickHouseManager | None = None,
+        tape: Tape | None = None,
+    ) -> None:
         """
         Parameters
         ----------
@@ -109,10 +118,16 @@ class ContinuousPriceMonitor:
             By default those of the environment.
         wait
             Keep trying when IBKR cannot be reached at the start, instead of giving up.
+        ch_manager
+            The database; by default the one that the settings name.
+        tape
+            Tells the time and is told all that decisions rest on; by default a recorder where the
+            settings name a folder for recordings.
         """
         self.settings = settings or Settings.from_environment()
         self.wait = wait
-        self.ch_manager = ClickHouseManager(self.settings)
+        self.ch_manager = ch_manager or ClickHouseManager(self.settings)
+        self._tape = tape or self._new_tape()
         self.ready_event = asyncio.Event()
 
         self.ibkr_client: IBKRClient | None = None
@@ -138,7 +153,13 @@ class ContinuousPriceMonitor:
         self._memory = Memory.new(self.settings.ibkr_market_data_type, CYCLE_S)
         self._tickers = TickerBook()
         self._slots = SlotBook(CYCLE_S)
-        self._writer = RowWriter(self.ch_manager, "rows", logger)
+        self._writer = RowWriter(
+            self.ch_manager,
+            "rows",
+            logger,
+            outbox=TapedOutbox(self._tape),
+            run=self._tape.store,
+        )
         self._ratings: dict[str, Rating] = {}
         # The tickers whose ratings the window check just read, or tried to.
         self._rated_now: set[str] = set()
@@ -149,16 +170,27 @@ class ContinuousPriceMonitor:
             self.stats,
             copy=self.log_price_alert,
             was_halted=lambda ticker: self._memory.conditions.of(ticker).was_halted,
+            ask=self._tape.ask,
         )
         self._roll_outage = Outage()
         self._sight = Sight()
         # The begin of the present time without a connection.
         self._gap_began: datetime | None = None
         self._status = StatusWriter(self.settings, self.figures)
-        self._ticker_status = TickerStatus(self.ch_manager)
+        self._ticker_status = TickerStatus(self.ch_manager, self._tape.aside)
         self._metrics: Metrics | None = None
         # time.monotonic() of the end of the last cycle.
         self.last_cycle_at = -math.inf
+
+    def _new_tape(self) -> Tape:
+        folder = self.settings.record_folder
+        if folder is None:
+            return Tape()
+        # The packer's library is for those who record.
+        from newshead.recording import Recorder
+
+        told = in_force(self.settings, wait=self.wait, slot_s=CYCLE_S)
+        return Recorder(folder, int(self.settings.record_max_gb * 1e9), told)
 
     # What these tell, any thread may ask.
 
@@ -190,6 +222,11 @@ class ContinuousPriceMonitor:
         self._connected = connected
         if self.ibkr_client is not None:
             self.ibkr_client.connected = connected
+
+    @property
+    def outbox(self) -> Outbox:
+        """The rows on their way into ClickHouse."""
+        return self._writer.outbox
 
     @property
     def state(self) -> ConnectionState:
@@ -255,6 +292,7 @@ class ContinuousPriceMonitor:
         try:
             if self.settings.metrics_port:
                 self._metrics = await off_loop(self._serve_metrics)
+            await off_loop(self._tape.open)
             await self.initialize()
             for part in (
                 self._keep_connected(),
@@ -290,27 +328,36 @@ class ContinuousPriceMonitor:
         await off_loop(self._triggers.reject_old)
         patient = self.wait and not self.settings.embedded
         await until_database_works(self.ch_manager.connect, wait=patient)
+        await self.take_up()
+        for told in self._triggers.take_up():
+            self.answer_trigger(self._tickers.spelling(told))
+        if not self.wait:
+            await self.connect_first()
+        logger.info("Price monitor initialized: %d active tickers.", len(self.active_tickers))
+
+    async def take_up(self) -> None:
+        """Go on where the database says. Raises as `start`."""
         await self.create_essential_tables()
         await self._restore_windows()
         await self._alerts.restore()
-        for told in await self.get_active_tickers_from_breaking_news():
+        for told in sorted(await self.get_active_tickers_from_breaking_news()):
             ticker = self._tickers.spelling(told)
             if ticker not in self._tickers.ended:
                 self._track(ticker)
-        for told in self._triggers.take_up():
-            self._answer_trigger(self._tickers.spelling(told))
-        if not self.wait:
-            await self.setup_ibkr_connection()
-            await self.update_ibkr_subscriptions()
-        logger.info("Price monitor initialized: %d active tickers.", len(self.active_tickers))
+
+    async def connect_first(self) -> None:
+        """Connect to IBKR and subscribe what is active. Raises as `setup_ibkr_connection`."""
+        self._tape.note(Kind.START)
+        await self.setup_ibkr_connection()
+        await self.update_ibkr_subscriptions()
 
     async def create_essential_tables(self) -> None:
         """Create the tables that are missing."""
-        await off_loop(self.ch_manager.create_tables)
+        await self._tape.ask(self.ch_manager.create_tables)
 
     async def get_active_tickers_from_breaking_news(self) -> set[str]:
         """Return the tickers with news in the last 5 minutes, at most 100."""
-        found = await off_loop(self.ch_manager.active_tickers)
+        found = await self._tape.ask(self.ch_manager.active_tickers)
         checked = {text: parse_ticker(text) for text in found}
         for text in (text for text, ticker in checked.items() if ticker is None):
             logger.warning("Ignored %a in breaking_news: not a ticker.", text)
@@ -318,7 +365,7 @@ class ContinuousPriceMonitor:
 
     async def _restore_windows(self) -> None:
         """Go on where a monitor of this session was killed."""
-        windows = await off_loop(self.ch_manager.windows)
+        windows = await self._tape.ask(self.ch_manager.windows)
         for ticker, window in sorted(windows.items(), key=lambda each: each[1].first_row):
             # Rows that an earlier release wrote of it in another spelling as well.
             if self._tickers.spelling(ticker) != ticker:
@@ -342,11 +389,7 @@ class ContinuousPriceMonitor:
         What fails is logged, and the next step follows: nothing but a cancellation is raised.
         """
         try:
-            await asyncio.gather(
-                # First, since it takes the last ticks.
-                attempt("to end the connection to IBKR", self.close_ibkr(), LAST_FLUSH_S),
-                attempt("to store the last rows", self._store_last_rows(), LAST_FLUSH_S),
-            )
+            await self.finish()
         finally:
             lost = len(self._writer.outbox) + len(self._slots)
             if lost:
@@ -357,11 +400,21 @@ class ContinuousPriceMonitor:
         closing = {
             "to close the database": off_loop(self.ch_manager.close),
             "to write the last status": self._status.close(),
+            "to end the recording": off_loop(self._tape.close),
         }
         if self._metrics is not None:
             closing["to close the metrics"] = off_loop(self._metrics.close)
         await asyncio.gather(
             *(attempt(what, step, CLOSE_TIMEOUT_S) for what, step in closing.items())
+        )
+
+    async def finish(self) -> None:
+        """End the connection to IBKR and store what waits, for at most 3 s."""
+        self._tape.note(Kind.STOP)
+        await asyncio.gather(
+            # First, since it takes the last ticks.
+            attempt("to end the connection to IBKR", self.close_ibkr(), LAST_FLUSH_S),
+            attempt("to store the last rows", self._store_last_rows(), LAST_FLUSH_S),
         )
 
     async def _store_last_rows(self) -> None:
@@ -389,12 +442,13 @@ class ContinuousPriceMonitor:
             state_callback=self._status.state_changed,
             memory=self._memory,
             reference=self.settings.ibkr_reference,
+            tape=self._tape,
         )
         if self.ibkr_client is not None:
             client.failure = self.ibkr_client.failure
         self.ibkr_client = client
         connect = functools.partial(client.connect_and_run, patient=True)
-        if not await off_loop(connect) and client.failure is not None:
+        if not await self._tape.run(connect) and client.failure is not None:
             raise client.failure
         self._tickers.forgive()
         logger.info("IBKR connection established on port %d, mode %s.", client.port, client.mode)
@@ -405,10 +459,11 @@ class ContinuousPriceMonitor:
             try:
                 self._take_ticks()
             finally:
-                await off_loop(self.ibkr_client.disconnect_safely)
+                await self._tape.run(self.ibkr_client.disconnect_safely)
 
     async def reconnect_ibkr(self) -> None:
         """Make one attempt at a new connection and subscribe what is active."""
+        self._tape.note(Kind.RECONNECT)
         await self.close_ibkr()
         with suppress(GatewayError):
             await self.setup_ibkr_connection()
@@ -506,10 +561,11 @@ class ContinuousPriceMonitor:
 
     async def update_ibkr_subscriptions(self) -> None:
         """Subscribe exactly the active tickers; untrack those that IBKR does not know."""
-        if self.ibkr_client is None or not self.ibkr_connected:
-            return
-        self._tickers.reject(self.ibkr_client.get_rejected_tickers())
-        self.ibkr_client.update_subscriptions(set(self.active_tickers))
+        with self._tape.step(Kind.SUBSCRIBE):
+            if self.ibkr_client is None or not self.ibkr_connected:
+                return
+            self._tickers.reject(self.ibkr_client.get_rejected_tickers())
+            self.ibkr_client.update_subscriptions(set(self.active_tickers))
 
     # --- Tickers ------------------------------------------------------------
 
@@ -525,7 +581,7 @@ class ContinuousPriceMonitor:
             async for told in tickers:
                 ticker = self._tickers.spelling(told)
                 known = ticker in self.active_tickers
-                self._answer_trigger(ticker)
+                self.answer_trigger(ticker)
                 if self._metrics is not None and not known and self._is_subscribed(ticker):
                     latency_s = time.time() - self._triggers.modified_at
                     self._metrics.trigger_latency_seconds.observe(latency_s)
@@ -539,27 +595,29 @@ class ContinuousPriceMonitor:
             if (ticker := parse_ticker(told)) is None:
                 logger.warning("Ignored a notification for %a: not a ticker.", told)
             else:
-                self._answer_trigger(self._tickers.spelling(ticker))
+                self.answer_trigger(self._tickers.spelling(ticker))
 
-    def _answer_trigger(self, ticker: str) -> None:
-        answer = self._tickers.answer(ticker)
-        logger.info("Trigger for %s: %s.", ticker, answer.value)
-        if answer is not Answer.TRACK:
-            return
-        self._track(ticker)
-        # At once; the next cycle subscribes what this does not reach.
-        if self.ibkr_client is not None and self.ibkr_connected:
-            self.ibkr_client.subscribe_ticker(ticker)
+    def answer_trigger(self, ticker: str) -> None:
+        """Track the ticker of a trigger, if it may be, and subscribe it at once."""
+        with self._tape.step(Kind.TRIGGER, ticker):
+            answer = self._tickers.answer(ticker)
+            logger.info("Trigger for %s: %s.", ticker, answer.value)
+            if answer is not Answer.TRACK:
+                return
+            self._track(ticker)
+            # The next cycle subscribes what this does not reach.
+            if self.ibkr_client is not None and self.ibkr_connected:
+                self.ibkr_client.subscribe_ticker(ticker)
 
     def _track(self, ticker: str) -> None:
         if ticker not in self.active_tickers:
             self.stats["tickers_monitored"] += 1
             self._memory.forget(ticker)
-        self._tickers.track(ticker, datetime.now(UTC))
+        self._tickers.track(ticker, self._tape.utc())
 
     async def cleanup_old_tickers(self) -> None:
         """Drop the tickers that have been tracked for over 30 minutes."""
-        self._tickers.drop_old(datetime.now(UTC))
+        self._tickers.drop_old(self._tape.utc())
 
     async def get_tickers_within_60_second_window(self) -> set[str]:
         """Return the active tickers inside their window; untrack the others.
@@ -570,7 +628,7 @@ class ContinuousPriceMonitor:
         active = set(self.active_tickers)
         asked = active | self._slots.tickers
         try:
-            standing = await off_loop(self.ch_manager.standing, asked)
+            standing = await self._tape.ask(self.ch_manager.standing, asked)
         except DATABASE_ERRORS as problem:
             self._writer.failed(problem)
             return active
@@ -583,26 +641,29 @@ class ContinuousPriceMonitor:
     async def continuous_polling_loop(self) -> None:
         """Run a cycle at the end of each 2-second slot; a slow one costs no slot its row."""
         cycle = 0
-        next_cleanup = time.monotonic() + CLEANUP_EVERY_S
+        with self._tape.step(Kind.CYCLE, cycle):
+            next_cleanup = self._tape.monotonic() + CLEANUP_EVERY_S
+            next_roll = next_roll_after(self._tape.utc(), self.settings.session_roll)
         next_stats = time.monotonic() + STATS_EVERY_S
-        next_roll = next_roll_after(datetime.now(UTC), self.settings.session_roll)
         while True:
-            await _next_slot()
+            await self._tape.until(_next_slot)
             cycle += 1
+            with self._tape.step(Kind.CYCLE, cycle):
+                begun, at = self._tape.monotonic(), self._tape.utc()
             started, idle = time.monotonic(), self._idle()
             try:
                 await self._cycle(cycle)
                 self._finish_triggers()
                 self._count_cycle(started, idle=idle)
-                if time.monotonic() >= next_cleanup:
-                    next_cleanup = time.monotonic() + CLEANUP_EVERY_S
+                if begun >= next_cleanup:
+                    next_cleanup = begun + CLEANUP_EVERY_S
                     await self.cleanup_old_tickers()
                 if time.monotonic() >= next_stats:
                     next_stats = time.monotonic() + STATS_EVERY_S
                     await self.report_stats()
-                due = next_roll is not None and datetime.now(UTC) >= next_roll
+                due = next_roll is not None and at >= next_roll
                 if due and self._idle() and await self._roll_session():
-                    next_roll = next_roll_after(datetime.now(UTC), self.settings.session_roll)
+                    next_roll = next_roll_after(at, self.settings.session_roll)
             except DATABASE_ERRORS as problem:
                 self._writer.failed(problem)
             except Exception:
@@ -652,17 +713,18 @@ class ContinuousPriceMonitor:
         False if it has to wait: for the database, or for a ticker that came up meanwhile.
         """
         try:
-            await off_loop(self.ch_manager.require_movable)
+            await self._tape.ask(self.ch_manager.require_movable)
             if not self._idle():
                 return False
             # Before the move, so that a trigger in the middle of it is not refused.
-            self._tickers.roll()
-            if self.ibkr_client is not None:
-                self.ibkr_client.forget_session()
-            self._ticker_status.forget_session()
-            self._ratings.clear()
-            kept_since = datetime.now(UTC) - timedelta(seconds=ROLL_KEEPS_NEWS_S)
-            await off_loop(self.ch_manager.move_session, kept_since)
+            with self._tape.step(Kind.ROLL):
+                self._tickers.roll()
+                if self.ibkr_client is not None:
+                    self.ibkr_client.forget_session()
+                self._ticker_status.forget_session()
+                self._ratings.clear()
+                kept_since = self._tape.utc() - timedelta(seconds=ROLL_KEEPS_NEWS_S)
+            await self._tape.ask(self.ch_manager.move_session, kept_since)
         except CannotMoveError as problem:
             level = logging.ERROR if self._roll_outage.begins() else logging.DEBUG
             logger.log(level, "The session cannot roll over yet: %s", one_line(problem))
@@ -679,7 +741,7 @@ class ContinuousPriceMonitor:
         checked = self.active_tickers | self._slots.tickers
         if checked:
             await self.get_tickers_within_60_second_window()
-        now = datetime.now(UTC)
+        now = self._tape.utc()
         self._take_ticks()
         finished = self._slots.finished(now, checked)
         if not finished:
@@ -690,7 +752,9 @@ class ContinuousPriceMonitor:
     def _take_ticks(self) -> None:
         if self.ibkr_client is None:
             return
-        for ticker, ticks in self.ibkr_client.get_and_clear_buffer().items():
+        with self._tape.step(Kind.DRAIN):
+            drained = self.ibkr_client.get_and_clear_buffer()
+        for ticker, ticks in drained.items():
             self.stats["ibkr_ticks_received"] += len(ticks)
             self._slots.add(ticker, ticks)
 
@@ -733,7 +797,7 @@ class ContinuousPriceMonitor:
         unread = tickers - self._rated_now
         if unread:
             try:
-                standing = await off_loop(self.ch_manager.standing, unread)
+                standing = await self._tape.ask(self.ch_manager.standing, unread)
             except DATABASE_ERRORS as problem:
                 self._writer.failed(problem)
             else:
@@ -759,8 +823,8 @@ class ContinuousPriceMonitor:
         ClickHouseError
             The news cannot be read.
         """
-        news = await off_loop(self.ch_manager.newest_news, alert.ticker)
-        now = datetime.now(UTC)
+        news = await self._tape.ask(self.ch_manager.newest_news, alert.ticker)
+        now = self._tape.utc()
         published = parse_time(news.published_utc) if news else None
         self._writer.outbox.add(
             [

@@ -30,9 +30,11 @@ SETTLED_S: Final = 3.0
 BEAT_S: Final = 0.001
 
 
-def measure(quick: bool) -> list[Figure]:
-    """The longest stall in 60 s, while a window runs from its first row to its end."""
+def measure(quick: bool, *, record: bool = False) -> list[Figure]:
+    """The longest stall in 60 s, while a window runs from its first row to its end; with `record`,
+    while all of it is recorded."""
     seconds = 5.0 if quick else DURATION_S
+    recorded = ", recorded" if record else ""
     with tempfile.TemporaryDirectory(prefix="newshead-stall-") as name:
         market = Path(name) / "market.csv"
         trades = [
@@ -42,10 +44,12 @@ def measure(quick: bool) -> list[Figure]:
         ]
         market.write_text("\n".join(["seconds,ticker,price,size", *trades]))
         with simulating(market) as port:
-            stall_ms, work_ms, idle_ms = asyncio.run(_measure(Path(name), port, seconds))
+            stall_ms, work_ms, idle_ms = asyncio.run(
+                _measure(Path(name), port, seconds, record=record)
+            )
     return [
         Figure(
-            f"longest stall of the loop in {seconds:.0f} s, {len(TICKERS)} tickers",
+            f"longest stall of the loop in {seconds:.0f} s, {len(TICKERS)} tickers{recorded}",
             stall_ms,
             "ms",
             "an idle loop beside it",
@@ -53,14 +57,20 @@ def measure(quick: bool) -> list[Figure]:
             Target(20),
         ),
         Figure(
-            "longest work of the loop in one turn, 50 tickers", work_ms, "ms", target=Target(20)
+            f"longest work of the loop in one turn, 50 tickers{recorded}",
+            work_ms,
+            "ms",
+            target=Target(20),
         ),
     ]
 
 
-async def _measure(folder: Path, port: int, seconds: float) -> tuple[float, float, float]:
+async def _measure(
+    folder: Path, port: int, seconds: float, *, record: bool
+) -> tuple[float, float, float]:
     settings = Settings(
         ibkr_port=port,
+        record_folder=folder / "recordings" if record else None,
         clickhouse_path=folder / "clickhouse",
         trigger_folder=folder / "triggers",
         log_folder=folder / "logs",

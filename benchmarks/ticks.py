@@ -31,6 +31,7 @@ from ibapi.wrapper import EWrapper
 
 from benchmarks.figures import Figure, Target
 from ibkr_client import IBKRClient
+from newshead.tape import Kind, Tape
 from simulator.encode import Encoder
 
 HOST: Final = "127.0.0.1"
@@ -266,12 +267,19 @@ def run_ib_async(course: Course) -> None:
     asyncio.run(run())
 
 
-def run_newshead(course: Course) -> None:
+def run_newshead(course: Course, tape: Tape | None = None) -> None:
     """IBKRClient; counted by its price callback, which the price monitor does not even use."""
-    client = IBKRClient(HOST, course.port, 1, price_callback=course.trade)
+    tape = Tape() if tape is None else tape
+    client = IBKRClient(HOST, course.port, 1, price_callback=course.trade, tape=tape)
     if not client.connect_and_run():
         raise RuntimeError(str(client.failure))
-    client.update_subscriptions(set(TICKERS))
+    with tape.step(Kind.SUBSCRIBE):
+        client.update_subscriptions(set(TICKERS))
+
+    def take() -> None:
+        with tape.step(Kind.DRAIN):
+            client.get_and_clear_buffer()
+
     course.begin()
-    course.drain(client.get_and_clear_buffer)
+    course.drain(take)
     client.disconnect()

@@ -5,6 +5,7 @@ the folder newshead is started in. `.env.example` shows them all.
 """
 
 import io
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -86,6 +87,8 @@ class Settings:
     dashboard_password: str = field(default="", repr=False)
     alert_urls: tuple[str, ...] = field(default=(), repr=False)
     metrics_port: int = 0
+    record_folder: Path | None = None
+    record_max_gb: float = 10.0
     allow_unencrypted_keys: bool = False
     data_folder: Path = Path("data")
     trigger_folder: Path = Path("triggers")
@@ -134,7 +137,7 @@ class Settings:
     @classmethod
     def variables(cls) -> list[str]:
         """Return the names of all environment variables."""
-        return [f.name.upper() for f in fields(cls) if not f.name.endswith("_folder")]
+        return [f.name.upper() for f in fields(cls) if f.name not in _WITHOUT_VARIABLE]
 
 
 def given_variables() -> dict[str, str]:
@@ -243,6 +246,16 @@ def _time_or_off(name: str, text: str) -> time | None:
     )
 
 
+def _above_0(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a number above 0, not {text!r}.")
+    return value
+
+
 def _switch(name: str, text: str) -> bool:
     switches = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     if text.lower() not in switches:
@@ -321,6 +334,9 @@ def _path(name: str, text: str) -> Path:
         raise ConfigurationError(f"{name} names the home of nobody here: {text!r}.") from None
 
 
+_WITHOUT_VARIABLE: Final = frozenset({"trigger_folder", "log_folder", "data_folder"})
+
+
 def _engine_folder(name: str, text: str) -> Path:
     # The engine takes what follows for its own options, and puts the data elsewhere.
     if "?" in text:
@@ -360,5 +376,7 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "DASHBOARD_PORT": _port,
     "ALERT_URLS": _words,
     "METRICS_PORT": _port,
+    "RECORD_FOLDER": _path,
+    "RECORD_MAX_GB": _above_0,
     "ALLOW_UNENCRYPTED_KEYS": _switch,
 }

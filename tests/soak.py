@@ -229,10 +229,10 @@ class Soak:
             self._stop(newshead)
             tape.cancel()
             self._check_all()
+            self._replay()
 
-    @contextlib.contextmanager
-    def _newshead(self) -> Iterator[subprocess.Popen[bytes]]:
-        environment = dict(os.environ) | {
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ) | {
             "CLICKHOUSE_HOST": self.server.host,
             "CLICKHOUSE_PORT": str(self.server.port),
             "CLICKHOUSE_PASSWORD": self.password,
@@ -240,12 +240,16 @@ class Soak:
             "IBKR_PORT": str(self.gateway.port),
             "IBKR_CLIENT_ID": str(CLIENT_ID),
             "SESSION_ROLL": "off",
+            "RECORD_FOLDER": str(self.folder / "recordings"),
         }
+
+    @contextlib.contextmanager
+    def _newshead(self) -> Iterator[subprocess.Popen[bytes]]:
         with (self.folder / "output").open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, str(PROJECT / "run_system.py"), "--skip-list"],
                 cwd=self.folder,
-                env=environment,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -628,6 +632,23 @@ class Soak:
         time.sleep(seconds / 2)
         self.server.clear_faults()
         self._hold_news = False
+
+    def _replay(self) -> None:
+        """The recordings, played again, give the same requests, rows and alerts, and ClickHouse has
+        these."""
+        files = sorted((self.folder / "recordings").iterdir())
+        self._claim(len(files) == len(self.monitors()), f"there are {len(files)} recordings")
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "newshead.replay", *map(str, files), "--compare"],
+            cwd=self.folder,
+            env=self._environment() | {"PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self._log(f"Replayed in {time.monotonic() - began:.1f} s:\n{done.stdout}{done.stderr}")
+        self._claim(done.returncode == 0, f"the replay ended with code {done.returncode}")
 
     # --- The account --------------------------------------------------------
 

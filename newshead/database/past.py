@@ -10,6 +10,7 @@ from newshead.database.schema import existing_tables
 
 # Of the sessions before this one, and of this one.
 PRICE_TABLES: Final = ("price_tracking_history", "price_tracking")
+ALERT_TABLES: Final = ("news_alert_history", "news_alert")
 MOVING: Final = "price_tracking_moving"
 
 PRICE_ROWS: Final = """
@@ -19,6 +20,12 @@ PRICE_ROWS: Final = """
         AND ({ticker:String} = '' OR ticker = {ticker:String})
     ORDER BY ticker, timestamp, _block_number, _part_offset"""
 
+ALERT_ROWS: Final = """
+    SELECT ticker, toUnixTimestamp(timestamp), alert, price
+    FROM News.%(table)s
+    WHERE timestamp >= {since:DateTime('UTC')} AND timestamp < {until:DateTime('UTC')}
+    ORDER BY ticker, timestamp"""
+
 SCORES: Final = """
     SELECT ticker, argMax(tuple(strength_score), scraped_at).1
     FROM News.float_list_detailed_dedup
@@ -27,7 +34,7 @@ SCORES: Final = """
 
 
 def price_rows(
-    database: Database, table: str, since: datetime, until: datetime, ticker: str
+    database: Database, table: str, since: datetime, until: datetime, ticker: str = ""
 ) -> Sequence[Sequence[Any]]:
     """Return the rows of one of PRICE_TABLES, of one ticker or (empty) of all, by ticker and time:
     ticker, Unix seconds, price, volume, recommendation."""
@@ -35,6 +42,16 @@ def price_rows(
         return []
     statement = PRICE_ROWS % {"table": table}
     return database.rows(statement, since=since, until=until, ticker=ticker)
+
+
+def alert_rows(
+    database: Database, table: str, since: datetime, until: datetime
+) -> Sequence[Sequence[Any]]:
+    """Return the alerts of one of ALERT_TABLES, by ticker and time: ticker, Unix seconds, priority,
+    price."""
+    if table not in existing_tables(database):
+        return []
+    return database.rows(ALERT_ROWS % {"table": table}, since=since, until=until)
 
 
 def unmoved_rows(database: Database) -> int:

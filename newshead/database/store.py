@@ -31,6 +31,7 @@ from newshead.database.tables import (
 )
 from newshead.loop import off_loop
 from newshead.outage import Outage
+from newshead.tape import ANSWERS, STORED
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,13 @@ class Outbox:
                 )
             self.given_up += len(self._batches.popleft().rows)
 
+    def give_up(self, count: int) -> None:
+        """Give up the oldest rows, at least so many."""
+        while count > 0:
+            given_up = len(self._batches.popleft().rows)
+            self.given_up += given_up
+            count -= given_up
+
     def flush(self, client: Client) -> None:
         """Store what waits, oldest first.
 
@@ -111,7 +119,7 @@ class RowWriter:
         rows: str,
         log: logging.Logger,
         *,
-        max_rows: int | None = None,
+        outbox: Outbox | None = None,
         run: Callable[..., Awaitable[object]] = off_loop,
     ) -> None:
         """
@@ -121,12 +129,12 @@ class RowWriter:
             What the log calls the rows.
         log
             Their owner's.
-        max_rows
-            See `Outbox`.
+        outbox
+            By default a new one.
         run
             Does blocking work with the database.
         """
-        self.outbox = Outbox(max_rows)
+        self.outbox = Outbox() if outbox is None else outbox
         self.outage = Outage()
         self.tables_missing = False
         self._database = database
@@ -196,6 +204,8 @@ def insert(client: Client, batch: Batch) -> None:
         column_type_names=types,
         settings={"insert_deduplication_token": batch.token},
     )
+    if (answers := ANSWERS.get()) is not None:
+        answers.append(STORED)
 
 
 def replace_ticker_list(database: Database, stocks: Sequence[ListedStock]) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from newshead.core import rule
 from newshead.core.rule import Rise
@@ -36,6 +36,7 @@ class AlertDesk:
         stats: MutableMapping[str, float],
         copy: Callable[[Rise], Awaitable[None]],
         was_halted: Callable[[str], bool],
+        ask: Callable[..., Awaitable[Any]] = off_loop,
     ) -> None:
         """
         Parameters
@@ -48,6 +49,8 @@ class AlertDesk:
             Puts an alert on its way into `price_move`; may raise one of DATABASE_ERRORS.
         was_halted
             Tells whether a ticker's trading was halted while it was tracked.
+        ask
+            Puts blocking questions to the database.
         """
         self._database = database
         self._writer = writer
@@ -55,6 +58,7 @@ class AlertDesk:
         self._stats = stats
         self._copy = copy
         self._was_halted = was_halted
+        self._ask = ask
         # Alerts on their way into news_alert, and those there but not in price_move.
         self._new: deque[Rise] = deque()
         self._written: deque[Rise] = deque()
@@ -72,7 +76,7 @@ class AlertDesk:
         ClickHouseError, DatabaseError
             They cannot be read.
         """
-        left = await off_loop(queries.uncopied, self._database)
+        left = await self._ask(queries.uncopied, self._database)
         self._written.extend(left)
         if left:
             logger.warning(
@@ -88,7 +92,7 @@ class AlertDesk:
         if not tickers or len(self._writer.outbox):
             return
         try:
-            rises = await off_loop(queries.rises, self._database, tickers)
+            rises = await self._ask(queries.rises, self._database, tickers)
         except DATABASE_ERRORS as problem:
             self._writer.failed(problem)
             return
@@ -129,7 +133,7 @@ class AlertDesk:
             return
         ended = set(self._tickers.untold)
         try:
-            outcomes = await off_loop(queries.outcomes, self._database, ended)
+            outcomes = await self._ask(queries.outcomes, self._database, ended)
         except DATABASE_ERRORS as problem:
             self._writer.failed(problem)
             return

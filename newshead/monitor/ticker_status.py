@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -31,8 +31,17 @@ class TickerStatus:
     A row that cannot be stored is not kept: the next cycle writes what holds then.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, run: Callable[..., Awaitable[object]] = off_loop
+    ) -> None:
+        """
+        Parameters
+        ----------
+        run
+            Does blocking work with the database.
+        """
         self._database = database
+        self._run = run
         self._stored: dict[str, _Told] = {}
 
     async def store(self, conditions: Mapping[str, Condition], refused: Mapping[str, str]) -> None:
@@ -47,7 +56,7 @@ class TickerStatus:
         now = datetime.now(UTC)
         rows = [TickerStatusRow(t, now, *changed[t]) for t in sorted(changed)]
         try:
-            await off_loop(self._insert, rows)
+            await self._run(self._insert, rows)
         except DATABASE_ERRORS as problem:
             # What it means for rows and alerts is told by the cycle.
             logger.debug("Tickers' status was not stored: %s", one_line(problem))

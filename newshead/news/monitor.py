@@ -23,7 +23,7 @@ from newshead.database.queries import (
     stored_hashes,
 )
 from newshead.database.schema import create_tables
-from newshead.database.store import RowWriter
+from newshead.database.store import Outbox, RowWriter
 from newshead.database.tables import NewsRow
 from newshead.loop import attempt, off_loop
 from newshead.monitor.triggers import TriggerFolder
@@ -129,7 +129,7 @@ class NewsMonitor:
         self._untold: deque[tuple[Story, Opinion]] = deque()
         self._row_waits = asyncio.Event()
         self._writer = RowWriter(
-            self._database, "rows of news", logger, max_rows=MAX_KEPT_NEWS, run=self._ask
+            self._database, "rows of news", logger, outbox=Outbox(MAX_KEPT_NEWS), run=self._ask
         )
 
     # --- Life ---------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""What would have been: a day from files or the stored sessions, judged by the alert rule, as it is
-and as it might be.
+"""What would have been: recordings, a day from files or the stored sessions, judged by the alert
+rule, as it is and as it might be.
 
-Exit codes: 0, 1 where the database fails, 2 where the input or the arguments are wrong.
+Exit codes: 0, 1 where a replay differs from its recording, where the database holds something else
+or fails, 2 where the input or the arguments are wrong.
 """
 
 import argparse
@@ -23,15 +24,22 @@ from newshead.core.tickers import parse_ticker
 from newshead.database import past
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine
+from newshead.recording import RecordingError
 from newshead.replay import files, output, variants
 from newshead.replay.day import Day
 from newshead.replay.files import InputError
 from newshead.replay.judging import judge
+from newshead.replay.played import compared, sessions_of
 from newshead.replay.progress import Progress
 from newshead.replay.sessions import Session
 from newshead.replay.stored import stored_sessions
 from newshead.settings import ConfigurationError, Settings
 from newshead.text import parse_time
+
+
+class DifferentError(Exception):
+    """What was recorded is not what comes of it, or not what is stored."""
+
 
 SECOND_0: Final = datetime(2026, 1, 2, 14, 30, tzinfo=UTC)
 
@@ -53,14 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ExitStack() as until_end:
             until_end.callback(progress.end)
-            if options.csv:
+            if options.recordings:
+                sessions = _recorded(options, progress, until_end)
+            elif options.csv:
                 sessions = [_read_day(options, rules, progress)]
             else:
                 sessions = _stored(options, until_end)
             _run(sessions, rules, options, progress)
-    except (InputError, ConfigurationError) as problem:
+    except (InputError, RecordingError, ConfigurationError) as problem:
         print(f"{command.prog}: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
+    except DifferentError as problem:
+        print(f"{command.prog}: {problem}", file=sys.stderr)
+        return EXIT_FAILED
     except DATABASE_ERRORS as problem:
         print(f"{command.prog}: {one_line(problem)}", file=sys.stderr)
         return EXIT_FAILED
@@ -85,6 +98,14 @@ def _command_line() -> CommandLine:
         "--csv", type=Path, metavar="TRADES", help="a file with seconds,ticker,price,size"
     )
     source.add_argument("--history", action="store_true", help="the rows in the database")
+    source.add_argument(
+        "recordings", nargs="*", type=Path, default=[], metavar="FILE", help="recordings, in order"
+    )
+    sources.add_argument(
+        "--compare",
+        action="store_true",
+        help="with recordings: say what is stored otherwise in the database (exit code 1)",
+    )
     sources.add_argument(
         "--news",
         type=Path,
@@ -128,17 +149,19 @@ def _command_line() -> CommandLine:
 def _contradiction(options: argparse.Namespace, rules: Sequence[Rule]) -> str:
     """Return what is wrong with the arguments together; empty if nothing is."""
     for name in ("news", "begin"):
-        if options.history and getattr(options, name) is not None:
+        if not options.csv and getattr(options, name) is not None:
             return f"--{name} goes with --csv"
     for name in ("since", "until", "ticker"):
-        if options.csv and getattr(options, name) is not None:
+        if not options.history and getattr(options, name) is not None:
             return f"--{name} goes with --history"
+    if options.compare and not options.recordings:
+        return "--compare goes with recordings"
     if options.rows and not options.json:
         return "--rows goes with --json"
     if options.since and options.until and options.until < options.since:
         return f"--until {options.until} is before --since {options.since}"
     longest_s = max(by.window_s for by in rules)
-    if options.history and longest_s > rule.LIVE.window_s:
+    if not options.csv and longest_s > rule.LIVE.window_s:
         return (
             f"--window {longest_s} is above the {rule.LIVE.window_s} s that live has prices of; "
             "only --csv may have more"
@@ -157,7 +180,44 @@ def _read_day(options: argparse.Namespace, rules: Sequence[Rule], progress: Prog
     return day.session()
 
 
+def _recorded(
+    options: argparse.Namespace, progress: Progress, until_end: ExitStack
+) -> list[Session]:
+    # With the price monitor and its client: others need not load them.
+    from newshead.replay.recorded import play
+
+    played = []
+    for number, path in enumerate(options.recordings):
+        progress(str(path), number / len(options.recordings))
+        played.append(play(path))
+        print(played[-1].summary, file=sys.stderr)
+        if played[-1].difference:
+            raise DifferentError("the replay does something else than newshead did.")
+    if options.compare:
+        same, lines = compared(_connected(until_end), played)
+        for line in lines:
+            print(line, file=sys.stderr)
+        if not same:
+            raise DifferentError("the database holds something else than was recorded.")
+    return sessions_of(played)
+
+
 def _stored(options: argparse.Namespace, until_end: ExitStack) -> list[Session]:
+    database = _connected(until_end)
+    if unmoved := past.unmoved_rows(database):
+        print(
+            f"Left out {unmoved} rows of an interrupted move: newshead's next start ends it.",
+            file=sys.stderr,
+        )
+    days = options.since, options.until
+    roll = database.settings.session_roll
+    found = list(stored_sessions(database, roll, *days, options.ticker or ""))
+    if not found:
+        print("No rows are stored for this.", file=sys.stderr)
+    return found
+
+
+def _connected(until_end: ExitStack) -> Database:
     settings = Settings.from_environment()
     if settings.embedded and not settings.clickhouse_path.is_dir():
         raise ConfigurationError(
@@ -167,16 +227,7 @@ def _stored(options: argparse.Namespace, until_end: ExitStack) -> list[Session]:
     database = Database(settings)
     until_end.callback(database.close)
     database.connect()
-    if unmoved := past.unmoved_rows(database):
-        print(
-            f"Left out {unmoved} rows of an interrupted move: newshead's next start ends it.",
-            file=sys.stderr,
-        )
-    days = options.since, options.until
-    found = list(stored_sessions(database, settings.session_roll, *days, options.ticker or ""))
-    if not found:
-        print("No rows are stored for this.", file=sys.stderr)
-    return found
+    return database
 
 
 def _run(

@@ -18,7 +18,7 @@ from ibapi.server_versions import MAX_CLIENT_VER, MIN_CLIENT_VER
 from newshead.tws import failures
 from newshead.tws.codes import CODES
 from newshead.tws.failures import GatewayError
-from newshead.tws.wire import TwsSocket
+from newshead.tws.wire import TwsSocket, framed
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +130,7 @@ def _shake_hands(connection: TwsSocket, host: str, port: int, answer_by: float) 
             for number, message in enumerate(messages, 1):
                 fields = message.split(b"\0")
                 if len(fields) == 3 and fields[0].isdigit():
+                    connection.taken = framed(messages[number:])
                     rest = itertools.chain([messages[number:]], reads)
                     return Greeting(int(fields[0]), fields[1].decode(errors="replace"), rest)
             if time.monotonic() >= answer_by:

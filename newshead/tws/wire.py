@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -53,6 +53,8 @@ class TwsSocket:
         self._wake_out.setblocking(False)
         self._ends_at = math.inf
         self._closed = False
+        # The bytes of the messages that `messages` yielded last, with their lengths.
+        self.taken = b""
 
     def isConnected(self) -> bool:
         """Return whether the socket is open; that says nothing about TWS."""
@@ -106,7 +108,10 @@ class TwsSocket:
                     data = self._connection.recv(READ_BYTES)
                     if not data:
                         return
-                    messages, received = _whole_messages(received + data)
+                    received += data
+                    messages, rest = whole_messages(received)
+                    self.taken = received[: len(received) - len(rest)]
+                    received = rest
                 # After each read, so also while a message that never ends keeps arriving.
                 yield messages
                 _refuse_too_long(received)
@@ -145,7 +150,12 @@ class TwsSocket:
         return math.inf
 
 
-def _whole_messages(received: bytes) -> tuple[list[bytes], bytes]:
+def framed(messages: Iterable[bytes]) -> bytes:
+    """Return messages as they come from the socket, with their lengths."""
+    return b"".join(_LENGTH.pack(len(message)) + message for message in messages)
+
+
+def whole_messages(received: bytes) -> tuple[list[bytes], bytes]:
     """Return the messages that have arrived whole, and what has arrived of the next."""
     messages = []
     start, end = 0, len(received)

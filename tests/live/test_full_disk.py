@@ -6,6 +6,7 @@ The disks are real: file systems in memory, small enough to be filled.
 import asyncio
 import logging
 import os
+import random
 import re
 import resource
 import shutil
@@ -46,7 +47,9 @@ from newshead.database.store import Batch, Outbox
 from newshead.database.tables import SESSION_TABLES, AlertRow, ListedStock
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED
+from newshead.recording import entries
 from newshead.settings import Settings
+from newshead.tape import Kind
 from simulator import Gateway
 
 DISK_MIB = 128
@@ -481,3 +484,29 @@ async def test_rows_made_while_the_disk_is_full_are_kept_told_in_one_line_and_st
         assert [row["price"] for row in rows(database)] == prices
     assert caplog.text.count("ClickHouse failed") == 1
     assert "Traceback" not in caplog.text
+
+
+async def test_a_full_disk_ends_the_recording_and_costs_nothing_else(
+    disk: Disk,
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    short_cycles: None,  # noqa: ARG001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running(replace(settings, record_folder=disk.folder / "recordings")):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", [2.0])
+        await until(lambda: len(rows(database)) == 1, "the first row")
+        disk.fill()
+        # More than the file's last block has room for.
+        dice = random.Random(1)
+        gateway.burst("ABCD", [dice.uniform(1, 3) for _ in range(20_000)], 100)
+        await trade_each_slot(gateway, "ABCD", [2.1])
+        await until(lambda: "The recording ended" in caplog.text, "the recording's end")
+        await trade_each_slot(gateway, "ABCD", [2.2])
+        await until(lambda: 2.2 in {row["price"] for row in rows(database)}, "rows as before")
+    assert caplog.text.count("The recording ended") == 1
+    assert "No space left on device" in caplog.text
+    (path,) = (disk.folder / "recordings").iterdir()
+    assert any(entry.kind is Kind.ROWS for entry in entries(path))

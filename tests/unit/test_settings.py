@@ -46,6 +46,8 @@ VARIABLES = [
     "DASHBOARD_PASSWORD",
     "ALERT_URLS",
     "METRICS_PORT",
+    "RECORD_FOLDER",
+    "RECORD_MAX_GB",
     "ALLOW_UNENCRYPTED_KEYS",
 ]
 
@@ -153,6 +155,8 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("DASHBOARD_PASSWORD", "it's #1", "it's #1"),
         ("ALERT_URLS", "json://a tgram://b/c ", ("json://a", "tgram://b/c")),
         ("METRICS_PORT", "9100", 9100),
+        ("RECORD_FOLDER", "recordings", Path("recordings")),
+        ("RECORD_MAX_GB", "0.5", 0.5),
         ("ALLOW_UNENCRYPTED_KEYS", "true", True),
         ("SESSION_ROLL", "03:30", time(3, 30)),
         ("SESSION_ROLL", "off", None),
@@ -229,6 +233,8 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
         ("IBKR_PORT", "9" * 5000),
         ("IBKR_CLIENT_ID", "9" * 5000),
         ("CLICKHOUSE_PATH", "~nobody-of-this-name/ch"),
+        ("RECORD_FOLDER", "~nobody-of-this-name/rec"),
+        *(("RECORD_MAX_GB", text) for text in ("0", "-1", "ten", "inf", "nan")),
         ("CLICKHOUSE_PATH", "data/clickhouse?config-file=other.xml"),
     ],
 )
@@ -353,6 +359,7 @@ def test_the_example_file_shows_each_variable_with_its_default() -> None:
         "SESSION_ROLL": "04:00",
         "DASHBOARD_HOST": "127.0.0.1",
         "DASHBOARD_PORT": "8180",
+        "RECORD_MAX_GB": "10",
         "ALLOW_UNENCRYPTED_KEYS": "false",
     }
 

@@ -108,7 +108,7 @@ def test_trades_may_come_through_a_pipe(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ([], "one of the arguments --csv --history is required"),
+        ([], "one of the arguments --csv --history FILE is required"),
         (["--csv", "x", "--history"], "not allowed with argument"),
         (["--csv", "x", "--since", "2026-01-02"], "--since goes with --history"),
         (["--csv", "x", "--ticker", "ABCD"], "--ticker goes with --history"),
