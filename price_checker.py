@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +34,7 @@ from newshead.database.queries import UNRATED, Rating
 from newshead.database.store import Outbox, RowWriter
 from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
-from newshead.loop import attempt, off_loop
+from newshead.loop import attempt, in_background, off_loop
 from newshead.monitor.alerts import AlertDesk
 from newshead.monitor.figures import Figures
 from newshead.monitor.sight import Change, Sight
@@ -43,7 +43,14 @@ from newshead.monitor.taped import TapedOutbox, in_force
 from newshead.monitor.ticker_status import TickerStatus
 from newshead.monitor.triggers import TriggerFolder
 from newshead.outage import Outage
-from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.process import (
+    EXIT_FAILED,
+    EXIT_MISCONFIGURED,
+    EXIT_OK,
+    CommandLine,
+    give_pulse,
+    until_stopped,
+)
 from newshead.proxies import outside_of, settle_proxies
 from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
@@ -876,11 +883,17 @@ async def _next_slot() -> None:
     await asyncio.sleep(CYCLE_S - time.time() % CYCLE_S + 0.002)
 
 
-async def run(settings: Settings, *, wait: bool, supervised: bool) -> int:
+def take_line(line: str) -> None:
+    """Take a ticker from the process that started this one as a notification."""
+    ticker_notification_queue.put_nowait({"ticker": line, "timestamp": datetime.now(UTC)})
+
+
+async def run(settings: Settings, *, wait: bool, supervised: bool, pulse: int | None) -> int:
     """Run the monitor until it is told to stop; return the exit code."""
     monitor = ContinuousPriceMonitor(settings, wait=wait)
     try:
-        await until_stopped(monitor.start(), with_parent=supervised)
+        async with nullcontext() if pulse is None else in_background(give_pulse(pulse)):
+            await until_stopped(monitor.start(), with_parent=supervised, take_line=take_line)
     except GatewayError:
         return EXIT_FAILED
     except DATABASE_ERRORS as problem:
@@ -897,14 +910,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--supervised",
         action="store_true",
-        help="set by run_system.py: end with it, and leave the log file's rotation to it",
+        help="set by run_system.py: end with it, and leave settings and the log's rotation to it",
+    )
+    command.add_argument(
+        "--pulse",
+        type=int,
+        metavar="FD",
+        help="set by run_system.py: the descriptor of a pipe for signs of life",
     )
     options = command.parse_args(arguments)
     try:
-        settings = Settings.from_environment()
+        settings = Settings.from_environment(os.environ if options.supervised else None)
         settle_proxies(os.environ, outside_of(settings))
         configure_logging(settings.log_folder, rotate=not options.supervised)
-        return asyncio.run(run(settings, wait=options.wait, supervised=options.supervised))
+        return asyncio.run(
+            run(settings, wait=options.wait, supervised=options.supervised, pulse=options.pulse)
+        )
     except ConfigurationError as problem:
         print(f"price_checker.py: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED

@@ -10,20 +10,28 @@ import functools
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
 from dashboard.console import LiveTable
 from ibkr_client import GatewayError
-from newshead.database.connection import DATABASE_ERRORS, one_line, until_database_works
+from newshead.database.connection import (
+    DATABASE_ERRORS,
+    Database,
+    one_line,
+    until_database_works,
+)
 from newshead.database.http import engine_served
+from newshead.database.layout import bring_over
+from newshead.database.owner import RENEW_EVERY_S, OwnedError, Owner, give_up, own, renew
 from newshead.logs import configure_logging
-from newshead.loop import described, off_loop, stop_asked
+from newshead.loop import attempt, described, in_background, off_loop, stop_asked
 from newshead.news import ticker_list
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
@@ -33,18 +41,22 @@ from newshead.process import (
     EXIT_MISCONFIGURED,
     EXIT_OK,
     CommandLine,
+    Lines,
     lock_file,
     run_child,
     until_stopped,
 )
 from newshead.proxies import outside_of, settle_proxies
-from newshead.settings import ConfigurationError, Settings, misspelt
-from price_checker import ContinuousPriceMonitor
+from newshead.settings import ConfigurationError, Settings, given_variables, misspelt
+from price_checker import ContinuousPriceMonitor, notify_new_ticker
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
+OWNER_END_S: Final = 1.0
+LOCK_WAIT_S: Final = 10.0
+LOCK_EVERY_S: Final = 0.1
 # A monitor that lived less long than this is started again after a pause.
 SHORT_LIFE_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.5
@@ -53,7 +65,7 @@ MAX_PAUSE_S: Final = 60.0
 DEMO_S: Final = 80.0
 
 
-def prepare_database(settings: Settings, *, keep_session: bool) -> None:
+def prepare_database(settings: Settings, owner: Owner, *, keep_session: bool) -> None:
     """Create what is missing and, unless told otherwise, begin a fresh session. Blocks.
 
     May be called again after it failed.
@@ -62,11 +74,15 @@ def prepare_database(settings: Settings, *, keep_session: bool) -> None:
     ------
     DatabaseError, ClickHouseError, ConfigurationError
         ClickHouse cannot be used.
+    OwnedError
+        Another newshead uses it.
     """
     manager = ClickHouseManager(settings)
     manager.connect()
     try:
         manager.create_tables()
+        if not settings.embedded:
+            own(manager, owner)
         if keep_session:
             logger.info("The session in the database goes on (--keep-session).")
         else:
@@ -75,9 +91,20 @@ def prepare_database(settings: Settings, *, keep_session: bool) -> None:
         manager.close()
 
 
-async def run(options: argparse.Namespace, settings: Settings) -> None:
+class Inherited(NamedTuple):
+    """What the child processes have from this one: newshead's variables as they were at its start,
+    and the folder's lock, which the price monitor holds too."""
+
+    variables: Mapping[str, str]
+    lock: int
+
+
+async def run(options: argparse.Namespace, settings: Settings, inherited: Inherited) -> None:
     """Start everything in order and run until it is cancelled."""
-    prepare = functools.partial(prepare_database, settings, keep_session=options.keep_session)
+    owner = Owner.here()
+    prepare = functools.partial(
+        prepare_database, settings, owner, keep_session=options.keep_session
+    )
     await until_database_works(prepare, wait=not settings.embedded)
     # In a thread of its own, since loading the service's library takes over a second.
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
@@ -89,21 +116,58 @@ async def run(options: argparse.Namespace, settings: Settings) -> None:
             "No source of news is read (--socket): only news that triggers bring, and rows that "
             "other programs write."
         )
-    monitor = functools.partial(monitor_here, settings) if settings.embedded else monitor_process
+    lines = Lines()
+    monitor = (
+        functools.partial(monitor_here, settings)
+        if settings.embedded
+        else functools.partial(monitor_process, inherited, lines)
+    )
+
+    async def hand_over(ticker: str) -> None:
+        if settings.embedded:
+            await notify_new_ticker(ticker)
+        else:
+            lines.send(ticker)
+
     async with AsyncExitStack() as stack:
-        environment: dict[str, str] = {}
+        if not settings.embedded:
+            await stack.enter_async_context(in_background(keep_owning(settings, owner)))
+        environment = dict(inherited.variables)
         if settings.embedded and (options.dashboard or settings.alert_urls):
-            environment = await stack.enter_async_context(
+            environment |= await stack.enter_async_context(
                 engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS)
             )
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
         parts.create_task(supervise("The price monitor", monitor))
+        bringing = functools.partial(bring_history_over, settings)
+        parts.create_task(supervise("Bringing the history over", bringing))
         if options.dashboard:
             parts.create_task(supervise("The page", functools.partial(page_process, environment)))
         if settings.alert_urls:
             parts.create_task(supervise("The push", functools.partial(push_process, environment)))
-        parts.create_task(run_news(options, settings, analyst))
+        parts.create_task(run_news(options, settings, analyst, hand_over))
+
+
+async def keep_owning(settings: Settings, owner: Owner) -> None:
+    """Say again and again, until it is cancelled, that this newshead works with the database."""
+    database = Database(settings)
+
+    def write(say: Callable[[Database, Owner], None]) -> None:
+        try:
+            database.connect()
+            say(database, owner)
+        finally:
+            database.close()
+
+    try:
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            # That the database fails is told by those whose rows it does not take.
+            with suppress(*DATABASE_ERRORS):
+                await off_loop(write, renew)
+    finally:
+        await attempt("to say that this newshead ended", off_loop(write, give_up), OWNER_END_S)
 
 
 async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
@@ -154,7 +218,12 @@ async def run_unless_stopped(
     return end
 
 
-async def run_news(options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
+async def run_news(
+    options: argparse.Namespace,
+    settings: Settings,
+    analyst: Analyst,
+    hand_over: Callable[[str], Awaitable[None]],
+) -> None:
     """Run the news side on this loop until it is cancelled."""
 
     async def run_once() -> str:
@@ -164,6 +233,7 @@ async def run_news(options: argparse.Namespace, settings: Settings, analyst: Ana
             any_ticker=options.any,
             take_old=options.enable_old,
             streams=options.socket,
+            hand_over=hand_over,
         )
         await news.start()
         return "ended"
@@ -172,6 +242,25 @@ async def run_news(options: argparse.Namespace, settings: Settings, analyst: Ana
         await supervise("The news side", run_once)
     finally:
         await analyst.close()
+
+
+async def bring_history_over(settings: Settings) -> None:
+    """Bring histories of earlier versions into their new form, beside everything else."""
+    stopped = threading.Event()
+
+    def work() -> None:
+        database = ClickHouseManager(settings)
+        database.connect()
+        try:
+            # At most half of the time, so that cycles are not kept waiting.
+            bring_over(database, lambda took_s: not stopped.wait(took_s))
+        finally:
+            database.close()
+
+    try:
+        await off_loop(work)
+    finally:
+        stopped.set()
 
 
 async def monitor_here(settings: Settings) -> str:
@@ -184,9 +273,17 @@ async def monitor_here(settings: Settings) -> str:
     return "ended"
 
 
-async def monitor_process() -> str:
+async def monitor_process(inherited: Inherited, lines: Lines) -> str:
     """Run the monitor as a process of its own, which news handling cannot slow."""
-    code = await run_child("Price monitor", str(CODE / "price_checker.py"), "--wait")
+    code = await run_child(
+        "Price monitor",
+        str(CODE / "price_checker.py"),
+        "--wait",
+        environment=inherited.variables,
+        descriptors=[inherited.lock],
+        lines=lines,
+        pulse=True,
+    )
     return f"ended with code {code}"
 
 
@@ -244,6 +341,16 @@ def command_line() -> CommandLine:
         help="serve the page with charts too (DASHBOARD_HOST, _PORT, _PASSWORD)",
     )
     flag("--plain", action="store_true", help="plain log lines on a terminal, not the live table")
+    flag(
+        "--check",
+        action="store_true",
+        help="try every configured part, say what works and what to do, and end",
+    )
+    flag(
+        "--send",
+        action="store_true",
+        help="with --check: send a message to each of ALERT_URLS too, and pay for one rating",
+    )
     flag("--demo", action="store_true", help="show everything with a simulated gateway, then end")
     flag(
         "--demo-seconds",
@@ -257,14 +364,19 @@ def command_line() -> CommandLine:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run newshead; return the exit code."""
-    options = command_line().parse_args(arguments)
+    command = command_line()
+    options = command.parse_args(arguments)
     if options.demo:
         # Not above: it needs the simulator and the web server.
         import demo
 
         return demo.main(options.demo_seconds)
+    if options.check:
+        return check(send=options.send)
+    if options.send:
+        command.error("--send belongs to --check")
     try:
-        lock = lock_file(LOCK)
+        lock = lock_folder()
     except BlockingIOError:
         print("run_system.py: newshead runs in this folder already.", file=sys.stderr)
         return EXIT_FAILED
@@ -272,7 +384,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"run_system.py: this folder cannot be written: {problem}.", file=sys.stderr)
         return EXIT_MISCONFIGURED
     try:
-        settings = Settings.from_environment()
+        variables = given_variables()
+        settings = Settings.from_environment(variables)
         outside = outside_of(
             settings,
             news=options.socket,
@@ -283,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configure_logging(settings.log_folder, rotate=True)
         on_a_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         with nullcontext() if options.plain or not on_a_terminal else LiveTable(settings):
-            return run_until_stopped(options, settings)
+            return run_until_stopped(options, settings, Inherited(variables, lock))
     except ConfigurationError as problem:
         print(f"run_system.py: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
@@ -291,14 +404,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.close(lock)
 
 
-def run_until_stopped(options: argparse.Namespace, settings: Settings) -> int:
+def lock_folder() -> int:
+    """Take this folder's lock; where another holds it, wait for up to 10 s: a price monitor whose
+    newshead was killed may be about to end.
+
+    Raises as `lock_file`.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    told = False
+    while True:
+        try:
+            return lock_file(LOCK)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        if not told:
+            told = True
+            print(
+                "run_system.py: another newshead has this folder; waiting for its end for up to "
+                f"{LOCK_WAIT_S:.0f} s.",
+                file=sys.stderr,
+            )
+        time.sleep(LOCK_EVERY_S)
+
+
+def check(*, send: bool) -> int:
+    """Try every configured part, or show how the newshead of this folder fares; return the exit
+    code."""
+    # Not above: it needs the web server and the push's library.
+    from newshead.check import command
+
+    lock = -1
+    try:
+        with suppress(BlockingIOError):
+            lock = lock_file(LOCK)
+        return command.main(Settings.from_environment(), running=lock < 0, send=send)
+    except ConfigurationError as problem:
+        print(f"run_system.py: {problem}", file=sys.stderr)
+    except OSError as problem:
+        print(f"run_system.py: this folder cannot be written: {problem}.", file=sys.stderr)
+    finally:
+        if lock >= 0:
+            os.close(lock)
+    return EXIT_MISCONFIGURED
+
+
+def run_until_stopped(options: argparse.Namespace, settings: Settings, inherited: Inherited) -> int:
     """Run newshead until Ctrl-C or SIGTERM; return the exit code."""
     for name, meant in misspelt(os.environ).items():
         logger.warning("The variable %s is unknown and has no effect: is %s meant?", name, meant)
     try:
-        asyncio.run(until_stopped(run(options, settings)))
+        asyncio.run(until_stopped(run(options, settings, inherited)))
     except DATABASE_ERRORS as problem:
         logger.error("%s", one_line(problem))
+        return EXIT_FAILED
+    except OwnedError as problem:
+        logger.error("%s", problem)
         return EXIT_FAILED
     return EXIT_OK
 

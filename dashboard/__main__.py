@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
-        "--supervised", action="store_true", help="set by run_system.py: end with it"
+        "--supervised",
+        action="store_true",
+        help="set by run_system.py: end with it, and leave settings to it",
     )
     command.add_argument(
         "--listener",
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = command.parse_args(arguments)
     try:
-        settings = Settings.from_environment()
+        settings = Settings.from_environment(os.environ if options.supervised else None)
         settle_proxies(os.environ, outside_of(settings))
         # newshead owns the file, where it runs in the same folder.
         configure_logging(settings.log_folder, rotate=False)

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Final, NoReturn
 
 from newshead import __version__
 from newshead.logs import write_last_lines
-from newshead.loop import described
+from newshead.loop import described, in_background
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -32,6 +33,12 @@ STOP_TIMEOUT_S: Final = 5.0
 END_TIMEOUT_S: Final = 8.0
 # Signals so close together are one: some wrappers pass on what the terminal has sent already.
 SAME_SIGNAL_S: Final = 0.2
+# A child that gives signs of life gives one this often; one without any for so many of these
+# pauses, counted by this process's own turns, hangs.
+PULSE_S: Final = 1.0
+MAX_MISSED_PULSES: Final = 20
+# Lines that wait for a child; far more than news brings until the next one is there.
+MAX_LINES: Final = 1000
 # Killed children delay a sudden end no longer than this.
 CHILDREN_S: Final = 1.0
 # The log's last lines delay a sudden end no longer than this.
@@ -82,7 +89,37 @@ def lock_file(path: Path) -> int:
     return descriptor
 
 
-async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = False) -> None:
+class Lines:
+    """Lines for a child's standard input; without a child they wait for the next one.
+
+    For the event loop of the process that has the child.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[str] = deque(maxlen=MAX_LINES)
+        self._pipe: asyncio.StreamWriter | None = None
+
+    def send(self, line: str) -> None:
+        """Hand a line over. Never waits."""
+        self._waiting.append(line)
+        self._write()
+
+    def connect(self, pipe: asyncio.StreamWriter | None) -> None:
+        """Note a child's standard input, or that it has ended."""
+        self._pipe = pipe
+        self._write()
+
+    def _write(self) -> None:
+        while self._waiting and self._pipe is not None and not self._pipe.is_closing():
+            self._pipe.write(f"{self._waiting.popleft()}\n".encode())
+
+
+async def until_stopped(
+    work: Coroutine[Any, Any, None],
+    *,
+    with_parent: bool = False,
+    take_line: Callable[[str], object] = str,
+) -> None:
     """Run `work` until it ends, or until Ctrl-C or SIGTERM; then it is cancelled, once,
     and given the time it takes to clean up, which no exception of the cleanup undoes.
 
@@ -96,6 +133,9 @@ async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = 
         started this one, and closes however that process ends. Further signals
         are ignored: the parent passes on what a service manager may have sent
         to both, and kills this process if need be.
+    take_line
+        Called on the loop with each line that comes from the parent, see `Lines`; by default they
+        are left.
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
@@ -122,7 +162,9 @@ async def until_stopped(work: Coroutine[Any, Any, None], *, with_parent: bool = 
         target=_follow_signals, args=(signals, stop_soon, not with_parent), daemon=True
     ).start()
     if with_parent:
-        threading.Thread(target=_follow_parent, args=(stop_soon,), daemon=True).start()
+        threading.Thread(
+            target=_follow_parent, args=(stop_soon, loop, take_line), daemon=True
+        ).start()
     try:
         await task
     except asyncio.CancelledError:
@@ -142,6 +184,8 @@ async def run_child(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     descriptors: Sequence[int] = (),
+    lines: Lines | None = None,
+    pulse: bool = False,
 ) -> int:
     """Run a part of newshead as a process until it ends; give its exit code.
 
@@ -156,38 +200,96 @@ async def run_child(
         Where it is started; by default here.
     descriptors
         Those of this process that it has too.
+    lines
+        What is handed over to it while it runs.
+    pulse
+        It gives signs of life, see `give_pulse`, and is killed where they stay away.
     """
     paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        "--supervised",
-        stdin=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment or {}),
-        cwd=folder,
-        pass_fds=descriptors,
-        # Ctrl-C reaches this process alone, which then ends its children in order.
-        start_new_session=True,
-    )
-    logger.info("%s started, pid=%d", name, child.pid)
-    _children.add(child)
+    signs = os.pipe() if pulse else ()
+    given = [*descriptors, *signs[1:]]
     try:
-        return await child.wait()
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            *(("--pulse", str(signs[1])) if signs else ()),
+            "--supervised",
+            stdin=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment or {}),
+            cwd=folder,
+            pass_fds=given,
+            # Ctrl-C reaches this process alone, which then ends its children in order.
+            start_new_session=True,
+        )
+        logger.info("%s started, pid=%d", name, child.pid)
+        _children.add(child)
+        if lines is not None:
+            lines.connect(child.stdin)
+        try:
+            if not signs:
+                return await child.wait()
+            async with in_background(_watch_pulse(name, child, signs[0])):
+                return await child.wait()
+        finally:
+            if lines is not None:
+                lines.connect(None)
+            await _end(child)
     finally:
-        if child.returncode is None:
-            child.terminate()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await child.wait()
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-        _children.discard(child)
+        for descriptor in signs:
+            os.close(descriptor)
 
 
-def _follow_parent(stop: Callable[[], None]) -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """End a child in order, or, where that takes too long, at once."""
+    if child.returncode is None:
+        child.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await child.wait()
+    if child.returncode is None:
+        child.kill()
+        await child.wait()
+    _children.discard(child)
+
+
+async def _watch_pulse(name: str, child: asyncio.subprocess.Process, signs: int) -> None:
+    """Kill a child that gives no sign of life any more."""
+    os.set_blocking(signs, False)
+    missed = 0
+    while missed < MAX_MISSED_PULSES:
+        await asyncio.sleep(PULSE_S)
+        # Its own turns are counted: this process may have been stopped, or the machine asleep.
+        missed += 1
+        with suppress(BlockingIOError):
+            if os.read(signs, 4096):
+                missed = 0
+    logger.error(
+        "%s hangs: no sign of life for %.0f s. It is killed.", name, MAX_MISSED_PULSES * PULSE_S
+    )
+    with suppress(ProcessLookupError):
+        child.kill()
+
+
+async def give_pulse(descriptor: int) -> None:
+    """Write a byte a second to a pipe from the process that started this one: its loop runs."""
+    os.set_blocking(descriptor, False)
+    while True:
+        # A parent that does not read, or has ended, is no reason to end here.
+        with suppress(BlockingIOError, BrokenPipeError):
+            os.write(descriptor, b".")
+        await asyncio.sleep(PULSE_S)
+
+
+def _follow_parent(
+    stop: Callable[[], None], loop: asyncio.AbstractEventLoop, take_line: Callable[[str], object]
+) -> None:
+    rest = b""
+    while received := os.read(sys.stdin.fileno(), 4096):
+        *lines, rest = (rest + received).split(b"\n")
+        # The loop may have ended.
+        with suppress(RuntimeError):
+            for line in lines:
+                loop.call_soon_threadsafe(take_line, line.decode(errors="replace"))
     stop()
     time.sleep(STOP_TIMEOUT_S)
     _end_at_once("Still running %.0f s after the parent's end: ending now.", STOP_TIMEOUT_S)

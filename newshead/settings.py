@@ -90,6 +90,7 @@ class Settings:
     record_folder: Path | None = None
     record_max_gb: float = 10.0
     allow_unencrypted_keys: bool = False
+    data_folder: Path = Path("data")
     trigger_folder: Path = Path("triggers")
     log_folder: Path = Path("logs")
 
@@ -120,7 +121,7 @@ class Settings:
             A value cannot be what its variable needs; names the variable.
         """
         if environ is None:
-            environ = {**_dotenv(), **os.environ}
+            environ = given_variables()
         values: dict[str, Any] = {}
         for name in cls.variables():
             text = (environ.get(name) or "").strip()
@@ -137,6 +138,18 @@ class Settings:
     def variables(cls) -> list[str]:
         """Return the names of all environment variables."""
         return [f.name.upper() for f in fields(cls) if f.name not in _WITHOUT_VARIABLE]
+
+
+def given_variables() -> dict[str, str]:
+    """Return newshead's variables as they are set now: the process's own over those in `.env`.
+
+    Raises
+    ------
+    ConfigurationError
+        `.env` cannot be read.
+    """
+    merged = {**_dotenv(), **os.environ}
+    return {name: text for name in Settings.variables() if (text := merged.get(name)) is not None}
 
 
 def misspelt(names: Iterable[str]) -> dict[str, str]:
@@ -321,7 +334,7 @@ def _path(name: str, text: str) -> Path:
         raise ConfigurationError(f"{name} names the home of nobody here: {text!r}.") from None
 
 
-_WITHOUT_VARIABLE: Final = frozenset({"trigger_folder", "log_folder"})
+_WITHOUT_VARIABLE: Final = frozenset({"trigger_folder", "log_folder", "data_folder"})
 
 
 def _engine_folder(name: str, text: str) -> Path:

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -22,8 +22,9 @@ from newshead.database.queries import (
     recent_hashes,
     stored_hashes,
 )
+from newshead.database.schema import create_tables
 from newshead.database.store import Outbox, RowWriter
-from newshead.database.tables import NewsRow, create_tables
+from newshead.database.tables import NewsRow
 from newshead.loop import attempt, off_loop
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news.intake import MEMORY_S, Intake, content_hash
@@ -83,6 +84,7 @@ class NewsMonitor:
         any_ticker: bool = False,
         take_old: bool = False,
         streams: bool = True,
+        hand_over: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """
         Parameters
@@ -95,6 +97,8 @@ class NewsMonitor:
             Take articles older than 2 minutes too.
         streams
             Read the sources of `NEWS_SOURCES`, not only the news that triggers bring.
+        hand_over
+            Tells the price monitor of a ticker whose trigger file cannot be written.
         """
         self.settings = settings
         self._database = Database(settings)
@@ -110,7 +114,7 @@ class NewsMonitor:
         self._sources = sources_of(settings, self.take) if streams else []
         folder = TriggerFolder(settings.trigger_folder)
         self._triggered = TriggeredNews(folder, self.take_triggered)
-        self._triggers = TriggerWriter(folder)
+        self._triggers = TriggerWriter(folder, hand_over)
         self._readers = asyncio.Semaphore(READ_AT_ONCE)
         # Its connection serves one caller at a time.
         self._turn = threading.Lock()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -80,8 +80,17 @@ def news_row(
 class TriggerWriter:
     """Write the trigger files, off the loop, in one thread at a time. One event loop."""
 
-    def __init__(self, folder: TriggerFolder) -> None:
+    def __init__(
+        self, folder: TriggerFolder, hand_over: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
+        """
+        Parameters
+        ----------
+        hand_over
+            Tells the price monitor of a ticker whose file cannot be written.
+        """
         self._folder = folder
+        self._hand_over = hand_over
         self._waiting: list[Story] = []
         self._work: asyncio.Task[None] | None = None
 
@@ -90,7 +99,7 @@ class TriggerWriter:
 
         Return once the files of all articles that came meanwhile are written
         too: in a burst they go before any rating, which would slow them. What
-        cannot be written, or not within 2 s since the disk hangs, is logged.
+        cannot be written, or not within 2 s since the disk hangs, is handed over and logged.
         """
         self._waiting.extend(stories)
         if self._work is None or self._work.done():
@@ -101,26 +110,34 @@ class TriggerWriter:
         self._waiting = [story for story in self._waiting if story not in stories]
         for story in stories:
             if story.trigger_ms is None:
-                _log_no_trigger(story.ticker, f"no answer within {TRIGGER_TIMEOUT_S:.0f} s")
+                await self._do_without(story.ticker, f"no answer within {TRIGGER_TIMEOUT_S:.0f} s")
 
     async def _write_waiting(self) -> None:
         while self._waiting:
             stories, self._waiting = self._waiting, []
-            await off_loop(self._write, stories)
+            for ticker, reason in await off_loop(self._write, stories):
+                await self._do_without(ticker, reason)
 
-    def _write(self, stories: Sequence[Story]) -> None:
+    def _write(self, stories: Sequence[Story]) -> list[tuple[str, str]]:
+        """Write the files; return the tickers without one, each with the reason. Blocks."""
+        failed = []
         for story in stories:
             try:
                 self._folder.write(story.ticker, story.detected)
             except OSError as problem:
-                _log_no_trigger(story.ticker, problem.strerror or str(problem))
+                failed.append((story.ticker, problem.strerror or str(problem)))
             else:
                 story.trigger_ms = story.age_ms
+        return failed
 
-
-def _log_no_trigger(ticker: str, reason: str) -> None:
-    logger.error(
-        "No trigger for %s (%s): its price is not watched. Check the trigger folder.",
-        ticker,
-        reason,
-    )
+    async def _do_without(self, ticker: str, reason: str) -> None:
+        if self._hand_over is not None:
+            await self._hand_over(ticker)
+        logger.error(
+            "No trigger for %s (%s): %s. Check the trigger folder.",
+            ticker,
+            reason,
+            "its price is not watched"
+            if self._hand_over is None
+            else "the price monitor was told of it directly",
+        )

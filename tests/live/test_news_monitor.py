@@ -28,6 +28,7 @@ from newshead.news import rating, reconnect, stories, wires
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
 from newshead.settings import Settings
+from price_checker import notify_new_ticker
 from simulator import Fault, MessagesServer, ScriptedRating
 from simulator.alpaca import AlpacaServer, news_item
 from simulator.feeds import FeedServer
@@ -72,7 +73,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
 
 @contextlib.asynccontextmanager
 async def at_work(
-    settings: Settings, stream: NewsServer, **options: bool
+    settings: Settings, stream: NewsServer, **options: Any
 ) -> AsyncIterator[NewsMonitor]:
     """The news side at work, connected, and ended in order; by default it takes any ticker."""
     analyst = Analyst(settings)
@@ -804,7 +805,8 @@ async def test_a_defect_of_the_news_side_is_told_and_it_is_started_again(
 
     monkeypatch.setattr(NewsMonitor, "report_stats", fail)
     options = run_system.command_line().parse_args(["--socket", "--any"])
-    work = asyncio.create_task(run_system.run_news(options, settings, Analyst(settings)))
+    news_side = run_system.run_news(options, settings, Analyst(settings), notify_new_ticker)
+    work = asyncio.create_task(news_side)
     await until(lambda: "The news side failed after" in caplog.text, "the failure")
     await until(lambda: stream.connected, "the connection")
     stream.publish(news_message("Up", ["ABCD"]))

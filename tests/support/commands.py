@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clickhouse_server import ClickHouseServer
+
+from simulator import Gateway
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -70,11 +74,13 @@ def log_in(folder: Path) -> str:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Starts commands in the test's folder, and ends them."""
+    """Starts commands, in the test's folder or another, and ends them."""
     started: list[Command] = []
 
-    def begin(script: str, *arguments: str, **variables: object) -> Command:
-        started.append(Command(tmp_path, script, *arguments, **variables))
+    def begin(
+        script: str, *arguments: str, folder: Path = tmp_path, **variables: object
+    ) -> Command:
+        started.append(Command(folder, script, *arguments, **variables))
         return started[-1]
 
     yield begin
@@ -88,3 +94,22 @@ def alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
     return False
+
+
+def on_server(server: ClickHouseServer, gateway: Gateway) -> dict[str, object]:
+    return {
+        "CLICKHOUSE_HOST": server.host,
+        "CLICKHOUSE_PORT": server.port,
+        "IBKR_PORT": gateway.port,
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
