@@ -208,7 +208,7 @@ def protobuf_messages(draw: st.DrawFn, kind: int) -> bytes:
 
 @every_version
 @pytest.mark.parametrize("kind", CLASSES)
-@settings(max_examples=400, deadline=None, print_blob=True)
+@settings(max_examples=150, deadline=None, print_blob=True)
 @given(data=st.data())
 def test_what_is_read_is_what_the_decoder_reads(
     kind: int, server_version: int, data: st.DataObject
@@ -224,7 +224,7 @@ def test_what_is_read_is_what_the_decoder_reads(
 
 
 @every_version
-@settings(max_examples=400, deadline=None, print_blob=True)
+@settings(max_examples=150, deadline=None, print_blob=True)
 @given(data=st.data())
 def test_every_price_that_the_decoder_can_read_is_read(
     server_version: int, data: st.DataObject
