@@ -226,7 +226,7 @@ def test_forty_kills_amid_writes_and_moves_leave_each_acknowledged_row_once(
     acknowledged: set[int] = set()
     begin = 0
     for _ in range(KILLS):
-        command = [sys.executable, "-c", WRITE_AND_MOVE, settings.clickhouse_path, str(begin)]
+        command = [sys.executable, "-c", WRITE_AND_MOVE, str(settings.clickhouse_path), str(begin)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             timer = threading.Timer(0, process.kill)
