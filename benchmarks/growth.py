@@ -27,7 +27,7 @@ from newshead.settings import Settings
 
 ROWS: Final = (1_000_000, 10_000_000, 50_000_000)
 ROWS_A_WINDOW: Final = 25
-DAYS: Final = 500
+DAYS: Final = 2000
 ROUNDS: Final = 9
 CYCLES: Final = 15
 AT_ONCE: Final = 5_000_000

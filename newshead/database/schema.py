@@ -13,7 +13,8 @@ from newshead.database.connection import (
     Database,
     one_line,
 )
-from newshead.database.tables import SESSION_TABLES, TABLES, Column, history_of
+from newshead.database.table import Column
+from newshead.database.tables import SESSION_TABLES, TABLES, history_of
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from newshead.database.schema import (
     require_exchange,
     set_settings,
 )
+from newshead.database.table import DEDUPLICATION
 from newshead.database.tables import (
-    DEDUPLICATION,
     FRESH_TICKER_LIST,
     INSERTS,
     ListedStock,

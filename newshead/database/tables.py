@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Final, NamedTuple
 
-from clickhouse_connect.driver.binding import quote_identifier
+from newshead.database.table import Column, Table
 
 # What a table of ours keeps of one session, in `<table>_history` afterwards.
 # How the explanation of a row of `breaking_news` that was not rated begins.
@@ -26,74 +26,8 @@ HISTORY_INDEXES: Final = {
 # What a new ticker list is written to before it takes the place of `float_list`.
 FRESH_TICKER_LIST: Final = "float_list_fresh"
 
-DEDUPLICATION_WINDOW: Final = 1000
-# Without this setting a plain MergeTree ignores insert_deduplication_token, and
-# a batch that clickhouse-connect resends by itself would be stored twice.
-DEDUPLICATION: Final = f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
-# Without it rows expire while a stopped newshead could not move them: the engine drops them as
-# soon as it opens the table.
-KEEP_EXPIRED: Final = "max_number_of_merges_with_ttl_in_pool = 0"
-
 # `monitor_status.state` while data flows: the value of newshead.tws.link's READY.
 READY: Final = "ready"
-
-
-class Column(NamedTuple):
-    """A column, with its type and the expression of its default, if it has one."""
-
-    name: str
-    type: str
-    default: str = ""
-
-    @property
-    def definition(self) -> str:
-        """The column in the statement that creates its table."""
-        default = f" DEFAULT {self.default}" if self.default else ""
-        return f"{quote_identifier(self.name)} {self.type}{default}"
-
-
-class Table(NamedTuple):
-    """A table of newshead's, in ClickHouse's words.
-
-    `indexes` holds columns with the types of their indexes. `deduplicated`: newshead's own
-    batches go into it, so it needs the setting DEDUPLICATION also where an earlier installation
-    created it.
-    """
-
-    name: str
-    columns: tuple[Column, ...]
-    order: str
-    engine: str = "MergeTree"
-    partition: str = ""
-    ttl: str = ""
-    indexes: tuple[tuple[str, str], ...] = ()
-    deduplicated: bool = True
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """The settings that the table needs, also where an earlier installation created it."""
-        keeps = self.name in SESSION_TABLES and self.ttl
-        return (DEDUPLICATION,) * self.deduplicated + (KEEP_EXPIRED,) * bool(keeps)
-
-    @property
-    def ddl(self) -> str:
-        """The statement that creates the table where it is missing."""
-        parts = [column.definition for column in self.columns]
-        parts += [
-            f"INDEX {column}_index {column} TYPE {kind} GRANULARITY 1"
-            for column, kind in self.indexes
-        ]
-        clauses = {
-            "PARTITION BY": self.partition,
-            "ORDER BY": self.order,
-            "TTL": self.ttl,
-            "SETTINGS": ", ".join(self.settings),
-        }
-        return (
-            f"CREATE TABLE IF NOT EXISTS News.{self.name} ({', '.join(parts)}) "
-            f"ENGINE = {self.engine}"
-            + "".join(f" {word} {clause}" for word, clause in clauses.items() if clause)
-        )
 
 
 def history_of(table: str, columns: Sequence[Column]) -> Table:
@@ -105,6 +39,8 @@ def history_of(table: str, columns: Sequence[Column]) -> Table:
         order="(toDate(timestamp, 'UTC'), ticker, timestamp)",
         partition="toYYYYMM(timestamp)",
         indexes=tuple(index for index in HISTORY_INDEXES[table] if index[0] in names),
+        # A ticker has few rows a day: no more than these are read for them.
+        granularity=512,
     )
 
 
@@ -123,6 +59,7 @@ PRICE_TRACKING: Final = Table(
     order="(ticker, timestamp)",
     partition="toYYYYMM(timestamp)",
     ttl="timestamp + INTERVAL 7 DAY",
+    session=True,
 )
 
 NEWS_ALERT: Final = Table(
@@ -136,6 +73,7 @@ NEWS_ALERT: Final = Table(
     order="(ticker, timestamp)",
     partition="toYYYYMM(timestamp)",
     ttl="timestamp + INTERVAL 30 DAY",
+    session=True,
 )
 
 BREAKING_NEWS: Final = Table(
@@ -168,6 +106,7 @@ BREAKING_NEWS: Final = Table(
     engine="ReplacingMergeTree(detected_at)",
     partition="toYYYYMM(timestamp)",
     indexes=(("ticker", "bloom_filter"), ("content_hash", "bloom_filter"), ("timestamp", "minmax")),
+    session=True,
 )
 
 PRICE_MOVE: Final = Table(

@@ -30,8 +30,8 @@ from newshead.database.connection import CannotMoveError, DatabaseError
 from newshead.database.folder import ENGINE_NOTE
 from newshead.database.queries import News, Rating, Standing
 from newshead.database.store import Batch, Outbox
+from newshead.database.table import KEEP_EXPIRED
 from newshead.database.tables import (
-    KEEP_EXPIRED,
     SESSION_TABLES,
     AlertRow,
     PriceMoveRow,
