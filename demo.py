@@ -8,8 +8,11 @@ is read.
 
 import asyncio
 import logging
+import os
 import socket
+import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -33,21 +36,37 @@ from simulator import Gateway, Market, MessagesServer, ScriptedRating, Trade
 from simulator.news import NewsServer, news_message
 
 TRADE_EVERY_S: Final = 0.5
+# How long the page stays up at the end for who watches a terminal.
+LINGER_S: Final = 60.0
+WIDTH: Final = 80
+NEXT_STEPS: Final = """
+What next:
+  cp .env.example .env     then set IBKR_PORT and your keys in it
+  .venv/bin/python run_system.py --check
+                           tries all of it and says what to do
+  .venv/bin/python run_system.py --skip-list --socket --dashboard
+                           runs newshead, with the page
+  README.md and docs/      have the rest"""
+
+PRIORITIES: Final = "SELECT ticker, min(alert) FROM News.news_alert GROUP BY ticker"
 
 
 class Result(NamedTuple):
-    """What came of one stock: its window's figures, whether it is tracked still, its rating."""
+    """What came of one stock: its window's figures, whether it is tracked still, its rating, and
+    its alerts' priority, 0 without any."""
 
     outcome: Outcome
     tracked: bool
     recommendation: str
+    priority: int
 
 
 class Actor(NamedTuple):
     """A stock of the demo: its news and how that is rated, its prices, and what must come of them.
 
     `prices` holds (seconds, USD) with lines between; none for a stock that
-    IBKR does not know. `holds` judges the result, from `after_s` seconds on.
+    IBKR does not know. `holds` judges the result, from `after_s` seconds on. `score` is what the
+    program that scores stocks gives it, None for nothing.
     """
 
     ticker: str
@@ -57,6 +76,7 @@ class Actor(NamedTuple):
     expected: str
     holds: Callable[[Result], bool]
     after_s: float
+    score: float | None = None
 
 
 RISE = ((15.0, 1.0), (35.0, 1.12))
@@ -72,8 +92,28 @@ ACTORS: Final = (
         "FDA approves ZOOM's only drug",
         "BUY",
         _times(2.0, RISE),
-        "alerts: rated BUY, over +5 %",
-        lambda result: result.outcome.alerts > 0,
+        "priority 1: BUY, over +5 %, scored 4.5",
+        lambda result: result.outcome.alerts > 0 and result.priority == 1,
+        45,
+        score=4.5,
+    ),
+    Actor(
+        "FAST",
+        "FAST doubles its forecast",
+        "BUY",
+        _times(7.0, RISE),
+        "priority 2: BUY, over +5 %, scored 2",
+        lambda result: result.outcome.alerts > 0 and result.priority == 2,
+        45,
+        score=2.0,
+    ),
+    Actor(
+        "SOLO",
+        "SOLO is to be bought by a rival",
+        "BUY",
+        _times(4.0, RISE),
+        "priority 3: BUY, over +5 %, no score",
+        lambda result: result.outcome.alerts > 0 and result.priority == 3,
         45,
     ),
     Actor(
@@ -154,7 +194,9 @@ def break_news(stream: NewsServer) -> None:
 def score(manager: ClickHouseManager) -> None:
     """Do what the program that scores stocks does."""
     manager.client.insert(
-        "News.float_list_detailed_dedup", [["ZOOM", 4.5]], column_names=["ticker", "strength_score"]
+        "News.float_list_detailed_dedup",
+        [[actor.ticker, actor.score] for actor in ACTORS if actor.score is not None],
+        column_names=["ticker", "strength_score"],
     )
 
 
@@ -215,10 +257,10 @@ async def _watch(
             await _unless_ended(at_work, stream.until_connected())
             break_news(stream)
             await _unless_ended(at_work, asyncio.sleep(duration_s))
-            tracked = set(monitor.active_tickers)
-            tickers = [actor.ticker for actor in ACTORS]
-            outcomes = await off_loop(manager.outcomes, tickers)
-            ratings = (await off_loop(manager.standing, tickers)).ratings
+            results = await off_loop(results_of, manager, set(monitor.active_tickers))
+            as_expected = report(results, monitor.stats, duration_s)
+            if as_expected:
+                await _unless_ended(at_work, linger())
         finally:
             at_work.cancel()
             with suppress(asyncio.CancelledError):
@@ -226,18 +268,43 @@ async def _watch(
         replayed, told = await off_loop(replay, settings, manager)
     finally:
         manager.close()
-    nothing = Outcome(0, 0, 0, 0.0, 0, 0)
-    results = {
+    print("\n".join(["", *told]))
+    return as_expected and replayed
+
+
+def results_of(manager: ClickHouseManager, tracked: set[str]) -> dict[str, Result]:
+    """Return what came of each actor."""
+    tickers = [actor.ticker for actor in ACTORS]
+    outcomes = manager.outcomes(tickers)
+    ratings = manager.standing(tickers).ratings
+    priorities = {ticker: int(priority) for ticker, priority in manager.rows(PRIORITIES)}
+    return {
         ticker: Result(
-            outcomes.get(ticker, nothing),
+            outcomes.get(ticker, Outcome(0, 0, 0, 0.0, 0, 0)),
             ticker in tracked,
             ratings.get(ticker, UNRATED).recommendation,
+            priorities.get(ticker, 0),
         )
         for ticker in tickers
     }
-    as_expected = report(results, monitor.stats, duration_s)
-    print("\n".join(["", *told]))
-    return as_expected and replayed
+
+
+async def linger() -> None:
+    """Leave the page to who watches a terminal, until they press Enter or a minute has passed."""
+    if not sys.stdin.isatty():
+        return
+    print(f"\nThe page stays up for {LINGER_S:.0f} s more. Press Enter to end.", flush=True)
+    loop, terminal = asyncio.get_running_loop(), sys.stdin.fileno()
+    pressed = asyncio.Event()
+    loop.add_reader(terminal, pressed.set)
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await pressed.wait()
+                # Else the shell gets it.
+                os.read(terminal, 1024)
+    finally:
+        loop.remove_reader(terminal)
 
 
 def replay(settings: Settings, manager: ClickHouseManager) -> tuple[bool, list[str]]:
@@ -275,8 +342,8 @@ def report(results: dict[str, Result], stats: dict[str, float], duration_s: floa
         f"\n{stats['ibkr_ticks_received']:.0f} ticks, {rows} rows, "
         f"{stats['alerts_triggered']:.0f} alerts in {duration_s:.0f} s\n"
     )
-    line = "{:6} {:6} {:>4} {:>6}  {:31} {:59} {}"
-    print(line.format("ticker", "rating", "rows", "alerts", "expected", "what came of it", ""))
+    line = "{:6} {:6} {:>4} {:>6}  {}"
+    print(line.format("ticker", "rating", "rows", "alerts", "expected; and what came of it"))
     failed = False
     for actor in ACTORS:
         result = results[actor.ticker]
@@ -293,11 +360,11 @@ def report(results: dict[str, Result], stats: dict[str, float], duration_s: floa
                 result.recommendation,
                 outcome.rows,
                 outcome.alerts,
-                actor.expected,
-                told,
-                verdict,
+                f"{actor.expected}: {verdict}",
             )
         )
+        indent = " " * len(line.format("", "", "", "", ""))
+        print(textwrap.fill(told, WIDTH, initial_indent=indent, subsequent_indent=indent))
     print("\nThe demo FAILED." if failed else "\nAll as expected.")
     return not failed
 
@@ -312,4 +379,6 @@ def main(duration_s: float) -> int:
             succeeded = await play(Path(folder), duration_s)
 
     asyncio.run(until_stopped(show()))
+    if succeeded:
+        print(NEXT_STEPS)
     return EXIT_OK if succeeded else EXIT_FAILED

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pty
 import re
 import resource
 import signal
@@ -815,14 +816,42 @@ def test_a_short_demo_reads_no_settings_of_the_user(start: Start, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == [".env", command.output.name]
 
 
+def test_the_demo_leaves_the_page_up_until_enter_and_ends_with_what_to_do_next(
+    tmp_path: Path,
+) -> None:
+    ours, its = pty.openpty()
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        demo_ = subprocess.Popen(
+            [sys.executable, str(PROJECT / "run_system.py"), "--demo", "--demo-seconds", "3"],
+            cwd=tmp_path,
+            stdin=its,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    with demo_, os.fdopen(ours, "wb", buffering=0) as terminal:
+        until(lambda: "Press Enter to end" in output.read_text(), output.read_text)
+        found = re.search("^Watch it: (.*)", output.read_text(), re.MULTILINE)
+        assert found is not None
+        assert serves(found[1])
+        terminal.write(b"\n")
+        assert demo_.wait(DEADLINE_S) == EXIT_OK
+    os.close(its)
+    assert output.read_text().endswith(demo.NEXT_STEPS + "\n")
+    assert "--check" in demo.NEXT_STEPS
+    assert max(map(len, demo.NEXT_STEPS.splitlines())) <= demo.WIDTH
+
+
 def test_the_demo_fails_when_what_was_expected_did_not_come_about(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    nothing = demo.Result(Outcome(0, 0, 0, 0.0, 0, 0), tracked=False, recommendation="HOLD")
+    nothing = demo.Result(Outcome(0, 0, 0, 0.0, 0, 0), False, "HOLD", 0)
     results = {actor.ticker: nothing for actor in demo.ACTORS}
     stats = {"ibkr_ticks_received": 0.0, "alerts_triggered": 0.0}
     assert not demo.report(results, stats, run_system.DEMO_S)
-    assert "FAILED" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "FAILED" in told
+    assert max(map(len, told.splitlines())) <= demo.WIDTH
 
 
 @pytest.mark.parametrize("port_from", ["IBKR_PORT", "--port"])
