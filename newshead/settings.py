@@ -73,6 +73,7 @@ class Settings:
     anthropic_api_key9: str = field(default="", repr=False)
     anthropic_base_url: str = "https://api.anthropic.com"
     sentiment_model: str = "claude-haiku-5-5"
+    hold_steering: bool = True
     ticker_list_csv: Path | None = None
     finviz_export_url: str = field(default="", repr=False)
     session_roll: time | None = time(4, 0)
@@ -296,5 +297,6 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "DASHBOARD_PORT": _port,
     "ALERT_URLS": _words,
     "METRICS_PORT": _port,
+    "HOLD_STEERING": _switch,
     "ALLOW_UNENCRYPTED_KEYS": _switch,
 }
