@@ -40,6 +40,7 @@ from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
 from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
 from newshead.tws.handshake import greet
+from newshead.tws.lines import Lines
 from newshead.tws.link import (
     AskForTime,
     Change,
@@ -196,7 +197,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         # request that fails calls error() at once, which takes it a second time.
         self.price_buffer_lock = threading.RLock()
         self.memory = Memory.new(market_data_type) if memory is None else memory
-        self._book = Subscriptions(self._durations, self.memory.listings)
+        lines = Lines(self.memory.headlines, self.memory.last_trades.has_traded)
+        self._book = Subscriptions(self._durations, self.memory.listings, lines)
         self._reference = reference
         self._trades = TradeBuffer(self.memory.last_trades, sources)
 
@@ -688,9 +690,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                         self._make(self._book.renew_silent(now, since_s))
         with self.price_buffer_lock:
             self._make(self._book.unanswered(now))
-            # A market data request never waits behind one for listings.
+            # A market data request never waits behind one for listings; nor is one asked again
+            # that has not left yet.
             if idle:
                 self._make(self._book.verify(now))
+            else:
+                self._book.still_sending(now)
         if in_trading_hours(self._tape.utc()):
             with self.price_buffer_lock:
                 for ticker, silence_s, requests in self._book.renew_overdue(now):
@@ -700,15 +705,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                         silence_s,
                     )
                     self._make(requests)
-        self._watch_silence(now)
+        self._watch_silence(now, idle=idle)
 
-    def _watch_silence(self, now: float) -> None:
+    def _watch_silence(self, now: float, *, idle: bool) -> None:
         with self.price_buffer_lock:
             awaited = self._book.awaited
         steps = self.memory.silence.watch(
             now,
             self.last_data_at,
             awaited=awaited
+            and idle
             and self.state is ConnectionState.READY
             and in_trading_hours(self._tape.utc()),
             has_reference=bool(self._reference),

@@ -79,6 +79,7 @@ class Settings:
     anthropic_api_key9: str = field(default="", repr=False)
     anthropic_base_url: str = "https://api.anthropic.com"
     sentiment_model: str = "claude-haiku-5-5"
+    hold_steering: bool = True
     ticker_list_csv: Path | None = None
     finviz_export_url: str = field(default="", repr=False)
     session_roll: time | None = time(4, 0)
@@ -378,5 +379,6 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "METRICS_PORT": _port,
     "RECORD_FOLDER": _path,
     "RECORD_MAX_GB": _above_0,
+    "HOLD_STEERING": _switch,
     "ALLOW_UNENCRYPTED_KEYS": _switch,
 }

@@ -74,6 +74,8 @@ class Gateway:
     opening_time, running_time
         Where the time of the last trade stands in what a new subscriber is told, and where that of
         a trade that happens stands: as TWS does it, or the other way round, or left out.
+    lines
+        How many subscriptions are served at once; more are refused with 101. None: any number.
     delayed_only
         Symbols of which there is no live data: refused with 10089, or served delayed with 10167 to
         a client that asked for market data type 3 or 4.
@@ -115,6 +117,7 @@ class Gateway:
         self.describing = True
         self.refusal = ""
         self.delayed_only: set[str] = set()
+        self.lines: int | None = None
         self.opening_time = TimeTick.AFTER
         self.running_time = TimeTick.BEFORE
         self.sessions: list[Session] = []

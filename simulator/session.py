@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NO_LINE: Final = "Max number of tickers has been reached."
 MAX_BACKLOG_BYTES: Final = 256 * 1024 * 1024
 
 NEXT_VALID_ID: Final = 1
@@ -277,6 +278,10 @@ class Session(asyncio.Protocol):
         if req_id in self._subscriptions:
             self.send(encoder.error(req_id, 102, "Duplicate ticker ID."))
             return
+        lines = sum(len(each.subscriptions) for each in self._gateway.sessions)
+        if self._gateway.lines is not None and lines >= self._gateway.lines:
+            self.send(encoder.error(req_id, 101, NO_LINE))
+            return
         stocks = self._find(asked.contract)
         if len(stocks) != 1:
             text = AMBIGUOUS.format(asked.contract.symbol) if stocks else NO_DEFINITION
@@ -380,6 +385,11 @@ class Session(asyncio.Protocol):
         """Send an error message."""
         if self._encoder is not None:
             self.send(self._encoder.error(req_id, code, text))
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """What it is served."""
+        return list(self._subscriptions.values())
 
     def lose_subscriptions(self) -> None:
         """Send no more ticks to any subscription there is."""

@@ -21,6 +21,7 @@ from newshead.news.question import (
     opinions_of,
     prompt,
 )
+from newshead.news.steering import steering
 from newshead.outage import Outage
 from newshead.settings import Settings
 from newshead.text import folded
@@ -89,6 +90,7 @@ class Analyst:
 
     def __init__(self, settings: Settings, *, enabled: bool = True) -> None:
         self._model = settings.sentiment_model
+        self._holds_steering = settings.hold_steering
         self._places = Places(AT_ONCE)
         self._keys: list[_Key] = []
         self._outage = Outage()
@@ -114,6 +116,10 @@ class Analyst:
         nothing."""
         if not self._keys:
             return Answer(question.unrated(self._idle), final=True)
+        if self._holds_steering and (how := steering(question.headline, question.text)):
+            reason = f"its text tries to steer the rating: it {how}."
+            _log_unrated(", ".join(question.countries), reason)
+            return Answer(question.unrated(reason), final=True)
         try:
             opinions = await self._ask(question, late=False)
             for ticker, opinion in opinions.items():

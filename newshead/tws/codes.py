@@ -20,6 +20,7 @@ class Reaction(Enum):
     DROP_TICKER = "drop the ticker for this run"
     FIND_LISTING = "ask which listings there are, and which is the US one"
     PARK_TICKER = "give the subscription up and ask again later"
+    NO_LINE = "give the newest headline the line of a stock that nobody trades"
     NEW_REQUEST_ID = "ask again with another request id"
     SLOW_DOWN = "send fewer messages a second"
     MARK_STALE = "no data flows, TWS restores it itself"
@@ -90,9 +91,10 @@ CODES: Final[dict[int, Code]] = {
         again_s=60.0,
     ),
     101: Code(
-        Reaction.PARK_TICKER,
+        Reaction.NO_LINE,
         logging.WARNING,
-        "No market data line is free for {ticker}: it is asked for again later. Close "
+        "No market data line is free for {ticker}: it takes that of an older headline without a "
+        "trade, or waits until one is free. Close "
         "subscriptions elsewhere, or get more lines from IBKR (quote boosters). ({text})",
         again_s=math.inf,
     ),
@@ -217,6 +219,12 @@ FINDINGS: Final[dict[Finding, Code]] = {
         logging.WARNING,
         "IBKR does not say which listings {ticker} has: asking again.",
         again_s=math.inf,
+    ),
+    Finding.DISPLACED: Code(
+        Reaction.NONE,
+        logging.WARNING,
+        "{ticker}, which has waited longest for its first trade, gave its market data line to "
+        "{text}; it is back when a line is free.",
     ),
 }
 # What a code about a ticker means when it comes without a request.

@@ -74,6 +74,11 @@ class LastTrades:
         """Note a trade that was counted before this process began."""
         self._known[ticker] = _Known(price, volume, recorded_at=at)
 
+    def has_traded(self, ticker: str) -> bool:
+        """Return whether a trade of a ticker is known that counts."""
+        known = self._known.get(ticker)
+        return known is not None and known.recorded_at is not None
+
     def requested(self, ticker: str) -> None:
         """Note a market data request: a repeated one puts the first trade after it in question."""
         known = self._known.get(ticker)

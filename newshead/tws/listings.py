@@ -42,12 +42,13 @@ class Refusal(Enum):
 
 
 class Finding(Enum):
-    """What was found out about a ticker's listing, short of its being dropped."""
+    """What is told of a ticker, mostly of its listing, short of its being dropped."""
 
     CHOSEN = "the US listing was chosen"
     UNKNOWN_EXCHANGE = "its only listing is on an exchange that newshead does not know"
     NOT_TRUSTED = "IBKR knows no such stock, as long as its definitions are not complete"
     UNANSWERED = "IBKR does not answer which listings it has"
+    DISPLACED = "its market data line went to a newer headline"
 
 
 @dataclass

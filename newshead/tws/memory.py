@@ -26,12 +26,15 @@ class Memory:
     listings
         For a ticker whose listings are known the one to ask for, None where its name says enough;
         until the session's roll.
+    headlines
+        When each ticker came up, in monotonic seconds.
     """
 
     last_trades: LastTrades
     silence: Silence
     conditions: Conditions
     listings: dict[str, Contract | None] = field(default_factory=dict)
+    headlines: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def new(cls, market_data_type: int = LIVE, slot_s: float = SLOT_S) -> "Memory":
@@ -41,4 +44,5 @@ class Memory:
     def forget(self, ticker: str) -> None:
         """Forget a ticker's trades and conditions: it is tracked anew."""
         self.last_trades.forget(ticker)
+        self.headlines.pop(ticker, None)
         self.conditions.forget(ticker)

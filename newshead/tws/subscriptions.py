@@ -12,6 +12,7 @@ from ibapi.contract import Contract
 
 from newshead.tws.codes import Reaction
 from newshead.tws.durations import DURATIONS, Durations
+from newshead.tws.lines import Lines
 from newshead.tws.listings import Finding, Lookup, Refusal, Standing
 
 FIRST_REQ_ID: Final = 1000
@@ -83,7 +84,10 @@ class Subscriptions:
     """
 
     def __init__(
-        self, durations: Durations = DURATIONS, listings: dict[str, Contract | None] | None = None
+        self,
+        durations: Durations = DURATIONS,
+        listings: dict[str, Contract | None] | None = None,
+        lines: Lines | None = None,
     ) -> None:
         """
         Parameters
@@ -91,8 +95,11 @@ class Subscriptions:
         listings
             What earlier connections learnt: for a ticker whose listings are known the one to
             ask for, None where its name says enough.
+        lines
+            Who gives way where no market data line is free.
         """
         self._durations = durations
+        self._lines = lines or Lines()
         self.next_req_id = FIRST_REQ_ID
         # The requests for listings are among the first, not among the second.
         self.reqid_to_ticker: dict[int, str] = {}
@@ -124,9 +131,11 @@ class Subscriptions:
     # --- What the caller wants ----------------------------------------------
 
     def changes(self, needed: AbstractSet[str], now: float) -> tuple[list[str], list[str]]:
-        """Return the tickers to unsubscribe and to subscribe until just `needed` are."""
+        """Return the tickers to unsubscribe and to subscribe, the newest first, until just `needed`
+        are."""
         added = {t for t in needed - self.active - self.rejected if not self._is_parked(t, now)}
-        return sorted(self.active - needed), sorted(added)
+        self._lines.keep(needed)
+        return sorted(self.active - needed), self._lines.newest_first(added)
 
     def subscribe(self, ticker: str, now: float) -> list[Request]:
         """Subscribe a ticker; return nothing if it is, or may not be now."""
@@ -135,13 +144,15 @@ class Subscriptions:
         if self._parked.pop(ticker, None) is not None:
             self.problems.pop(ticker, None)
         self.active.add(ticker)
+        self._lines.came(ticker, now)
         return self.renew(ticker, now)
 
     def unsubscribe(self, ticker: str) -> list[Request]:
-        """End a subscription."""
-        self.active.discard(ticker)
-        self._halted.discard(ticker)
-        return _cancel(self._end_request(ticker))
+        """End a subscription; its line goes to the newest ticker that waits for one."""
+        requests = self._end(ticker)
+        if requests and (waiting := self._lines.freed()) is not None:
+            self._parked[waiting] = -math.inf
+        return requests
 
     # --- What TWS says ------------------------------------------------------
 
@@ -201,6 +212,8 @@ class Subscriptions:
                 self._without_data.add(ticker)
             case Reaction.PARK_TICKER:
                 return self._park(ticker, now)
+            case Reaction.NO_LINE:
+                return self._without_line(ticker, now)
             case Reaction.NEW_REQUEST_ID if ticker in self._renumbered:
                 return self._park(ticker, now)
             case Reaction.NEW_REQUEST_ID:
@@ -284,7 +297,7 @@ class Subscriptions:
         match reaction:
             case Reaction.FIND_LISTING | Reaction.DROP_TICKER:
                 return self.choose_listing(req_id, now, trusted=trusted)
-            case Reaction.PARK_TICKER | Reaction.NEW_REQUEST_ID:
+            case Reaction.PARK_TICKER | Reaction.NO_LINE | Reaction.NEW_REQUEST_ID:
                 return self._not_answered(req_id, now)
         return []
 
@@ -342,7 +355,8 @@ class Subscriptions:
     def renew_all(self, now: float) -> list[Request]:
         """Make all requests anew: TWS lost them."""
         # There is nothing left to cancel, and each message takes its time.
-        return [r for ticker in sorted(self.active) for r in self.renew(ticker, now, cancel=False)]
+        newest_first = self._lines.newest_first(self.active)
+        return [r for ticker in newest_first for r in self.renew(ticker, now, cancel=False)]
 
     def forget_refusals(self) -> None:
         """Let the tickers that got no data be asked for: what failed at IBKR is back."""
@@ -352,7 +366,8 @@ class Subscriptions:
         """Make the requests anew that had no data in the last `since_s` seconds."""
         silences = self._silences(now)
         silent = [ticker for ticker, silence_s in silences.items() if silence_s > since_s]
-        return [request for ticker in silent for request in self.renew(ticker, now)]
+        newest_first = self._lines.newest_first(silent)
+        return [request for ticker in newest_first for request in self.renew(ticker, now)]
 
     def renew_overdue(self, now: float) -> list[Overdue]:
         """Make the requests anew that are silent for too long while others have data."""
@@ -367,6 +382,10 @@ class Subscriptions:
                 self._silent_asks[ticker] = asks + 1
                 overdue.append(Overdue(ticker, silence_s, self.renew(ticker, now)))
         return overdue
+
+    def still_sending(self, now: float) -> None:
+        """Count silence from now on: requests wait to be sent, and nobody knows which."""
+        self._heard_at.update(dict.fromkeys(self._heard_at, now))
 
     def _silences(self, now: float) -> dict[str, float]:
         """Return for how many seconds each subscription that could have data has had none."""
@@ -402,13 +421,26 @@ class Subscriptions:
     def _drop(self, ticker: str, why: Refusal, exchange: str = "") -> list[Request]:
         self.rejected.add(ticker)
         # TWS may hold on to it; if not, it answers with 300, which is ignored.
-        cancel = self.unsubscribe(ticker)
+        cancel = self._end(ticker)
         return [*(cancel if why is Refusal.FOREIGN else []), Drop(ticker, why, exchange)]
 
     def _park(self, ticker: str, now: float) -> list[Request]:
         self._parked[ticker] = now + self._durations.parked_s
         # TWS may hold on to it; if not, it answers with 300, which is ignored.
-        return self.unsubscribe(ticker)
+        return self._end(ticker)
+
+    def _without_line(self, ticker: str, now: float) -> list[Request]:
+        """Give a ticker for which no line is free the line of another, or let it wait for one."""
+        other = self._lines.giving_way(ticker, self.ticker_to_reqid, now)
+        if other is None:
+            return self._park(ticker, now)
+        told = Note(other, Finding.DISPLACED, f"{ticker} ({self._lines.displaced} so far)")
+        return [*self._park(other, now), told, *self.renew(ticker, now)]
+
+    def _end(self, ticker: str) -> list[Request]:
+        self.active.discard(ticker)
+        self._halted.discard(ticker)
+        return _cancel(self._end_request(ticker))
 
     def _is_parked(self, ticker: str, now: float) -> bool:
         return self._parked.get(ticker, -math.inf) > now

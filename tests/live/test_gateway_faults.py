@@ -290,7 +290,12 @@ def test_a_code_that_is_repeated_is_told_once(
 
 
 @pytest.mark.parametrize(
-    "number", [n for n, (_, reaction, _) in EXPECTED.items() if reaction is Reaction.PARK_TICKER]
+    "number",
+    [
+        number
+        for number, (_, reaction, _) in EXPECTED.items()
+        if reaction in (Reaction.PARK_TICKER, Reaction.NO_LINE)
+    ],
 )
 def test_a_parked_ticker_is_asked_for_again_after_a_while_and_not_before(number: int) -> None:
     with serving("AAPL") as thread, connected(thread, "AAPL") as client:
@@ -398,6 +403,32 @@ def test_a_competing_session_is_told_again_only_after_its_time(
 # Outages between TWS and IBKR
 
 
+def test_where_no_line_is_free_the_newest_headline_gets_that_of_a_stock_without_a_trade(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving("OPEN", "OLD", "MID", "NEW") as thread, connected(thread, "OPEN") as client:
+        thread.gateway.lines = 3
+        trade(thread, "OPEN", 5.0, 100)
+        until(came(client, "OPEN", 5.0))
+        needed = {"OPEN"}
+
+        def served(*tickers: str) -> bool:
+            client.update_subscriptions(needed)  # as each cycle of the monitor does
+            found = {s.symbol for each in thread.gateway.sessions for s in each.subscriptions}
+            return found == set(tickers)
+
+        for ticker in ("OLD", "MID", "NEW"):
+            needed.add(ticker)
+            assert client.subscribe_ticker(ticker)
+        until(lambda: served("OPEN", "MID", "NEW"))
+        trade(thread, "NEW", 6.0, 100)
+        until(came(client, "NEW", 6.0))
+        assert len(logged(caplog, "OLD, which has waited longest for its first trade")) == 1
+        assert "NEW (1 so far)" in caplog.text
+        needed.remove("MID")
+        until(lambda: served("OPEN", "OLD", "NEW"))
+
+
 def test_after_1101_all_is_subscribed_again_and_every_ticker_ticks() -> None:
     symbols = [f"T{number:02}" for number in range(100)]
     with serving(*symbols) as thread, connected(thread, *symbols) as client:
@@ -413,7 +444,8 @@ def test_after_1101_all_is_subscribed_again_and_every_ticker_ticks() -> None:
         print(f"{len(symbols)} tickers tick again after {took_s:.2f} s")  # noqa: T201
         assert took_s < 5
         assert client.state is ConnectionState.READY
-        assert requested(thread, "reqMktData") == symbols * 2
+        # The newest headline first.
+        assert requested(thread, "reqMktData") == [*symbols, *reversed(symbols)]
         assert not set(before.values()) & set(client.ticker_to_reqid.values())
         assert requested(thread, "startApi") == [""]
 

@@ -485,7 +485,7 @@ def test_error_takes_the_call_forms_of_both_library_generations(
 FARM_NOTICES = (2105, 2106, 2107, 2119, 2199)
 ENDS = (Reaction.END_CONNECTION, Reaction.STOP)
 FIND_LISTING = Reaction.FIND_LISTING
-GIVES_UP = (Reaction.DROP_TICKER, Reaction.PARK_TICKER)
+GIVES_UP = (Reaction.DROP_TICKER, Reaction.PARK_TICKER, Reaction.NO_LINE)
 
 
 def test_every_row_of_the_table_of_codes_is_tested() -> None:

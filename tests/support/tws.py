@@ -137,7 +137,7 @@ ADDRESS = (HOST, "API", "IBKR_HOST", "IBKR_PORT")
 # the line. What each reaction does is shown in test_gateway_faults.py.
 EXPECTED: dict[int, tuple[int, Reaction, tuple[str, ...]]] = {
     100: (logging.ERROR, Reaction.SLOW_DOWN, ("50 messages", "slows down", OWN_WORDS)),
-    101: (logging.WARNING, Reaction.PARK_TICKER, ("AAPL", "line", "again later", OWN_WORDS)),
+    101: (logging.WARNING, Reaction.NO_LINE, ("AAPL", "line", "waits until", OWN_WORDS)),
     102: (logging.WARNING, Reaction.NEW_REQUEST_ID, ("AAPL", "again", OWN_WORDS)),
     200: (logging.INFO, Reaction.FIND_LISTING, ("AAPL", "asking for its listings", OWN_WORDS)),
     300: (logging.DEBUG, Reaction.NONE, (OWN_WORDS,)),

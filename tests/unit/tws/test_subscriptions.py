@@ -10,6 +10,7 @@ from ibapi.contract import Contract
 
 from newshead.tws.codes import Reaction
 from newshead.tws.durations import Durations
+from newshead.tws.lines import Lines
 from newshead.tws.listings import US_EXCHANGES, Finding, Refusal
 from newshead.tws.subscriptions import (
     FIRST_REQ_ID,
@@ -71,7 +72,8 @@ def test_the_changes_leave_out_what_was_rejected_or_is_parked() -> None:
     book.react(Reaction.PARK_TICKER, 1002, 0)
     needed = {"BAD", "BUSY", "TSLA", "NVDA"}
     assert book.changes(needed, 19) == (["AAPL"], ["NVDA", "TSLA"])
-    assert book.changes(needed, 20) == (["AAPL"], ["BUSY", "NVDA", "TSLA"])
+    # The newest first: those that were never asked for.
+    assert book.changes(needed, 20) == (["AAPL"], ["NVDA", "TSLA", "BUSY"])
 
 
 # Codes
@@ -300,6 +302,44 @@ def test_a_new_session_asks_for_what_was_refused() -> None:
     assert book.subscribe("AAPL", 1) == [Subscribe(1001, "AAPL")]
 
 
+# Lines
+
+
+def test_the_newest_headline_gets_the_line_of_the_stock_that_waits_longest_for_a_trade() -> None:
+    book = Subscriptions(DURATIONS, lines=Lines(has_traded={"OPEN"}.__contains__))
+    for now, ticker in enumerate(("OPEN", "OLD", "MID", "NEW")):
+        book.subscribe(ticker, now)
+    assert book.react(Reaction.NO_LINE, 1003, 10) == [
+        Cancel(1001),
+        Note("OLD", Finding.DISPLACED, "NEW (1 so far)"),
+        Cancel(1003),
+        Subscribe(1004, "NEW"),
+    ]
+    # Who has just been given one and has none all the same takes no other.
+    assert book.react(Reaction.NO_LINE, 1004, 11) == [Cancel(1004)]
+    needed = {"OPEN", "OLD", "MID", "NEW"}
+    assert book.changes(needed, 12) == ([], [])
+    # A line that becomes free is the newest one's.
+    assert book.unsubscribe("MID") == [Cancel(1002)]
+    needed.remove("MID")
+    assert book.changes(needed, 13) == ([], ["NEW"])
+    assert book.subscribe("NEW", 13) == [Subscribe(1005, "NEW")]
+    # The displaced one comes back, and takes nothing of a newer one.
+    assert book.changes(needed, 30) == ([], ["OLD"])
+    assert book.subscribe("OLD", 30) == [Subscribe(1006, "OLD")]
+    assert book.react(Reaction.NO_LINE, 1006, 31) == [Cancel(1006)]
+    assert book.unsubscribe("OPEN") == [Cancel(1000)]
+    assert book.changes({"OLD", "NEW"}, 32) == ([], ["OLD"])
+
+
+def test_a_request_that_has_not_left_yet_is_not_overdue() -> None:
+    book = book_with("AAPL", "MSFT")
+    book.heard({1000}, 39)
+    book.still_sending(39)
+    assert book.renew_overdue(40) == []
+    assert [each.ticker for each in book.renew_overdue(69)] == ["AAPL", "MSFT"]
+
+
 # Asking again
 
 
@@ -442,7 +482,10 @@ TICKERS = ["AAPL", "MSFT", "TSLA"]
 # This one is ambiguous at TWS, which takes no request for it but by a listing.
 AMBIGUOUS = "TSLA"
 reactions = st.sampled_from(
-    [Reaction.DROP_TICKER, Reaction.NO_DATA, Reaction.PARK_TICKER, Reaction.NEW_REQUEST_ID]
+    [
+        *(Reaction.DROP_TICKER, Reaction.NO_DATA, Reaction.PARK_TICKER),
+        *(Reaction.NEW_REQUEST_ID, Reaction.NO_LINE),
+    ]
 )
 
 
