@@ -11,6 +11,14 @@ COVERED := $(patsubst newshead/%.py,%,$(filter-out %/__init__.py,$(wildcard news
 	tws/link tws/subscriptions
 CLIENT_TESTS := tests/unit/tws $(addprefix tests/live/,test_fast_ticks.py test_ibkr_client.py test_simulator.py)
 
+# What is needed, or one sentence; then an empty environment.
+define environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "newshead needs Python 3.11 or later, but $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in `make PYTHON=python3.12 $(firstword $(MAKECMDGOALS))`.")'
+@echo "Setting up $(1) (once, and again when the requirements change):"
+@echo "  making an environment with $(PYTHON) ..."
+@$(PYTHON) -m venv $(1)
+endef
+
 .PHONY: demo test quick unit test-old-client test-new-client coverage soak bench lint format clean
 
 demo: .venv/runtime
@@ -61,23 +69,27 @@ clean:
 	rm -rf .venv .venv-old-client .venv-new-client .mypy_cache .pytest_cache .ruff_cache .coverage*
 
 .venv/runtime: requirements.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -r requirements.txt
-	touch $@
+	$(call environment,.venv)
+	@echo "  installing what newshead runs on: about 1 GB on disk, a few minutes ..."
+	@$(BIN)/pip install --quiet -r requirements.txt
+	@touch $@
 
 .venv/dev: requirements.txt requirements-dev.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -r requirements-dev.txt
-	touch $@
+	$(call environment,.venv)
+	@echo "  installing that and the tools for tests: about 1.3 GB on disk, a few minutes ..."
+	@$(BIN)/pip install --quiet -r requirements-dev.txt
+	@touch $@
 
 .venv-old-client/dev: requirements-old-client.txt requirements-client-tests.txt
-	$(PYTHON) -m venv .venv-old-client
-	$(OLD_BIN)/pip install --quiet -r requirements-old-client.txt
-	touch $@
+	$(call environment,.venv-old-client)
+	@echo "  installing the oldest supported client and the tools for its tests ..."
+	@$(OLD_BIN)/pip install --quiet -r requirements-old-client.txt
+	@touch $@
 
 # The library alone, by its hash; then what it declares, as newshead has it.
 .venv-new-client/dev: requirements-new-client.txt requirements-client-tests.txt requirements.txt
-	$(PYTHON) -m venv .venv-new-client
-	$(NEW_BIN)/pip install --quiet --no-deps --require-hashes -r requirements-new-client.txt
-	$(NEW_BIN)/pip install --quiet -r requirements-client-tests.txt -c requirements.txt protobuf
-	touch $@
+	$(call environment,.venv-new-client)
+	@echo "  installing a newer client and the tools for its tests ..."
+	@$(NEW_BIN)/pip install --quiet --no-deps --require-hashes -r requirements-new-client.txt
+	@$(NEW_BIN)/pip install --quiet -r requirements-client-tests.txt -c requirements.txt protobuf
+	@touch $@

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from newshead.core import rule
 from newshead.core.rule import Outcome, Rise
-from newshead.database import history, queries, tables
+from newshead.database import history, queries, schema
 from newshead.database.connection import Database
 from newshead.database.queries import News, Standing, Window
 from newshead.monitor.triggers import TriggerFolder
@@ -26,8 +26,8 @@ class ClickHouseManager(Database):
         self._triggers = TriggerFolder(self.settings.trigger_folder)
 
     def create_tables(self) -> None:
-        """Create what is missing; see `tables.create_tables`."""
-        tables.create_tables(self)
+        """Create what is missing; see `schema.create_tables`."""
+        schema.create_tables(self)
 
     def require_movable(self) -> None:
         """Make sure that the session can be moved now; see `history.require_movable`."""

@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
@@ -27,6 +28,7 @@ from newshead.database.connection import (
     until_database_works,
 )
 from newshead.database.http import engine_served
+from newshead.database.layout import bring_over
 from newshead.database.owner import RENEW_EVERY_S, OwnedError, Owner, give_up, own, renew
 from newshead.logs import configure_logging
 from newshead.loop import attempt, described, in_background, off_loop, stop_asked
@@ -138,6 +140,8 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
         parts.create_task(supervise("The price monitor", monitor))
+        bringing = functools.partial(bring_history_over, settings)
+        parts.create_task(supervise("Bringing the history over", bringing))
         if options.dashboard:
             parts.create_task(supervise("The page", functools.partial(page_process, environment)))
         if settings.alert_urls:
@@ -240,6 +244,25 @@ async def run_news(
         await analyst.close()
 
 
+async def bring_history_over(settings: Settings) -> None:
+    """Bring histories of earlier versions into their new form, beside everything else."""
+    stopped = threading.Event()
+
+    def work() -> None:
+        database = ClickHouseManager(settings)
+        database.connect()
+        try:
+            # At most half of the time, so that cycles are not kept waiting.
+            bring_over(database, lambda took_s: not stopped.wait(took_s))
+        finally:
+            database.close()
+
+    try:
+        await off_loop(work)
+    finally:
+        stopped.set()
+
+
 async def monitor_here(settings: Settings) -> str:
     """Run the monitor on this loop: the embedded engine belongs to one process."""
     try:
@@ -318,6 +341,16 @@ def command_line() -> CommandLine:
         help="serve the page with charts too (DASHBOARD_HOST, _PORT, _PASSWORD)",
     )
     flag("--plain", action="store_true", help="plain log lines on a terminal, not the live table")
+    flag(
+        "--check",
+        action="store_true",
+        help="try every configured part, say what works and what to do, and end",
+    )
+    flag(
+        "--send",
+        action="store_true",
+        help="with --check: send a message to each of ALERT_URLS too, and pay for one rating",
+    )
     flag("--demo", action="store_true", help="show everything with a simulated gateway, then end")
     flag(
         "--demo-seconds",
@@ -331,12 +364,17 @@ def command_line() -> CommandLine:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run newshead; return the exit code."""
-    options = command_line().parse_args(arguments)
+    command = command_line()
+    options = command.parse_args(arguments)
     if options.demo:
         # Not above: it needs the simulator and the web server.
         import demo
 
         return demo.main(options.demo_seconds)
+    if options.check:
+        return check(send=options.send)
+    if options.send:
+        command.error("--send belongs to --check")
     try:
         lock = lock_folder()
     except BlockingIOError:
@@ -388,6 +426,27 @@ def lock_folder() -> int:
                 file=sys.stderr,
             )
         time.sleep(LOCK_EVERY_S)
+
+
+def check(*, send: bool) -> int:
+    """Try every configured part, or show how the newshead of this folder fares; return the exit
+    code."""
+    # Not above: it needs the web server and the push's library.
+    from newshead.check import command
+
+    lock = -1
+    try:
+        with suppress(BlockingIOError):
+            lock = lock_file(LOCK)
+        return command.main(Settings.from_environment(), running=lock < 0, send=send)
+    except ConfigurationError as problem:
+        print(f"run_system.py: {problem}", file=sys.stderr)
+    except OSError as problem:
+        print(f"run_system.py: this folder cannot be written: {problem}.", file=sys.stderr)
+    finally:
+        if lock >= 0:
+            os.close(lock)
+    return EXIT_MISCONFIGURED
 
 
 def run_until_stopped(options: argparse.Namespace, settings: Settings, inherited: Inherited) -> int:

@@ -19,11 +19,21 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboard.feed import Reader
-from dashboard.queries import STALE_S, Card, cards, clock, marks, status, until_next_reading_s
+from dashboard.queries import (
+    STALE_S,
+    Card,
+    blind,
+    cards,
+    clock,
+    marks,
+    status,
+    until_next_reading_s,
+)
 from newshead.core.rule import WINDOW_S
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import READY, StatusRow
 from newshead.settings import ConfigurationError, Settings
+from newshead.text import visible
 
 # The descriptor that every process knows standard error by.
 STDERR: Final = 2
@@ -47,7 +57,7 @@ RIGHT_COLUMNS: Final = ("price", "change", "rows", "alerts")
 class View(NamedTuple):
     """What was read last: the monitor's state and the newest cards, at `now` by the database's
     clock and at `read_at` by time.monotonic(). `tickers` counts all of the session; `problem` is
-    why nothing newer could be read."""
+    why nothing newer could be read, `blind` why no data comes."""
 
     now: datetime
     read_at: float
@@ -55,6 +65,7 @@ class View(NamedTuple):
     cards: Sequence[Card]
     tickers: int
     problem: str = ""
+    blind: str = ""
 
 
 class LogLines:
@@ -145,6 +156,7 @@ def read_view(database: Database, most: int) -> View:
         status(database),
         cards(database, tickers[:most]),
         len(tickers),
+        blind=blind(database) or "",
     )
 
 
@@ -169,12 +181,21 @@ def state_line(view: View, now: datetime) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     found = view.status
     if view.problem:
-        line.append(f" The database cannot be read: {view.problem} ", "bold white on red")
+        problem = _printable(view.problem)
+        line.append(f" The database cannot be read: {problem} ", "bold white on red")
     if found is None:
         return line.append(" No monitor has written its status yet.", "bold")
+    found = found._replace(
+        state=_printable(found.state),
+        mode=_printable(found.mode),
+        account=_printable(found.account),
+        last_error=_printable(found.last_error),
+    )
     silent_s = (now - found.timestamp).total_seconds()
     if silent_s > STALE_S:
         line.append(f" NO SIGN OF THE MONITOR FOR {silent_s:.0f} s ", "bold white on red")
+    if view.blind:
+        line.append(f" {_printable(view.blind)} ", "bold white on red")
     held_s = (now - found.state_since).total_seconds()
     line.append(f" {found.mode} ", MODE_STYLES.get(found.mode, "bold reverse"))
     if found.delayed:
@@ -188,7 +209,7 @@ def state_line(view: View, now: datetime) -> Text:
     if found.kept_rows:
         line.append(f", {found.kept_rows} rows kept", "bold yellow")
     if found.last_error:
-        line.append(f", last error {_printable(found.last_error)}", "red")
+        line.append(f", last error {found.last_error}", "red")
     return line
 
 
@@ -208,7 +229,7 @@ def _table(shown: Sequence[Card], now: datetime) -> Table:
             Text(_printable(card.ticker), "bold"),
             Text(_printable(card.headline)),
             Text(
-                f"{rating.recommendation} {rating.confidence}",
+                _printable(f"{rating.recommendation} {rating.confidence}"),
                 RATING_STYLES.get(rating.recommendation, ""),
             ),
             "" if card.price is None else f"{card.price:.4f}",
@@ -216,7 +237,7 @@ def _table(shown: Sequence[Card], now: datetime) -> Table:
             Text(_bar(card, now)),
             str(outcome.rows),
             Text(str(outcome.alerts), "bold green" if outcome.alerts else "dim"),
-            Text(card.reason(now)),
+            Text(_printable(card.reason(now))),
         )
     return table
 
@@ -238,4 +259,4 @@ def _log_style(line: str) -> str:
 
 def _printable(text: str) -> str:
     """Text of others with a blank for each character that could steer the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return visible(text).replace("\n", " ")

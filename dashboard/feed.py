@@ -15,6 +15,7 @@ from newshead.database.tables import StatusRow
 from newshead.loop import off_loop
 from newshead.outage import Outage
 from newshead.settings import ConfigurationError, Settings
+from newshead.text import visible
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,12 @@ class Reader:
 
 
 class Round(NamedTuple):
-    """One reading: the database's clock, the status, a mark per ticker, the cards that changed."""
+    """One reading: the database's clock, the status, why newshead is blind if it is, a mark per
+    ticker, the cards that changed."""
 
     now: datetime
     status: StatusRow | None
+    blind: str
     marks: dict[str, tuple[Any, ...]]
     cards: list[Card]
 
@@ -76,7 +79,13 @@ def read_round(database: Database, known: Mapping[str, tuple[Any, ...]]) -> Roun
     now = queries.clock(database)
     marks = queries.marks(database)
     changed = [ticker for ticker, mark in marks.items() if known.get(ticker) != mark]
-    return Round(now, queries.status(database), marks, queries.cards(database, changed))
+    return Round(
+        now,
+        queries.status(database),
+        queries.blind(database) or "",
+        marks,
+        queries.cards(database, changed),
+    )
 
 
 class _Shown(NamedTuple):
@@ -109,6 +118,7 @@ class Feed:
         self._now = datetime.now(UTC)
         self._outage = Outage()
         self._status: StatusRow | None = None
+        self._blind = ""
         self._marks: dict[str, tuple[Any, ...]] = {}
         self._shown: dict[str, _Shown] = {}
         self._gone: dict[str, int] = {}
@@ -178,7 +188,8 @@ class Feed:
         self._version += 1
         if self._outage.ends():
             logger.info("The page reads the database again.")
-        self._now, self._status, self._marks = read.now, read.status, read.marks
+        self._now, self._status, self._blind = read.now, read.status, read.blind
+        self._marks = read.marks
         for ticker in self._shown.keys() - read.marks.keys():
             del self._shown[ticker]
             self._gone[ticker] = self._version
@@ -198,6 +209,7 @@ class Feed:
             "now": self._now.timestamp(),
             "problem": self._outage.reason,
             "status": status_json(self._status),
+            "blind": visible(self._blind),
             "full": told == 0,
             "gone": [ticker for ticker, version in self._gone.items() if version > told > 0],
             **({"rule": RULE} if told == 0 else {}),

@@ -3,28 +3,25 @@
 `python -m dashboard.notify` runs it beside newshead with a ClickHouse server;
 `run_system.py` starts it where ALERT_URLS is set. `--test` sends a test message.
 
-It reads ClickHouse and nothing of the monitor. Each service has a thread of its
-own, so that none waits for another. An address may hold a token: it is named by
-its kind and its place in ALERT_URLS only.
+It reads ClickHouse and nothing of the monitor.
 """
 
 import asyncio
 import logging
 import os
-import queue
-import re
 import sys
 import threading
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final
 
-from apprise import Apprise, NotifyFormat, NotifyType
+from apprise import NotifyType
 
 from dashboard import queries
 from dashboard.feed import Reader
+from dashboard.sent import SentMessages
+from dashboard.services import Message, Service, services
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import StatusRow
 from newshead.logs import configure_logging
@@ -36,127 +33,33 @@ from newshead.settings import ConfigurationError, Settings
 
 # Not __name__, which is __main__ when this is the command.
 logger = logging.getLogger("dashboard.notify")
-# It names addresses.
-logging.getLogger("apprise").setLevel(logging.CRITICAL)
-
 POLL_S: Final = 0.4
 END_S: Final = 1.0
 # Alerts that are older when the push starts are no news to anybody.
 MAX_AGE_AT_START_S: Final = 60
 LOST_S: Final = 30.0
-# Between attempts at a service that fails: from the first to the last, doubling.
-FIRST_PAUSE_S: Final = 2.0
-MAX_PAUSE_S: Final = 60.0
-# A message that could not be sent for so long is given up, and the oldest beyond so many.
-MAX_MESSAGE_AGE_S: Final = 600.0
-MAX_WAITING: Final = 100
+SENT_FILE: Final = "push_sent.json"
+# What can be lost, in the words of the messages.
+CONNECTION: Final = "connection to IBKR"
+MARKET_DATA: Final = "market data"
+DATABASE: Final = "database"
 
 
-class Message(NamedTuple):
-    """What the services are told; `made_at` is time.monotonic()."""
-
-    title: str
-    body: str
-    kind: NotifyType
-    made_at: float
+def lost_message(what: str, text: str, since: str) -> Message:
+    """Return the message that something is lost."""
+    title = f"newshead: {what} is lost"
+    return Message(title, text, NotifyType.FAILURE, time.monotonic(), f"{what} lost {since}")
 
 
-class Service:
-    """One address of ALERT_URLS and the thread that sends to it.
+def back_message(what: str, text: str, since: str) -> Message:
+    """Return the message that something lost is back."""
+    title = f"newshead: {what} is back"
+    body = f"{text} It was lost at {since} UTC."
+    return Message(title, body, NotifyType.SUCCESS, time.monotonic(), f"{what} back {since}")
 
-    Raises
-    ------
-    ConfigurationError
-        It is no address that apprise knows.
-    """
 
-    def __init__(self, number: int, address: str) -> None:
-        scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,30}(?=://)", address)
-        self.name = f"{scheme[0] if scheme else 'service'} (address {number} of ALERT_URLS)"
-        plugin = Apprise.instantiate(address)
-        if plugin is None:
-            raise ConfigurationError(
-                f"{self.name} is no address that apprise knows; see its list of services."
-            )
-        self._plugin = plugin
-        self._waiting: queue.Queue[Message] = queue.Queue(MAX_WAITING)
-        # Failures in a row.
-        self._failures = 0
-        # Messages given up: by whoever tells, by the thread that sends, and of both told of.
-        self._pushed_out = 0
-        self._expired = 0
-        self._told_of = 0
-
-    @property
-    def unsent(self) -> int:
-        """The number of messages that wait, or were given up since the service worked."""
-        return self._waiting.unfinished_tasks + self._given_up
-
-    @property
-    def _given_up(self) -> int:
-        return self._pushed_out + self._expired - self._told_of
-
-    def start(self, stopping: threading.Event) -> None:
-        """Send what it is told, in a daemon thread, until `stopping` is set."""
-        threading.Thread(
-            target=self._work, args=(stopping,), name=f"push {self.name}", daemon=True
-        ).start()
-
-    def tell(self, message: Message) -> None:
-        """Put a message on its way. One caller; never waits."""
-        if self._waiting.full():
-            with suppress(queue.Empty):
-                self._waiting.get_nowait()
-                self._waiting.task_done()
-                self._pushed_out += 1
-        self._waiting.put_nowait(message)
-
-    def send(self, message: Message) -> bool:
-        """Send a message now; whether the service took it. Blocks."""
-        try:
-            return bool(
-                self._plugin.notify(
-                    body=message.body,
-                    title=message.title,
-                    notify_type=message.kind,
-                    body_format=NotifyFormat.TEXT,
-                )
-            )
-        except Exception as problem:
-            # Not its text, which may hold the address.
-            logger.debug("%s raised %s.", self.name, type(problem).__name__)
-            return False
-
-    def _work(self, stopping: threading.Event) -> None:
-        while not stopping.is_set():
-            with suppress(queue.Empty):
-                self._deliver(self._waiting.get(timeout=END_S), stopping)
-                self._waiting.task_done()
-
-    def _deliver(self, message: Message, stopping: threading.Event) -> None:
-        """Try until the service takes the message, or it is too old."""
-        while time.monotonic() - message.made_at < MAX_MESSAGE_AGE_S:
-            if self.send(message):
-                if self._failures:
-                    self._tell_recovery()
-                return
-            self._failures += 1
-            if self._failures == 1:
-                logger.warning(
-                    "%s does not accept messages; each is retried for %.0f minutes.",
-                    self.name,
-                    MAX_MESSAGE_AGE_S / 60,
-                )
-            pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 10))
-            if stopping.wait(pause_s):
-                return
-        self._expired += 1
-
-    def _tell_recovery(self) -> None:
-        self._failures = 0
-        given_up = self._given_up
-        self._told_of += given_up
-        logger.info("%s accepts messages again; %d were dropped.", self.name, given_up)
+def _clock(ago_s: float) -> str:
+    return f"{datetime.now(UTC) - timedelta(seconds=ago_s):%H:%M:%S}"
 
 
 class ConnectionWatch:
@@ -166,12 +69,13 @@ class ConnectionWatch:
     are handed in are time.monotonic().
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, lost_since: str = "") -> None:
+        """`lost_since` is when it was lost, if that was told before a restart."""
         self._status: StatusRow | None = None
         self._renewed_at = now
         self._well_at = now
         # Since when, once it has been told.
-        self._lost_since = ""
+        self.lost_since = lost_since
 
     def cannot_see(self, now: float) -> None:
         """Note that the database cannot be read, so nobody knows whether the status is renewed."""
@@ -184,31 +88,69 @@ class ConnectionWatch:
         silent = now - self._renewed_at > LOST_S
         if status is not None and status.ready and not silent:
             self._well_at = now
-            if self._lost_since:
-                return [self._back(status, now)]
-        elif not self._lost_since and (silent or now - self._well_at > LOST_S):
+            if self.lost_since:
+                since, self.lost_since = self.lost_since, ""
+                return [back_message(CONNECTION, f"{status.mode}: ready again.", since)]
+        elif not self.lost_since and (silent or now - self._well_at > LOST_S):
             return [self._lost(status, now, silent=silent)]
         return []
 
-    def _back(self, status: StatusRow, now: float) -> Message:
-        text = f"{status.mode}: ready again. It was lost at {self._lost_since} UTC."
-        self._lost_since = ""
-        return Message("newshead: connection to IBKR is back", text, NotifyType.SUCCESS, now)
-
     def _lost(self, status: StatusRow | None, now: float, *, silent: bool) -> Message:
-        since_s = now - (self._renewed_at if silent else self._well_at)
-        since = datetime.now(UTC) - timedelta(seconds=since_s)
-        self._lost_since = f"{since:%H:%M:%S}"
+        self.lost_since = _clock(now - (self._renewed_at if silent else self._well_at))
         if silent or status is None:
             text = (
-                f"The price monitor has written no status since {self._lost_since} UTC: it has "
+                f"The price monitor has written no status since {self.lost_since} UTC: it has "
                 "ended or hangs. No alert can come."
             )
         else:
-            text = f"{status.mode}: {status.state} since {self._lost_since} UTC."
+            text = f"{status.mode}: {status.state} since {self.lost_since} UTC."
             if status.last_error:
                 text += f" Last error: {status.last_error}"
-        return Message("newshead: connection to IBKR is lost", text, NotifyType.FAILURE, now)
+        return lost_message(CONNECTION, text, self.lost_since)
+
+
+class BlindWatch:
+    """Tell that no market data comes although the connection stands, and its end."""
+
+    def __init__(self, lost_since: str = "") -> None:
+        self.lost_since = lost_since
+
+    def see(self, reason: str | None) -> list[Message]:
+        """Return what is to be told now; `reason` as `queries.blind` gives it."""
+        if reason and not self.lost_since:
+            self.lost_since = _clock(0)
+            return [lost_message(MARKET_DATA, reason, self.lost_since)]
+        if reason == "" and self.lost_since:
+            since, self.lost_since = self.lost_since, ""
+            return [back_message(MARKET_DATA, "It flows again.", since)]
+        return []
+
+
+class DatabaseWatch:
+    """Tell that ClickHouse cannot be read for long, and that it can be again.
+
+    Times are time.monotonic().
+    """
+
+    def __init__(self, now: float, lost_since: str = "") -> None:
+        self._read_at = now
+        self.lost_since = lost_since
+
+    def fails(self, reason: str, now: float) -> list[Message]:
+        """Return what is to be told of a reading that failed."""
+        if self.lost_since or now - self._read_at <= LOST_S:
+            return []
+        self.lost_since = _clock(now - self._read_at)
+        text = f"ClickHouse cannot be read since {self.lost_since} UTC: {reason} No alert can come."
+        return [lost_message(DATABASE, text, self.lost_since)]
+
+    def works(self, now: float) -> list[Message]:
+        """Return what is to be told of a reading that succeeded."""
+        self._read_at = now
+        if not self.lost_since:
+            return []
+        since, self.lost_since = self.lost_since, ""
+        return [back_message(DATABASE, "ClickHouse can be read again.", since)]
 
 
 class AlertWatch:
@@ -244,18 +186,8 @@ def alert_message(alert: queries.FirstAlert, card: queries.Card | None) -> Messa
             body = f"{card.alerts[0].change_pct:+.2f} % in {card.alerts[0].seconds} s, {body}"
         body = f"{body}\n{' '.join(card.headline.split())}".strip()
     title = f"ALERT {alert.priority}: {alert.ticker} ${alert.price:.4f}"
-    return Message(title, body, NotifyType.INFO, time.monotonic())
-
-
-def services(addresses: Sequence[str]) -> list[Service]:
-    """Return the services of ALERT_URLS; one that is none is one line in the log."""
-    found = []
-    for number, address in enumerate(addresses, 1):
-        try:
-            found.append(Service(number, address))
-        except ConfigurationError as problem:
-            logger.error("%s", problem)
-    return found
+    key = f"alert {alert.ticker} {alert.timestamp.isoformat()}"
+    return Message(title, body, NotifyType.INFO, time.monotonic(), key)
 
 
 async def watch(settings: Settings) -> None:
@@ -280,39 +212,77 @@ def run(settings: Settings, stopping: threading.Event) -> None:
     told = services(settings.alert_urls)
     if not told:
         raise ConfigurationError("ALERT_URLS names no service that apprise knows.")
+    sent = SentMessages(settings.data_folder / SENT_FILE)
     for service in told:
-        service.start(stopping)
+        service.start(stopping, sent)
     logger.info("Alerts are sent to %s.", ", ".join(service.name for service in told))
     reader = Reader(settings)
-    alerts, connection = AlertWatch(), ConnectionWatch(time.monotonic())
-    outage = Outage()
+    watches = _Watches(sent)
     while not stopping.wait(POLL_S):
         try:
-            _tell(told, reader.read(alerts.see))
-            _tell(told, connection.see(reader.read(queries.status), time.monotonic()))
-            if outage.ends():
-                logger.info("ClickHouse can be read again; messages are sent again.")
-        except DATABASE_ERRORS as problem:
-            connection.cannot_see(time.monotonic())
-            level = logging.ERROR if outage.begins() else logging.DEBUG
-            logger.log(level, "No messages are sent until ClickHouse works: %s", one_line(problem))
+            messages = watches.look(reader)
         except Exception:
             logger.exception("Looking for messages to send failed; trying again.")
+            continue
+        for message in messages:
+            for service in told:
+                service.tell(message)
     # Before the connection's end, which may fail or hang.
     if unsent := sum(service.unsent for service in told):
         logger.warning("%d messages were not sent.", unsent)
     reader.close()
 
 
-def _tell(told: Sequence[Service], messages: Sequence[Message]) -> None:
-    for message in messages:
-        for service in told:
-            service.tell(message)
+class _Watches:
+    """All that is looked at, again and again. Blocks."""
+
+    def __init__(self, sent: SentMessages) -> None:
+        now, lost = time.monotonic(), sent.lost
+        self._sent = sent
+        self._alerts = AlertWatch()
+        self._connection = ConnectionWatch(now, lost.get(CONNECTION, ""))
+        self._blind = BlindWatch(lost.get(MARKET_DATA, ""))
+        self._database = DatabaseWatch(now, lost.get(DATABASE, ""))
+        self._outage = Outage()
+
+    def look(self, reader: Reader) -> list[Message]:
+        """Return what is to be told now."""
+        found = self._read(reader)
+        lost = {
+            CONNECTION: self._connection.lost_since,
+            MARKET_DATA: self._blind.lost_since,
+            DATABASE: self._database.lost_since,
+        }
+        self._sent.set_lost({what: since for what, since in lost.items() if since})
+        return found
+
+    def _read(self, reader: Reader) -> list[Message]:
+        found: list[Message] = []
+        try:
+            found += reader.read(self._alerts.see)
+            found += self._connection.see(reader.read(queries.status), time.monotonic())
+            found += self._blind.see(reader.read(queries.blind))
+        except DATABASE_ERRORS as problem:
+            now = time.monotonic()
+            self._connection.cannot_see(now)
+            reason = one_line(problem)
+            level = logging.ERROR if self._outage.begins() else logging.DEBUG
+            logger.log(level, "No messages are sent until ClickHouse works: %s", reason)
+            return found + self._database.fails(reason, now)
+        if self._outage.ends():
+            logger.info("ClickHouse can be read again; messages are sent again.")
+        return found + self._database.works(time.monotonic())
+
+
+def test_message() -> Message:
+    """Return the message that tries a service."""
+    now = time.monotonic()
+    return Message("newshead: test", "Alerts come this way.", NotifyType.INFO, now, "test")
 
 
 def send_test(settings: Settings) -> bool:
     """Send a test message to each address and print what came of it."""
-    message = Message("newshead: test", "Alerts come this way.", NotifyType.INFO, time.monotonic())
+    message = test_message()
     all_sent = True
     for number, address in enumerate(settings.alert_urls, 1):
         try:

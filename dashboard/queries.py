@@ -55,6 +55,14 @@ STATUS: Final = f"""
     ORDER BY timestamp DESC
     LIMIT 1"""  # noqa: S608
 
+# How newshead's parts fare, as long as somebody writes it.
+PARTS: Final = """
+    SELECT part, argMax((state, reason), timestamp)
+    FROM News.part_status
+    WHERE timestamp > now() - INTERVAL 1 HOUR
+    GROUP BY part
+    LIMIT 100"""
+
 # Per ticker of the session, newest first, figures that change when its card does.
 MARKS: Final = """
     SELECT ticker, sum(rows), sum(alerts), sum(news), max(rated) FROM (
@@ -110,6 +118,8 @@ EARLIER_WINDOWS: Final = _windows("""(
                     > {window_s:UInt32}, timestamp, toDateTime(0)) AS begins
             FROM News.price_tracking_history
             WHERE timestamp >= {since:DateTime} AND timestamp < {until:DateTime}
+                AND toDate(timestamp, 'UTC') >= toDate({since:DateTime}, 'UTC')
+                AND toDate(timestamp, 'UTC') <= toDate({until:DateTime}, 'UTC')
                 AND ({ticker:String} = '' OR ticker = {ticker:String})
         )
         WINDOW in_time AS (PARTITION BY name ORDER BY timestamp)
@@ -119,6 +129,8 @@ _ALERT_COLUMNS: Final = "SELECT ticker, timestamp, alert, price FROM News."
 _SESSION: Final = "WHERE ticker IN {tickers:Array(String)}"
 _EARLIER: Final = """
     WHERE timestamp >= {since:DateTime} AND timestamp < {until:DateTime}
+        AND toDate(timestamp, 'UTC') >= toDate({since:DateTime}, 'UTC')
+        AND toDate(timestamp, 'UTC') <= toDate({until:DateTime}, 'UTC')
         AND ({ticker:String} = '' OR ticker = {ticker:String})"""
 _NEWEST_ALERTS: Final = "ORDER BY timestamp DESC LIMIT {limit:UInt32}"
 ALERTS: Final = f"{_ALERT_COLUMNS}news_alert {_SESSION} {_NEWEST_ALERTS}"
@@ -151,15 +163,11 @@ FIRST_ALERTS: Final = """
     LIMIT {limit:UInt32}"""
 
 DAYS: Final = """
-    SELECT toDate(timestamp, 'America/New_York') AS day, uniqExactIf(ticker, priced),
-        countIf(NOT priced)
-    FROM (
-        SELECT timestamp, ticker, 1 AS priced FROM News.price_tracking_history
-        UNION ALL
-        SELECT timestamp, ticker, 0 FROM News.news_alert_history
-    )
-    GROUP BY day
-    ORDER BY day DESC
+    SELECT (arrayJoin(days) AS day).1, sum(day.2), sum(day.3)
+    FROM News.sessions FINAL
+    WHERE end != toDateTime64(0, 3)
+    GROUP BY 1
+    ORDER BY 1 DESC
     LIMIT {limit:UInt32}"""
 
 
@@ -167,6 +175,7 @@ DAYS: Final = """
 STATEMENTS: Final = (
     CLOCK,
     STATUS,
+    PARTS,
     MARKS,
     CONDITIONS,
     WINDOWS,
@@ -278,7 +287,7 @@ class Day(NamedTuple):
     """A New York day of earlier sessions."""
 
     day: date
-    tickers: int
+    windows: int
     alerts: int
 
 
@@ -315,6 +324,18 @@ def status(manager: Database) -> StatusRow | None:
         state_since=found.state_since + ahead,
         delayed=bool(found.delayed),
     )
+
+
+def blind(manager: Database) -> str | None:
+    """Return why no data of any ticker comes although the connection to IBKR stands; an empty text
+    while data comes, None where the connection is lost or nobody says."""
+    told: dict[str, tuple[str, str]] = {row[0]: row[1] for row in _read_if_there(manager, PARTS)}
+    ibkr, market_data = told.get("ibkr"), told.get("market data")
+    if ibkr is None or market_data is None:
+        return None
+    if market_data[0] != "lost":
+        return ""
+    return str(market_data[1]) if ibkr[0] == "ok" else None
 
 
 def marks(manager: Database) -> dict[str, tuple[Any, ...]]:

@@ -181,9 +181,9 @@ class Asked:
             raise HTTPException(503, f"ClickHouse cannot be read: {one_line(problem)}") from problem
 
     async def days(self, _request: Request) -> Response:
-        """Return the days of earlier sessions: (day, tickers, alerts), newest first."""
+        """Return the days of earlier sessions: (day, windows, alerts), newest first."""
         days = await self._read(queries.days)
-        return _json([(str(day.day), day.tickers, day.alerts) for day in days])
+        return _json([(str(day.day), day.windows, day.alerts) for day in days])
 
     async def windows(self, request: Request) -> Response:
         """Return the windows of a day, or of a ticker, of earlier sessions."""

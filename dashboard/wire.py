@@ -12,6 +12,7 @@ from dashboard.queries import STALE_S, Alert, Card
 from newshead.core.rule import ALERT_CHANGE_PCT, WINDOW_S
 from newshead.database.connection import MAX_CLOCK_DIFFERENCE_S
 from newshead.database.tables import StatusRow
+from newshead.text import visible
 
 # What the page draws by.
 RULE: Final = {
@@ -47,7 +48,7 @@ POINT_COLUMNS: Final = ("timestamp", "price", "volume", "change_pct", "seconds")
 
 
 def compact(value: object) -> str:
-    """JSON without blanks, in ASCII: no line end or direction mark of a headline gets through."""
+    """JSON without blanks, in ASCII."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
@@ -56,7 +57,7 @@ def status_json(status: StatusRow | None) -> dict[str, Any] | None:
     if status is None:
         return None
     return {
-        **status._asdict(),
+        **{name: _visible(value) for name, value in status._asdict().items()},
         "timestamp": status.timestamp.timestamp(),
         "state_since": status.state_since.timestamp(),
     }
@@ -65,17 +66,17 @@ def status_json(status: StatusRow | None) -> dict[str, Any] | None:
 def card_json(card: Card, reason: str) -> dict[str, Any]:
     """Return a card with its times in Unix seconds, and the reason it has or has not alerted."""
     return {
-        "ticker": card.ticker,
+        "ticker": visible(card.ticker),
         "began": card.began.timestamp(),
-        "headline": card.headline,
+        "headline": visible(card.headline),
         "url": _link(card.article_url),
-        **card.rating._asdict(),
+        **{name: visible(value) for name, value in card.rating._asdict().items()},
         "opened": _unix(card.opened),
         "closes": _unix(card.closes),
         "baseline": card.baseline,
         "rows": card.outcome.rows,
         "best_pct": card.outcome.best_change_pct,
-        "reason": reason,
+        "reason": visible(reason),
         "points": [point[:4] for point in card.points],
         "alerts": [
             [_unix(a.timestamp), a.priority, a.price, a.change_pct, a.seconds] for a in card.alerts
@@ -145,7 +146,11 @@ def _cell(value: object) -> object:
         return value.isoformat()
     if isinstance(value, float):
         return round(value, 6)
-    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
+    return _FORMULA.sub(r"\1'", visible(value)) if isinstance(value, str) else value
+
+
+def _visible(value: object) -> object:
+    return visible(value) if isinstance(value, str) else value
 
 
 def _unix(at: datetime | None) -> float | None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from newshead.loop import described
 from newshead.settings import ConfigurationError
+from newshead.text import visible
 
 LOG_FILE: Final = "newshead.log"
 LOGS_KEPT: Final = 5
@@ -31,6 +32,14 @@ LAST_LINES_S: Final = 1.0
 TRACEBACK_EVERY_S: Final = 3600.0
 
 _writers: list["_Writer"] = []
+
+
+class _VisibleLine(logging.Formatter):
+    """Makes a record one line that neither steers a terminal nor looks like others: TWS, news and
+    files have their words in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return visible(super().formatMessage(record)).replace("\n", " ")
 
 
 def configure_logging(folder: Path, *, rotate: bool) -> None:
@@ -126,7 +135,7 @@ class _Log(logging.Handler):
 
     def __init__(self, file: _Writer, console: _Writer) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter(LOG_FORMAT))
+        self.setFormatter(_VisibleLine(LOG_FORMAT))
         self._file = file
         self._console = console
         self._told_at: dict[str, float] = {}
@@ -160,7 +169,7 @@ class _Log(logging.Handler):
         if now - self._told_at.get(reference, -TRACEBACK_EVERY_S) < TRACEBACK_EVERY_S:
             return self.format(record), ""
         self._told_at[reference] = now
-        trace = "".join(traceback.format_exception(problem)).rstrip()
+        trace = visible("".join(traceback.format_exception(problem)).rstrip())
         return self.format(record), f"\n{trace}"
 
 

@@ -87,6 +87,7 @@ class Settings:
     alert_urls: tuple[str, ...] = field(default=(), repr=False)
     metrics_port: int = 0
     allow_unencrypted_keys: bool = False
+    data_folder: Path = Path("data")
     trigger_folder: Path = Path("triggers")
     log_folder: Path = Path("logs")
 

@@ -71,7 +71,8 @@ class MessagesRequest(NamedTuple):
 
 
 class MessagesServer:
-    """Answers `POST /v1/messages` with scripted ratings, in threads of its own.
+    """Answers `POST /v1/messages` with scripted ratings, in threads of its own; and
+    `GET /v1/models/MODEL`, which costs nothing, as the key's fault has it.
 
     An async context manager: it listens from `async with` on until the block ends. Its attributes
     may be read and set from any thread.
@@ -153,6 +154,22 @@ class MessagesServer:
         )
         return fault, json.dumps(content).encode()
 
+    def model(self, key: str, name: str) -> tuple[Fault, bytes]:
+        """What to send to whoever asks for a model with a key."""
+        fault = self.key_faults.get(key, self.fault)
+        error = {"type": _ERRORS.get(fault.status, "api_error"), "message": fault.message}
+        content = (
+            {
+                "type": "model",
+                "id": name,
+                "display_name": name,
+                "created_at": "2026-01-01T00:00:00Z",
+            }
+            if fault.status == 200
+            else {"type": "error", "error": error}
+        )
+        return fault, json.dumps(content).encode()
+
     def _message(self, request: MessagesRequest, fault: Fault) -> dict[str, Any]:
         asked = _TICKER.findall(request.question)
         ratings = {ticker: self.ratings.get(ticker, ScriptedRating()) for ticker in asked}
@@ -205,7 +222,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         request = MessagesRequest(key, headers, json.loads(content))
-        fault, body = self.server.api.answer(request)
+        self._answer(*self.server.api.answer(request))
+
+    def do_GET(self) -> None:
+        model = self.path.removeprefix("/v1/models/")
+        if model == self.path:
+            self.send_error(404)
+            return
+        self._answer(*self.server.api.model(self.headers["x-api-key"], model))
+
+    def _answer(self, fault: Fault, body: bytes) -> None:
         if fault.drop:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

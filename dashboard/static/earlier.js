@@ -20,8 +20,8 @@ export class Earlier {
   async open() {
     const days = await this.#read("/earlier/days");
     if (!days) return;
-    byId("day").replaceChildren(...days.map(([day, tickers, alerts]) => {
-      const option = element("option", "", `${day}: ${tickers} tickers, ${alerts} alerts`);
+    byId("day").replaceChildren(...days.map(([day, windows, alerts]) => {
+      const option = element("option", "", `${day}: ${windows} windows, ${alerts} alerts`);
       option.value = day;
       return option;
     }));

@@ -38,7 +38,7 @@ const feed = new Feed((update) => {
   problem = update.problem;
   // While the database cannot be read, its clock goes on as it did.
   if (!problem) setNow(update.now);
-  status.show(update.status, rule);
+  status.show(update.status, update.blind, rule);
   const gone = update.full ? [...session.keys()] : update.gone;
   for (const ticker of gone) session.delete(ticker);
   for (const card of update.cards) session.set(card.ticker, card);

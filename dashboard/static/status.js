@@ -27,6 +27,7 @@ function signed(value) {
 
 export class StatusBar {
   #status = null;
+  #blind = "";
   #figures = new Map();
 
   constructor() {
@@ -39,8 +40,9 @@ export class StatusBar {
     }
   }
 
-  show(status, rule) {
+  show(status, blind, rule) {
     this.#status = status;
+    this.#blind = blind;
     if (status === null) return;
     const mode = ["PAPER", "LIVE"].includes(status.mode) ? status.mode : "UNKNOWN";
     document.body.dataset.mode = mode;
@@ -76,7 +78,7 @@ export class StatusBar {
     if (!now()) return "";
     if (!this.#status) return "No price monitor has reported to this database yet.";
     const age = now() - this.#status.timestamp;
-    if (age <= rule.stale_s) return "";
+    if (age <= rule.stale_s) return this.#blind;
     return `The price monitor has not reported since ${time(this.#status.timestamp)} New York time: prices and alerts are missing.`;
   }
 }

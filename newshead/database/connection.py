@@ -51,10 +51,20 @@ MISSING_TABLE_CODES: Final = (60, 81)
 # Older servers lack what the statements use; between the two, newshead's driver promises nothing.
 OLDEST_SERVER: Final = (24, 8)
 OLDEST_TESTED_SERVER: Final = (25, 8)
+# Its code for a right that a user lacks.
+ACCESS_DENIED_CODE: Final = 497
 # Its codes for settings that a user may not set, or not to that value.
 REFUSED_SETTING_CODES: Final = (164, 452)
 # Settings of single statements that make no difference to what comes of them.
-OPTIONAL_SETTINGS: Final = frozenset({"max_threads", "max_insert_threads", "max_execution_time"})
+OPTIONAL_SETTINGS: Final = frozenset(
+    {
+        "max_threads",
+        "max_insert_threads",
+        "max_execution_time",
+        "max_partitions_per_insert_block",
+        "optimize_aggregation_in_order",
+    }
+)
 # Its words for a right that a user lacks.
 _LACKING_RIGHT: Final = re.compile(
     r"(\S+): Not enough privileges\..* the grant (.+? ON \S+?)\.?(?: \(|\s|$)"

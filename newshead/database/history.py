@@ -1,20 +1,20 @@
 """The session's move: its tables' rows go into `<table>_history`, each once."""
 
 import logging
-import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 
-from clickhouse_connect.driver.binding import quote_identifier
-
+from newshead.database import sessions
 from newshead.database.connection import Database
-from newshead.database.queries import COLUMNS, LACKING, LACKING_ROWS, MOVING_TABLE
-from newshead.database.tables import (
-    DEDUPLICATION,
-    SESSION_TABLES,
-    drop,
+from newshead.database.copying import Copy, Source
+from newshead.database.queries import MOVING_TABLE
+from newshead.database.schema import (
+    columns_of,
     existing_tables,
+    keep_expired,
+    provide_history,
     require_exchange,
 )
+from newshead.database.tables import SESSION_TABLES
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,8 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
 
     An interrupted move is finished by the next one. The exchange of a
     table for an empty one is atomic, so its readers and writers notice
-    nothing, and the insert carries a token of the exchanged table, so
-    blocks that got through before an interruption are not stored again.
-    What the engine lost of them is found by comparing the rows.
+    nothing. What an interrupted move has not brought into the history
+    is found by comparing the rows.
 
     Parameters
     ----------
@@ -57,6 +56,10 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
         It cannot begin; nothing has changed.
     """
     require_exchange(database)
+    now = datetime.now(UTC)
+    # A move that was interrupted has noted it, and has taken rows out of the tables.
+    if not existing_tables(database).keys() & {f"{table}_moving" for table in SESSION_TABLES}:
+        sessions.note(database, now)
     moved = {}
     for table in SESSION_TABLES:
         kept_since = keep_news_since if table == "breaking_news" else None
@@ -65,6 +68,7 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
         )
         logger.info("Fresh session: %d rows of %s moved to %s_history.", count, table, table)
         moved[table] = count
+    sessions.turn(database, now)
     return moved
 
 
@@ -72,6 +76,7 @@ def _begin_move(database: Database, table: str, kept_since: datetime | None) -> 
     if not database.rows(f"SELECT 1 FROM News.{table} LIMIT 1"):  # noqa: S608
         return 0
     database.define(f"CREATE TABLE News.{table}_moving AS News.{table}")
+    keep_expired(database, [f"{table}_moving"])
     # The comment goes with the rows, so that an interrupted move ends as it began.
     comment = "" if kept_since is None else kept_since.isoformat()
     if comment != existing_tables(database)[table].comment:
@@ -90,62 +95,17 @@ def _finish_move(database: Database, table: str, *, resumed: bool) -> int:
     # meanwhile: no row expires, and of one that was replaced only the newest counts.
     if expiring:
         database.define(f"ALTER TABLE News.{moving} REMOVE TTL")
-    source = f"News.{moving} FINAL" if replacing else f"News.{moving}"
-    columns = database.rows(COLUMNS, table=moving)
-    typed = {name: f"{quote_identifier(name)} {kind}" for name, kind in columns}
-    names = ", ".join(quote_identifier(name) for name in typed)
-    there = {name for name, _ in database.rows(COLUMNS, table=history)}
-    if not there:
-        database.define(
-            f"CREATE TABLE IF NOT EXISTS News.{history} ({', '.join(typed.values())}) "
-            f"ENGINE = MergeTree ORDER BY (ticker, timestamp) SETTINGS {DEDUPLICATION}"
-        )
-    elif lacking := [column for name, column in typed.items() if name not in there]:
-        added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in lacking)
-        database.define(f"ALTER TABLE News.{history} {added}")
+    source = Source(moving, token, bool(replacing))
+    provide_history(database, table, columns_of(database, moving))
     kept = f"detected_at >= parseDateTime64BestEffort('{comment}', 3, 'UTC')"
     destinations = {history: "1"} if not comment else {history: f"NOT {kept}", table: kept}
     for destination, condition in destinations.items():
-        rows = f"SELECT {names} FROM {source} WHERE {condition} ORDER BY {names}"  # noqa: S608
-        _copy(database, rows, names, destination, f"{token} {destination}")
-        if resumed:
-            _add_lost(database, rows, names, destination, f"{table}_expected")
+        copy = Copy(database, source, destination, condition)
+        if not resumed:
+            copy.run()
+        elif added := copy.resume():
+            logger.info("Interrupted move resumed: %d rows added to %s.", added, destination)
     condition = destinations[history]
-    [(moved,)] = database.rows(f"SELECT count() FROM {source} WHERE {condition}")  # noqa: S608
+    [(moved,)] = database.rows(f"SELECT count() FROM News.{source.rows} WHERE {condition}")  # noqa: S608
     database.define(f"DROP TABLE News.{moving} SYNC")
     return int(moved)
-
-
-def _copy(database: Database, rows: str, names: str, destination: str, token: str) -> None:
-    # One thread and one order: a second attempt makes the very same blocks.
-    database.client.command(
-        f"INSERT INTO News.{destination} ({names}) {rows}",
-        settings={
-            "insert_deduplication_token": token,
-            "max_threads": 1,
-            "max_insert_threads": 1,
-        },
-    )
-
-
-def _add_lost(database: Database, rows: str, names: str, destination: str, expected: str) -> None:
-    """Add those of `rows` that did not get into `destination` for all their token says.
-
-    The engine notes a block's token a moment before it has the block: killed
-    in between, it takes a block that is not there for one that is.
-    """
-    # What an interrupted attempt left.
-    drop(database, expected)
-    # As the destination has them, the engine's conversions included.
-    database.define(f"CREATE TABLE News.{expected} AS News.{destination}")
-    _copy(database, rows, names, expected, str(uuid.uuid4()))
-    parts = {"names": names, "expected": expected, "destination": destination}
-    [(lost,)] = database.rows(f"SELECT sum(lacking) FROM ({LACKING % parts})")  # noqa: S608
-    if lost:
-        logger.warning(
-            "Rows that the interrupted move lost on their way into %s, added now: %d.",
-            destination,
-            lost,
-        )
-        _copy(database, LACKING_ROWS % parts, names, destination, str(uuid.uuid4()))
-    database.define(f"DROP TABLE News.{expected} SYNC")

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from newshead.core.tickers import ibkr_name
 from newshead.database.connection import Database
-from newshead.database.tables import existing_tables
+from newshead.database.schema import existing_tables
 
 # Of the sessions before this one, and of this one.
 PRICE_TABLES: Final = ("price_tracking_history", "price_tracking")

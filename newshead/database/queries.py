@@ -116,7 +116,7 @@ LATEST_RATED: Final = f"""
     GROUP BY ticker"""  # noqa: S608
 
 # Of this session, of those before it and of a move between them that goes on.
-_ALL_NEWS: Final = "merge('News', '^breaking_news(_history|_moving)?$')"
+_ALL_NEWS: Final = "merge('News', '^breaking_news(_history(_old)?|_moving)?$')"
 
 RECENT_HASHES: Final = f"""
     SELECT content_hash, toUnixTimestamp(max(detected_at)) AS newest
@@ -135,42 +135,19 @@ LISTED_TICKERS: Final = """
     FROM News.float_list
     GROUP BY ticker"""
 
+PART_STATES: Final = """
+    SELECT part, argMax((state, reason), timestamp) AS told,
+        greatest(0, dateDiff('second', max(timestamp), now64(3)))
+    FROM News.part_status
+    WHERE host = {host:String} AND folder = {folder:String}
+        AND timestamp >= now64(3) - INTERVAL 1 HOUR
+    GROUP BY part
+    ORDER BY part"""
+
 MOVING_TABLE: Final = """
     SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
     FROM system.tables
     WHERE database = 'News' AND name = {table:String}"""
-
-COLUMNS: Final = """
-    SELECT name, type FROM system.columns
-    WHERE database = 'News' AND table = {table:String}
-        AND default_kind NOT IN ('ALIAS', 'MATERIALIZED', 'EPHEMERAL')
-    ORDER BY position"""
-
-# The rows, by their hash, that %(expected)s has more often than %(destination)s: equal rows
-# are rows too, and texts need not be held in memory.
-LACKING: Final = """
-    SELECT row_hash, sum(copies) AS lacking
-    FROM (
-        SELECT sipHash128(tuple(%(names)s)) AS row_hash, 1 AS copies
-        FROM News.%(expected)s
-        UNION ALL
-        SELECT sipHash128(tuple(%(names)s)), -1
-        FROM News.%(destination)s
-        WHERE timestamp >= (SELECT minOrNull(timestamp) FROM News.%(expected)s)
-    )
-    GROUP BY row_hash
-    HAVING lacking > 0"""
-
-LACKING_ROWS: Final = f"""
-    SELECT %(names)s
-    FROM (
-        SELECT %(names)s, lacking, row_number() OVER (PARTITION BY row_hash) AS row_copy
-        FROM (
-            SELECT %(names)s, sipHash128(tuple(%(names)s)) AS row_hash FROM News.%(expected)s
-        ) AS hashed
-        INNER JOIN ({LACKING}) AS short USING row_hash
-    )
-    WHERE row_copy <= lacking"""  # noqa: S608
 
 
 class Rating(NamedTuple):
@@ -310,6 +287,13 @@ def recent_hashes(database: Database) -> dict[str, int]:
 def stored_hashes(database: Database, hashes: Collection[str]) -> set[str]:
     """Return those of `hashes` that news of any session has."""
     return {found for (found,) in database.rows(STORED_HASHES, hashes=list(hashes))}
+
+
+def part_states(database: Database, host: str, folder: str) -> list[tuple[str, str, str, int]]:
+    """Return what the newshead of a folder told last of each part: its name and state, why, and
+    how many seconds ago that was."""
+    rows = database.rows(PART_STATES, host=host, folder=folder)
+    return [(part, state, reason, int(age_s)) for part, (state, reason), age_s in rows]
 
 
 def listed_tickers(database: Database) -> dict[str, str]:

@@ -15,16 +15,19 @@ from newshead.database.connection import (
     Database,
     one_line,
 )
+from newshead.database.schema import (
+    create_tables,
+    drop,
+    existing_tables,
+    require_exchange,
+    set_settings,
+)
 from newshead.database.tables import (
+    DEDUPLICATION,
     FRESH_TICKER_LIST,
     INSERTS,
     ListedStock,
     Row,
-    create_tables,
-    deduplicate,
-    drop,
-    existing_tables,
-    require_exchange,
 )
 from newshead.loop import off_loop
 from newshead.outage import Outage
@@ -211,7 +214,7 @@ def replace_ticker_list(database: Database, stocks: Sequence[ListedStock]) -> No
     drop(database, fresh)
     database.define(f"CREATE TABLE News.{fresh} AS News.float_list")
     # What is created like a table has its settings.
-    deduplicate(database, fresh, existing_tables(database)["float_list"])
+    set_settings(database, fresh, (DEDUPLICATION,), existing_tables(database)["float_list"])
     insert(database.client, Batch(stocks, str(uuid.uuid4())))
     database.define(f"EXCHANGE TABLES News.{fresh} AND News.float_list")
     database.define(f"DROP TABLE News.{fresh} SYNC")

@@ -3,18 +3,26 @@
 A row class names those columns of its table that newshead writes.
 """
 
-import logging
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from typing import Final, NamedTuple
 
-from newshead.database.connection import CannotMoveError, Database
-
-logger = logging.getLogger(__name__)
+from clickhouse_connect.driver.binding import quote_identifier
 
 # What a table of ours keeps of one session, in `<table>_history` afterwards.
 # How the explanation of a row of `breaking_news` that was not rated begins.
 NOT_RATED: Final = "Not rated: "
 SESSION_TABLES: Final = ("price_tracking", "news_alert", "breaking_news")
+# The columns by which a history is searched besides its order, with the types of their indexes.
+HISTORY_INDEXES: Final = {
+    "price_tracking": (("ticker", "bloom_filter"),),
+    "news_alert": (("ticker", "bloom_filter"),),
+    "breaking_news": (
+        ("ticker", "bloom_filter"),
+        ("content_hash", "bloom_filter"),
+        ("detected_at", "minmax"),
+    ),
+}
 # What a new ticker list is written to before it takes the place of `float_list`.
 FRESH_TICKER_LIST: Final = "float_list_fresh"
 
@@ -22,7 +30,9 @@ DEDUPLICATION_WINDOW: Final = 1000
 # Without this setting a plain MergeTree ignores insert_deduplication_token, and
 # a batch that clickhouse-connect resends by itself would be stored twice.
 DEDUPLICATION: Final = f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
-
+# Without it rows expire while a stopped newshead could not move them: the engine drops them as
+# soon as it opens the table.
+KEEP_EXPIRED: Final = "max_number_of_merges_with_ttl_in_pool = 0"
 
 # `monitor_status.state` while data flows: the value of newshead.tws.link's READY.
 READY: Final = "ready"
@@ -39,7 +49,7 @@ class Column(NamedTuple):
     def definition(self) -> str:
         """The column in the statement that creates its table."""
         default = f" DEFAULT {self.default}" if self.default else ""
-        return f"{self.name} {self.type}{default}"
+        return f"{quote_identifier(self.name)} {self.type}{default}"
 
 
 class Table(NamedTuple):
@@ -60,6 +70,12 @@ class Table(NamedTuple):
     deduplicated: bool = True
 
     @property
+    def settings(self) -> tuple[str, ...]:
+        """The settings that the table needs, also where an earlier installation created it."""
+        keeps = self.name in SESSION_TABLES and self.ttl
+        return (DEDUPLICATION,) * self.deduplicated + (KEEP_EXPIRED,) * bool(keeps)
+
+    @property
     def ddl(self) -> str:
         """The statement that creates the table where it is missing."""
         parts = [column.definition for column in self.columns]
@@ -71,13 +87,25 @@ class Table(NamedTuple):
             "PARTITION BY": self.partition,
             "ORDER BY": self.order,
             "TTL": self.ttl,
-            "SETTINGS": DEDUPLICATION if self.deduplicated else "",
+            "SETTINGS": ", ".join(self.settings),
         }
         return (
             f"CREATE TABLE IF NOT EXISTS News.{self.name} ({', '.join(parts)}) "
             f"ENGINE = {self.engine}"
             + "".join(f" {word} {clause}" for word, clause in clauses.items() if clause)
         )
+
+
+def history_of(table: str, columns: Sequence[Column]) -> Table:
+    """Return the table that keeps a session's rows: a day of all tickers lies together."""
+    names = {column.name for column in columns}
+    return Table(
+        f"{table}_history",
+        tuple(columns),
+        order="(toDate(timestamp, 'UTC'), ticker, timestamp)",
+        partition="toYYYYMM(timestamp)",
+        indexes=tuple(index for index in HISTORY_INDEXES[table] if index[0] in names),
+    )
 
 
 PRICE_TRACKING: Final = Table(
@@ -254,6 +282,21 @@ FLOAT_LIST_DETAILED_DEDUP: Final = Table(
     deduplicated=False,
 )
 
+SESSIONS: Final = Table(
+    "sessions",
+    (
+        Column("id", "String"),
+        Column("begin", "DateTime64(3)"),
+        Column("end", "DateTime64(3)"),
+        Column("windows", "UInt32"),
+        Column("alerts", "UInt32"),
+        Column("rows", "UInt64"),
+        Column("days", "Array(Tuple(Date, UInt32, UInt32))"),
+    ),
+    order="id",
+    engine="ReplacingMergeTree(end)",
+)
+
 OWNER: Final = Table(
     "owner",
     (
@@ -279,6 +322,7 @@ TABLES: Final = (
     OWNER,
     FLOAT_LIST,
     FLOAT_LIST_DETAILED_DEDUP,
+    SESSIONS,
 )
 
 
@@ -430,6 +474,25 @@ class TickerStatusRow(NamedTuple):
     day_volume: int
 
 
+class SessionRow(NamedTuple):
+    """A row of `sessions`: a session, from its begin to its end by newshead's clock.
+
+    `id` is the begin that was known first, in UTC; `end` is NOT_ENDED while it goes on. `windows`
+    are the tickers that had prices. `days` has of each New York day of the session its windows
+    and alerts: the sum of the days' windows may be higher.
+    """
+
+    id: str
+    begin: datetime
+    end: datetime
+    windows: int
+    alerts: int
+    rows: int
+    days: Sequence[tuple[date, int, int]]
+
+
+NOT_ENDED: Final = datetime.fromtimestamp(0, UTC)
+
 Row = (
     PriceRow
     | AlertRow
@@ -439,6 +502,7 @@ Row = (
     | StatusRow
     | PartStatusRow
     | TickerStatusRow
+    | SessionRow
 )
 
 
@@ -460,93 +524,6 @@ INSERTS: Final[dict[type[Row], tuple[str, list[str]]]] = {
         (StatusRow, MONITOR_STATUS),
         (PartStatusRow, PART_STATUS),
         (TickerStatusRow, TICKER_STATUS),
+        (SessionRow, SESSIONS),
     )
 }
-
-
-class Existing(NamedTuple):
-    """A table that exists: its engine with all settings, and its comment."""
-
-    engine: str
-    comment: str
-
-
-# What a user has detached has no reason.
-DETACHED: Final = """
-    SELECT table, count(), groupUniqArray(reason)
-    FROM system.detached_parts
-    WHERE database = 'News' AND reason != ''
-    GROUP BY table
-    ORDER BY table"""
-
-EXISTING: Final = """
-    SELECT name, engine_full, comment
-    FROM system.tables
-    WHERE database = 'News'"""
-
-
-def create_tables(database: Database) -> None:
-    """Create the database and the tables that are missing; leave what is there.
-
-    Where nothing is missing, nothing is changed.
-    """
-    if not database.rows("SELECT 1 FROM system.databases WHERE name = 'News'"):
-        database.define("CREATE DATABASE IF NOT EXISTS News")
-    found = existing_tables(database)
-    for table in TABLES:
-        if table.name not in found:
-            database.define(table.ddl)
-        elif table.deduplicated:
-            deduplicate(database, table.name, found[table.name])
-    warn_of_detached_parts(database)
-
-
-def warn_of_detached_parts(database: Database) -> None:
-    """Log where the engine has put parts of tables aside, which it does in silence."""
-    for table, parts, reasons in database.rows(DETACHED):
-        if _told_detached.get(table) != parts:
-            _told_detached[table] = parts
-            logger.error(
-                "ClickHouse cannot read parts of News.%s and has put them aside, their rows are "
-                "missing: %d (%s). docs/troubleshooting.md says how to get them back.",
-                table,
-                parts,
-                ", ".join(reasons),
-            )
-
-
-# Each process says it once; the tables with the numbers of their parts.
-_told_detached: dict[str, int] = {}
-
-
-def existing_tables(database: Database) -> dict[str, Existing]:
-    """Return the tables that exist, by their names."""
-    return {name: Existing(*table) for name, *table in database.rows(EXISTING)}
-
-
-def require_exchange(database: Database) -> None:
-    """Make sure that tables can be exchanged for others.
-
-    Raises
-    ------
-    CannotMoveError
-        The database is of a kind that cannot.
-    """
-    if database.rows("SELECT 1 FROM system.databases WHERE name = 'News' AND engine = 'Ordinary'"):
-        raise CannotMoveError(
-            "The database News has the old engine Ordinary, which cannot exchange tables: create "
-            "the file flags/convert_ordinary_to_atomic in the server's data folder and restart "
-            "the server. Until then --keep-session works."
-        )
-
-
-def deduplicate(database: Database, name: str, table: Existing) -> None:
-    """Let a table heed insert_deduplication_token."""
-    if DEDUPLICATION not in table.engine:
-        database.define(f"ALTER TABLE News.{name} MODIFY SETTING {DEDUPLICATION}")
-
-
-def drop(database: Database, name: str) -> None:
-    """Drop a table that may exist."""
-    if name in existing_tables(database):
-        database.define(f"DROP TABLE IF EXISTS News.{name} SYNC")

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from newshead.database.connection import DATABASE_ERRORS, MISSING_TABLE_CODES, Database, one_line
+from newshead.database.schema import create_tables
 from newshead.database.store import Batch, insert
-from newshead.database.tables import PartStatusRow, StatusRow, create_tables
+from newshead.database.tables import PartStatusRow, StatusRow
 from newshead.loop import off_loop
 from newshead.monitor.figures import Figures
 from newshead.monitor.parts import PartState, parts

@@ -127,9 +127,11 @@ class TriggerFolder:
                 continue
             else:
                 name = self._keep(path, ticker)
-                yield ticker
-                # Not before the caller has tracked it: `keep_only` may come in between.
-                self._kept.update(name)
+                try:
+                    yield ticker
+                finally:
+                    # Not before the caller has tracked it: `keep_only` may come in between.
+                    self._kept.update(name)
 
     def take_up(self) -> Iterator[str]:
         """Return the tickers of the triggers that an earlier monitor kept, oldest first. For the

@@ -91,7 +91,8 @@ class Intake:
     stats
         Counts. Of articles: all; those left out as old, deleted, naming too many tickers, of
         skipped channels; those whose tickers are not understood. Of tickers left out: known
-        before, undated in a replay, not listed. Of tickers on an unknown exchange.
+        before, undated in a replay, not listed, listed abroad or no stocks. Of tickers on an
+        unknown exchange.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class Intake:
         self.memory = Memory()
         self.countries: dict[str, str] = {}
         counted = "articles old deleted many_tickers skipped not_understood known undated"
-        self.stats = dict.fromkeys([*counted.split(), "not_listed", "unknown_exchange"], 0)
+        self.stats = dict.fromkeys(
+            [*counted.split(), "not_listed", "foreign", "unknown_exchange"], 0
+        )
         self._any_ticker = any_ticker
         self._take_old = take_old
         self._max_tickers = max_tickers
@@ -213,6 +216,9 @@ class Intake:
         for symbol, exchange, listing in article.securities:
             if listing is Listing.US:
                 found.append(symbol)
+            elif listing is Listing.FOREIGN:
+                self.stats["foreign"] += 1
+                logger.debug("%a (%a), in %a, is no US ticker.", symbol, exchange, article.title)
             elif listing is Listing.UNKNOWN:
                 self.stats["unknown_exchange"] += 1
                 self._tell_exchange(exchange, symbol)

@@ -22,8 +22,9 @@ from newshead.database.queries import (
     recent_hashes,
     stored_hashes,
 )
+from newshead.database.schema import create_tables
 from newshead.database.store import RowWriter
-from newshead.database.tables import NewsRow, create_tables
+from newshead.database.tables import NewsRow
 from newshead.loop import attempt, off_loop
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news.intake import MEMORY_S, Intake, content_hash

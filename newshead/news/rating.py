@@ -146,6 +146,29 @@ class Analyst:
             logger.debug("No late rating of %a: %s", ", ".join(question.countries), problem)
             return {}
 
+    async def try_keys(self) -> dict[str, str]:
+        """Return what the service says against each key or the model, by the key's variable;
+        nothing where it takes both. Costs nothing, since nothing is rated. Raises nothing."""
+        said = await asyncio.gather(*(self._try(key) for key in self._keys))
+        return {key.variable: reason for key, reason in zip(self._keys, said, strict=True)}
+
+    async def _try(self, key: _Key) -> str:
+        import anthropic
+
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await key.client.models.retrieve(self._model)
+        except anthropic.APIStatusError as problem:
+            return _said(problem, key)
+        except (TimeoutError, anthropic.APITimeoutError):
+            return f"no answer within {DEADLINE_S:.0f} s."
+        except anthropic.APIConnectionError as problem:
+            return f"no connection: {one_line(problem)}"
+        except Exception as problem:
+            # The library's own surprises; its texts may hold anything.
+            return f"unexpected {type(problem).__name__}."
+        return ""
+
     async def close(self) -> None:
         """Close the connections, which all keys share, in at most 1 s. Raises nothing."""
         if self._keys:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from newshead.news.alpaca import AlpacaStream
 from newshead.news.benzinga import BenzingaStream
@@ -11,6 +12,13 @@ from newshead.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# The variables that a source is nothing without.
+KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "benzinga": ("BENZINGA_API_KEY",),
+    "alpaca": ("ALPACA_API_KEY", "ALPACA_API_SECRET"),
+    "wires": (),
+}
+
 
 def sources_of(settings: Settings, take: Callable[[Article], None]) -> list[Source]:
     """Return the sources of `NEWS_SOURCES`; one line says of each that lacks a key what follows.
@@ -19,22 +27,19 @@ def sources_of(settings: Settings, take: Callable[[Article], None]) -> list[Sour
     """
     found: list[Source] = []
     for name in dict.fromkeys(settings.news_sources):
+        if not all(getattr(settings, key.lower()) for key in KEYS[name]):
+            logger.warning(
+                "No news comes from %s: it is not configured (%s).", name, ", ".join(KEYS[name])
+            )
+            continue
         match name:
-            case "benzinga" if settings.benzinga_api_key:
-                found.append(BenzingaStream(settings, take))
             case "benzinga":
-                _log_unconfigured(name, "BENZINGA_API_KEY")
-            case "alpaca" if settings.alpaca_api_key and settings.alpaca_api_secret:
-                found.append(AlpacaStream(settings, take))
+                found.append(BenzingaStream(settings, take))
             case "alpaca":
-                _log_unconfigured(name, "ALPACA_API_KEY, ALPACA_API_SECRET")
+                found.append(AlpacaStream(settings, take))
             case "wires":
                 # Its libraries are of no use to the others.
                 from newshead.news.wires import Wires
 
                 found.append(Wires(settings, take))
     return found
-
-
-def _log_unconfigured(name: str, variables: str) -> None:
-    logger.warning("No news comes from %s: it is not configured (%s).", name, variables)

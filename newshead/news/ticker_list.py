@@ -66,20 +66,12 @@ async def refresh(settings: Settings, database: Database, *, force: bool = False
     force
         Take a list too that is much shorter than the present one.
     """
-    if settings.ticker_list_csv is not None:
-        source = str(settings.ticker_list_csv)
-    elif settings.finviz_export_url:
-        source = "Finviz"
-    else:
+    source = source_of(settings)
+    if source is None:
         logger.warning("No source for the ticker list is configured; News.float_list is unchanged.")
         return
     try:
-        content = (
-            await off_loop(_read, settings.ticker_list_csv)
-            if settings.ticker_list_csv is not None
-            else await _fetch(settings.finviz_export_url)
-        )
-        found = await off_loop(parse, content)
+        found = await read(settings)
         await off_loop(_store, database, found.stocks, force)
     except ListError as problem:
         logger.error("No ticker list from %s: %s News.float_list is unchanged.", source, problem)
@@ -94,6 +86,29 @@ async def refresh(settings: Settings, database: Database, *, force: bool = False
             len(found.stocks),
             found.left_out,
         )
+
+
+def source_of(settings: Settings) -> str | None:
+    """Return where the configured list is, without the token; None where none is configured."""
+    if settings.ticker_list_csv is not None:
+        return str(settings.ticker_list_csv)
+    return "Finviz" if settings.finviz_export_url else None
+
+
+async def read(settings: Settings) -> TickerList:
+    """Return the stocks of the configured list.
+
+    Raises
+    ------
+    ListError
+        There is no usable list.
+    """
+    content = (
+        await off_loop(_read, settings.ticker_list_csv)
+        if settings.ticker_list_csv is not None
+        else await _fetch(settings.finviz_export_url)
+    )
+    return await off_loop(parse, content)
 
 
 def parse(content: bytes) -> TickerList:

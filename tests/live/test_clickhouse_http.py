@@ -70,6 +70,7 @@ async def test_everything_that_readers_ask_is_answered(own: Settings, reading: S
             for ask in (
                 queries.clock,
                 queries.status,
+                queries.blind,
                 queries.marks,
                 queries.cards,
                 queries.first_alerts,

@@ -30,7 +30,14 @@ from newshead.database.connection import CannotMoveError, DatabaseError
 from newshead.database.folder import ENGINE_NOTE
 from newshead.database.queries import News, Rating, Standing
 from newshead.database.store import Batch, Outbox
-from newshead.database.tables import SESSION_TABLES, AlertRow, PriceMoveRow, PriceRow, StatusRow
+from newshead.database.tables import (
+    KEEP_EXPIRED,
+    SESSION_TABLES,
+    AlertRow,
+    PriceMoveRow,
+    PriceRow,
+    StatusRow,
+)
 from newshead.settings import ConfigurationError, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -321,6 +328,15 @@ COLUMNS = {
         ("previous_close", *NUMBER),
         ("day_volume", "UInt64", ""),
     ],
+    "sessions": [
+        ("id", *TEXT),
+        ("begin", *MOMENT),
+        ("end", *MOMENT),
+        ("windows", "UInt32", ""),
+        ("alerts", "UInt32", ""),
+        ("rows", "UInt64", ""),
+        ("days", "Array(Tuple(Date, UInt32, UInt32))", ""),
+    ],
     "owner": [
         ("id", *TEXT),
         ("host", *TEXT),
@@ -346,6 +362,7 @@ COLUMNS = {
         ("strength_score", "Nullable(Float64)", ""),
     ],
 }
+HISTORIES = {f"{table}_history" for table in SESSION_TABLES}
 BY_MONTH = "toYYYYMM(timestamp)"
 # engine, partition key, sorting key, TTL
 ENGINES = {
@@ -361,6 +378,7 @@ ENGINES = {
     "monitor_status": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
     "part_status": ("MergeTree", "", "part, timestamp", "toDateTime(timestamp) + toIntervalDay(7)"),
     "ticker_status": ("ReplacingMergeTree(timestamp)", "", "ticker", None),
+    "sessions": ("ReplacingMergeTree(end)", "", "id", None),
     "owner": ("MergeTree", "", "timestamp", "toDateTime(timestamp) + toIntervalDay(1)"),
     "float_list": ("ReplacingMergeTree(last_updated)", "", "ticker", None),
     "float_list_detailed_dedup": ("MergeTree", "", "ticker", None),
@@ -373,7 +391,7 @@ def ttl(engine: str) -> str | None:
 
 
 def test_exactly_the_documented_tables_are_created(manager: ClickHouseManager) -> None:
-    assert tables(manager) == set(COLUMNS)
+    assert tables(manager) == set(COLUMNS) | HISTORIES
 
 
 @pytest.mark.parametrize("table", COLUMNS)
@@ -386,7 +404,10 @@ def test_a_table_is_created_as_documented(embedded: ClickHouseManager, table: st
 
 
 def test_breaking_news_has_its_skip_indexes(embedded: ClickHouseManager) -> None:
-    sql = "SELECT table, expr, type FROM system.data_skipping_indices WHERE database = 'News'"
+    sql = (
+        "SELECT table, expr, type FROM system.data_skipping_indices "
+        "WHERE database = 'News' AND table = 'breaking_news'"
+    )
     assert set(embedded.client.query(sql).result_rows) == {
         ("breaking_news", "ticker", "bloom_filter"),
         ("breaking_news", "content_hash", "bloom_filter"),
@@ -458,7 +479,7 @@ def test_older_tables_stay_as_they_are_and_take_each_batch_once(
     manager.create_tables()
     manager.create_tables()
     assert [(columns_of(manager, t), rows_of(manager, t)) for t in names] == before
-    assert tables(manager) == set(COLUMNS), "a table that was missing was not created"
+    assert tables(manager) == set(COLUMNS) | HISTORIES, "a table that was missing was not created"
     assert manager.rises(["AAPL"]) == []
     batches = {
         "price_tracking": Batch([price_row(1, "NEW")], "one token"),
@@ -998,7 +1019,7 @@ def test_an_ordinary_database_keeps_its_session_and_the_move_names_the_conversio
         assert "--keep-session" in str(caught.value)
         assert_one_sentence(str(caught.value))
     assert {table: rows_of(ordinary, table) for table in SESSION_TABLES} == before
-    assert tables(ordinary) == set(COLUMNS)
+    assert tables(ordinary) == set(COLUMNS) | HISTORIES
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -1073,7 +1094,7 @@ def test_a_fresh_session_moves_every_row_into_the_history(manager: ClickHouseMan
     assert history(manager) == before
     assert [rows_of(manager, table) for table in SESSION_TABLES] == [[], [], []]
     assert [shape(manager, table) for table in SESSION_TABLES] == shapes
-    assert tables(manager) == set(COLUMNS) | {f"{table}_history" for table in SESSION_TABLES}
+    assert tables(manager) == set(COLUMNS) | HISTORIES
     for table in SESSION_TABLES:
         assert engine_of(manager, f"{table}_history").startswith("MergeTree ")
         assert ttl(engine_of(manager, f"{table}_history")) is None
@@ -1125,7 +1146,7 @@ def test_listed_tickers_come_with_the_country_of_their_newest_row(
 
 def test_an_empty_session_moves_nothing(manager: ClickHouseManager) -> None:
     assert manager.move_session() == dict.fromkeys(SESSION_TABLES, 0)
-    assert tables(manager) == set(COLUMNS)
+    assert tables(manager) == set(COLUMNS) | HISTORIES
 
 
 def test_each_session_adds_to_the_history_even_with_equal_rows(manager: ClickHouseManager) -> None:
@@ -1246,6 +1267,7 @@ def test_a_move_interrupted_before_any_statement_is_finished_by_the_next(
             command(f"DROP TABLE News.{table}_history SYNC")
 
     fill()
+    forget()
     begin = len(server.statements())
     over_http.move_session()
     undisturbed = server.statements()[begin:]
@@ -1294,6 +1316,7 @@ def interrupt_a_move(server: ClickHouseServer, manager: ClickHouseManager, befor
 def test_rows_that_the_engine_lost_when_it_was_killed_are_moved_by_the_next(
     server: ClickHouseServer, over_http: ClickHouseManager, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     outbox_of([7, 8]).flush(over_http.client)
     over_http.move_session()
     expected = rows_of(over_http, "price_tracking_history")
@@ -1303,9 +1326,7 @@ def test_rows_that_the_engine_lost_when_it_was_killed_are_moved_by_the_next(
     # One of each two equal rows, and another.
     assert lose(over_http, "price_tracking_history", "volume < 7 AND _part_offset % 2 = 0") == 3
     for statement in (
-        "CREATE TABLE News.price_tracking_expected",
-        "INSERT INTO News.price_tracking_expected",
-        "DROP TABLE News.price_tracking_expected",
+        "INSERT INTO News.price_tracking_history",
         "DROP TABLE News.price_tracking_moving",
     ):
         interrupt_a_move(server, over_http, before=statement)
@@ -1313,10 +1334,9 @@ def test_rows_that_the_engine_lost_when_it_was_killed_are_moved_by_the_next(
     assert lose(over_http, "price_tracking_history", "ticker = 'MSFT' AND volume = 1") == 1
     over_http.move_session()
     assert rows_of(over_http, "price_tracking_history") == sorted(expected)
-    assert tables(over_http) == set(COLUMNS) | {f"{table}_history" for table in SESSION_TABLES}
-    assert [message for message in warnings(caplog) if "lost" in message] == [
-        "Rows that the interrupted move lost on their way into price_tracking_history, "
-        f"added now: {number}."
+    assert tables(over_http) == set(COLUMNS) | HISTORIES
+    assert [message for message in warnings(caplog) if "resumed" in message] == [
+        f"Interrupted move resumed: {number} rows added to price_tracking_history."
         for number in (3, 1)
     ]
 
@@ -1341,6 +1361,7 @@ def test_lost_rows_are_found_in_a_history_of_other_types(
 ) -> None:
     create_older_tables(over_http)
     over_http.create_tables()
+    over_http.client.command("DROP TABLE News.news_alert_history SYNC")
     over_http.client.command(
         "CREATE TABLE News.news_alert_history (price Float32, ticker LowCardinality(String), "
         f'more Nullable(UInt8), timestamp DateTime64(3), alert String, `a "note` {note}) '
@@ -1359,27 +1380,36 @@ def test_lost_rows_are_found_in_a_history_of_other_types(
 
 
 KILLED_ROWS = 400_000
-MOVE_IN_SMALL_BLOCKS = """
+MOVE_IN_SMALL_SLICES = """
+from newshead.database import slices
+slices.SLICE_ROWS = 4096
 manager = ClickHouseManager(Settings(clickhouse_path=Path(sys.argv[1])))
 manager.connect()
-for name in ("max_block_size", "min_insert_block_size_rows"):
-    manager.client.set_client_setting(name, 10_000)
 manager.client.command("SYSTEM STOP MERGES News.breaking_news")  # until this process ends
 print(manager.move_session())
 manager.close()
 """
 
 
+MOVE_WITH_LITTLE_MEMORY = """
+manager = ClickHouseManager(Settings(clickhouse_path=Path(sys.argv[1])))
+manager.connect()
+manager.client.set_client_setting("max_memory_usage", 200_000_000)
+print(manager.move_session())
+manager.close()
+"""
+
+
 def kill_a_move_halfway(path: Path) -> None:
-    process = child(MOVE_IN_SMALL_BLOCKS, path)
-    # The history's tables alone have no partitions.
-    eventually(lambda: any(path.glob("store/*/*/all_1_1_0")))
+    process = child(MOVE_IN_SMALL_SLICES, path)
+    histories = [(path / "data/News" / name).resolve() for name in HISTORIES]
+    eventually(lambda: any(any(folder.glob("??????_1_1_0")) for folder in histories))
     process.send_signal(signal.SIGKILL)
     assert process.communicate(timeout=DEADLINE_S)[0] == ""
 
 
 def move_again(path: Path) -> None:
-    process = child(MOVE_IN_SMALL_BLOCKS, path)
+    process = child(MOVE_IN_SMALL_SLICES, path)
     process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0
 
@@ -1395,7 +1425,6 @@ def test_a_move_killed_halfway_is_finished_by_the_next(tmp_path: Path) -> None:
                 f"concat('T', toString(volume % 997)), now() - volume % 86400, {half}, "
                 f"intDiv(number, 2) AS volume FROM numbers({KILLED_ROWS // 2})"
             )
-        # The engine copies in blocks of a million rows: here in many, so that half can be there.
     kill_a_move_halfway(path)
     with connected(Settings(clickhouse_path=path)) as manager:
         [(copied,)] = rows_of(manager, "price_tracking_history", "count()")
@@ -1411,6 +1440,78 @@ def test_a_move_killed_halfway_is_finished_by_the_next(tmp_path: Path) -> None:
             (KILLED_ROWS + 1, KILLED_ROWS // 2 + 1, 2 * half + KILLED_ROWS)
         ]
         assert rows_of(manager, "price_tracking") == []
+
+
+def test_rows_of_one_second_keep_their_order_in_the_history(manager: ClickHouseManager) -> None:
+    prices = [5.0, 3.0, 4.0, 1.0]
+    for price in prices:
+        outbox = Outbox()
+        outbox.add([price_row(1)._replace(price=price)])
+        outbox.flush(manager.client)
+    manager.client.command("OPTIMIZE TABLE News.price_tracking FINAL")
+    manager.move_session()
+    order = "ticker, timestamp, _block_number, _part_offset"
+    assert [p for (p,) in rows_of(manager, "price_tracking_history", "price", order)] == prices
+
+
+OLD = "now() - INTERVAL 40 DAY"
+
+
+def test_what_a_session_holds_is_moved_whatever_its_age(tmp_path: Path) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    old = [
+        f"INSERT INTO News.{table} (ticker, timestamp) VALUES ('{ticker}', {OLD})"
+        for table in ("price_tracking", "news_alert")
+        for ticker in ("AAPL", "MSFT")
+    ]
+    with connected(settings) as manager:
+        manager.create_tables()
+        for statement in old:
+            manager.client.command(statement)
+    for _ in range(2):
+        with connected(settings) as manager:
+            manager.create_tables()
+            for table in ("price_tracking", "news_alert"):
+                manager.client.command(f"OPTIMIZE TABLE News.{table} FINAL")
+                assert rows_of(manager, table, "count()") == [(2,)]
+    with connected(settings) as manager:
+        manager.create_tables()
+        assert manager.move_session() == {"price_tracking": 2, "news_alert": 2, "breaking_news": 0}
+        for statement in old:
+            manager.client.command(statement)
+        for table in ("price_tracking", "news_alert"):
+            manager.client.command(f"OPTIMIZE TABLE News.{table} FINAL")
+        # The tables of the next session are others.
+        assert manager.move_session() == {"price_tracking": 2, "news_alert": 2, "breaking_news": 0}
+
+
+def test_an_older_installations_tables_expire_no_more_rows(tmp_path: Path) -> None:
+    settings = Settings(clickhouse_path=tmp_path / "clickhouse")
+    with connected(settings) as manager:
+        manager.client.command("CREATE DATABASE News")
+        manager.client.command(OLDER_TABLES["price_tracking"])
+        manager.create_tables()
+        assert KEEP_EXPIRED in engine_of(manager, "price_tracking")
+
+
+def test_articles_that_take_more_than_the_engine_may_have_are_moved_in_slices(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "clickhouse"
+    with connected(Settings(clickhouse_path=path)) as manager:
+        manager.create_tables()
+        for part in range(8):
+            manager.client.command(
+                "INSERT INTO News.breaking_news (ticker, content_hash, full_content) SELECT "
+                f"'AAPL', toString(sipHash64(number, {part})), repeat(toString(number), 1600) "
+                "FROM numbers(5000)"
+            )
+    process = child(MOVE_WITH_LITTLE_MEMORY, path)
+    assert "'breaking_news': 40000" in process.communicate(timeout=DEADLINE_S)[0]
+    with connected(Settings(clickhouse_path=path)) as manager:
+        assert rows_of(manager, "breaking_news_history", "count(), uniqExact(content_hash)") == [
+            (40_000, 40_000)
+        ]
 
 
 def test_a_move_killed_halfway_loses_no_article_to_a_merge(tmp_path: Path) -> None:

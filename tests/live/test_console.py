@@ -110,6 +110,7 @@ def test_a_card_and_the_monitors_state_stand_in_a_line_each() -> None:
             view(status=STATUS._replace(timestamp=NOW - timedelta(seconds=16))),
             "NO SIGN OF THE MONITOR FOR",
         ),
+        (view()._replace(blind="BLIND: no data for any ticker."), "BLIND: no data for any ticker."),
         (view(status=STATUS._replace(delayed=True)), "DELAYED DATA"),
         (view(status=STATUS._replace(kept_rows=7)), "7 rows kept"),
         (view(status=STATUS._replace(last_error="ClickHouse failed")), "last error ClickHouse"),
@@ -123,7 +124,10 @@ def test_a_hostile_headline_or_log_line_cannot_steer_the_terminal() -> None:
     log = LogLines()
     log.add("\x1b]0;title\x07\x1b[2Jlog")
     headline = "[red]\x1b[2J\x9b2J\u202egnp.exe[/red]"
-    text = "\n".join(drawn(view(cards=(card("ABCD", headline),)), log))
+    refused = card("EFGH")._replace(opened=None, refused="No \x9bdata\x1b[2J for \u202ethis")
+    status = STATUS._replace(account="\x1b[2J67", state="\x9bready", last_error="\x1b]0;x\x07")
+    shown = view(status, (card("ABCD", headline), refused), "\x1b[2J broken")
+    text = "\n".join(drawn(shown, log))
     for code in ("\x1b[2J", "\x1b]0", "\x07", "\x9b", "\u202e"):
         assert code not in text
     # Nor is it taken for rich's own markup.

@@ -25,6 +25,7 @@ from watching import (
     served,
     write_alerts,
     write_news,
+    write_parts,
     write_prices,
     write_status,
 )
@@ -344,6 +345,23 @@ async def test_a_window_that_ends_changes_its_card_by_the_clock_alone(
         assert ended["now"] >= ended["cards"][0]["closes"]
 
 
+async def test_the_page_is_told_that_no_data_comes_and_why(
+    session: ClickHouseManager, page_settings: Settings
+) -> None:
+    write_status(session)
+    write_parts(session, "ok", "ok")
+    async with served(page_settings) as url, follow(url) as updates:
+        assert (await anext(updates))["blind"] == ""
+        write_parts(session, "ok", "lost", "BLIND: no data for any active ticker.")
+        told = await until(updates, lambda u: u["blind"])
+        assert told["blind"] == "BLIND: no data for any active ticker."
+        # That the connection is lost stands in the status.
+        write_parts(session, "lost", "lost", "The connection was lost.")
+        await until(updates, lambda u: not u["blind"])
+        write_parts(session, "ok", "degraded", "IBKR's data farms are broken: usfarm.")
+        assert (await anext(updates))["blind"] == ""
+
+
 async def test_a_fresh_session_takes_the_tickers_off_the_page(
     session: ClickHouseManager, page_settings: Settings
 ) -> None:
@@ -587,8 +605,8 @@ async def test_earlier_sessions_are_found_by_day_and_by_ticker_each_with_its_own
     day = str(noon.astimezone(queries.NEW_YORK).date())
     async with served(page_settings) as url, httpx.AsyncClient() as client:
         days = (await client.get(f"{url}earlier/days")).json()
-        assert days[0] == [day, 2, 1]
-        assert [entry[1:] for entry in days] == [[2, 1], [1, 1]]
+        assert days[0] == [day, 3, 1]
+        assert [entry[1:] for entry in days] == [[3, 1], [1, 1]]
 
         cards = (await client.get(f"{url}earlier/windows", params={"day": day})).json()
         told = [(card["ticker"], card["headline"], card["reason"]) for card in cards]
@@ -630,7 +648,7 @@ async def test_csv_is_quoted_and_no_cell_is_a_formula(
         assert rows["ZOOM"]["headline"].startswith("'=HYPERLINK(")
         assert rows["CALM"]["headline"] == '\'+1 for, "CALM"'
         # Nor is any where the reader's spreadsheet cuts cells at something else.
-        assert rows["EVIL"]["headline"] == "up;'=1+1\t'@SUM(A1)| \"'-2+3\",'\uff1dcmd, 3-4; a = b"
+        assert rows["EVIL"]["headline"] == "up;'=1+1 @SUM(A1)| \"'-2+3\",'\uff1dcmd, 3-4; a = b"
         assert float(rows["ZOOM"]["change_pct"]) == -5.0
         [alert] = table((await client.get(f"{url}csv/alerts.csv")).text)
         assert (alert["ticker"], alert["priority"], alert["seconds"]) == ("CALM", "3", "8")
@@ -679,10 +697,12 @@ async def test_what_a_row_holds_cannot_break_the_feed(
         "a\n\ndata: {}\r\n\u2028</script>\u202e" + "x" * 10_000,
         article_url="javascript:alert(1)",
     )
+    write_status(session, last_error="\x1b[31mred\x9b\u202e", account="\u2066DU1")
     write_news(session, "<b>", "ticker of another program", article_url="https://ok.example/a")
     async with served(page_settings) as url, follow(url) as updates:
         cards = {card["ticker"]: card for card in (await anext(updates))["cards"]}
-        assert cards["EVIL"]["headline"].startswith("a\n\ndata: {}")
+        # What cannot be seen is a blank: nothing turns the line's direction.
+        assert cards["EVIL"]["headline"].startswith("a\n\ndata: {} \n </script> x")
         assert len(cards["EVIL"]["headline"]) == queries.MAX_HEADLINE
         assert cards["EVIL"]["url"] == ""
         assert cards["<b>"]["url"] == "https://ok.example/a"

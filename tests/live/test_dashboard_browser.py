@@ -24,6 +24,7 @@ from watching import (
     served,
     write_alerts,
     write_news,
+    write_parts,
     write_prices,
     write_status,
 )
@@ -193,6 +194,11 @@ async def test_a_dead_monitor_a_lost_database_and_a_lost_server_show_over_everyt
         write_status(session, timestamp=now() + timedelta(minutes=1), state="stale")
         await expect(banner).to_be_hidden(timeout=DEADLINE_MS)
         await shows(page.locator("#state"), "stale for")
+
+        write_parts(session, "ok", "lost", "BLIND: no data for any active ticker.")
+        await shows(banner, "BLIND: no data for any active ticker.")
+        write_parts(session, "ok", "ok")
+        await expect(banner).to_be_hidden(timeout=DEADLINE_MS)
 
         server.fault("error", code=999, text="DB::Exception: disk is gone")
         await shows(banner, "The database cannot be read")

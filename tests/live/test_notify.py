@@ -20,9 +20,11 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from commands import PROJECT, Command, alive
 from monitoring import DEADLINE_S, rate
+from watching import write_parts
 
 from clickhouse_manager import ClickHouseManager
-from dashboard import notify
+from dashboard import notify, services
+from dashboard.escaping import escaped
 from newshead.database.store import Batch, insert
 from newshead.database.tables import AlertRow, PriceRow, StatusRow
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
@@ -40,6 +42,7 @@ class Receiver(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Take)
         self.status = 200
+        self.refuses = "nothing"
         self.delay_s = 0.0
         self.tries = 0
         self.messages: list[tuple[float, str, str]] = []
@@ -58,8 +61,12 @@ class _Take(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "text" in message:
+            # Mattermost's kind.
+            title, _, body = message["text"].partition("\r\n")
+            message = {"title": title, "message": body}
         self.server.tries += 1
-        status = self.server.status
+        status = 400 if self.server.refuses in message["title"] else self.server.status
         time.sleep(self.server.delay_s)
         if status == 200:
             self.server.messages.append((time.monotonic(), message["title"], message["message"]))
@@ -273,10 +280,16 @@ def test_a_database_that_cannot_be_read_is_told_once_and_is_no_lost_connection(
         alert(database, "ABCD")
         server.clear_faults()
         # The monitor could not write either, and takes its time.
-        until(lambda: receiver.messages, "the alert")
+        until(lambda: len(receiver.messages) == 3, "the alert")
         with reporting(database, "ready"):
             time.sleep(1)
-    assert receiver.titles == _first("ABCD")
+    # For more than LOST_S it is a message of its own.
+    assert sorted(receiver.titles) == [
+        *_first("ABCD"),
+        "newshead: database is back",
+        "newshead: database is lost",
+    ]
+    assert "Memory limit exceeded" in receiver.messages[0][2]
     lines = [r.getMessage() for r in caplog.records if "ClickHouse" in r.getMessage()]
     assert len(lines) == 2
     assert "until ClickHouse works" in lines[0]
@@ -349,6 +362,122 @@ def test_a_slow_service_delays_no_other(
     assert f"{missing} messages were not sent" in caplog.text
 
 
+def test_a_message_that_a_service_refuses_blocks_no_other(
+    database: ClickHouseManager,
+    settings: Settings,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="dashboard")
+    monkeypatch.setattr(services, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(services, "MAX_PAUSE_S", 0.2)
+    monkeypatch.setattr(services, "MAX_MESSAGE_AGE_S", 6.0)
+    receiver.refuses = "NEVER"
+    with pushing(settings):
+        alert(database, "NEVER")
+        until(lambda: receiver.tries >= 3, "three attempts")
+        for ticker in ("ABCD", "EFGH"):
+            alert(database, ticker)
+        until(lambda: len(receiver.messages) == 2, "the other messages")
+        tries = receiver.tries
+        until(lambda: receiver.tries > tries, "one more attempt")
+        time.sleep(6)
+        alert(database, "LAST")
+        until(lambda: "accepts messages again" in caplog.text, "the end")
+    assert receiver.titles == _first("ABCD") + _first("EFGH") + _first("LAST")
+    assert caplog.text.count("does not accept messages") == 1
+    assert "accepts messages again; 1 were dropped." in caplog.text
+
+
+def test_a_restart_sends_nothing_twice(
+    database: ClickHouseManager,
+    settings: Settings,
+    receiver: Receiver,
+    make_receiver: Callable[[], Receiver],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notify, "LOST_S", 3.0)
+    other = make_receiver()
+    other.status = 500
+    both = Settings(**(vars(settings) | {"alert_urls": (receiver.address, other.address)}))
+    with pushing(both):
+        alert(database, "ABCD")
+        with reporting(database, "disconnected"):
+            until(lambda: len(receiver.messages) == 2, "the alert and the loss")
+    other.status = 200
+    turned = Settings(**(vars(settings) | {"alert_urls": (other.address, receiver.address)}))
+    with pushing(turned):
+        # Who did not take it before gets it now.
+        until(lambda: other.titles == _first("ABCD"), "the other's alert")
+        with reporting(database, "disconnected"):
+            time.sleep(4)
+        with reporting(database, "ready"):
+            until(lambda: len(receiver.messages) == 3, "the return")
+    assert sorted(receiver.titles) == [
+        *_first("ABCD"),
+        "newshead: connection to IBKR is back",
+        "newshead: connection to IBKR is lost",
+    ]
+    assert Path("data/push_sent.json").exists()
+    Path("data/push_sent.json").write_text("{ half of it")
+    with pushing(settings):
+        until(lambda: receiver.titles.count(_first("ABCD")[0]) == 2, "the alert, nobody knows")
+
+
+def test_that_no_data_comes_is_told_once_and_so_is_its_end(
+    database: ClickHouseManager, settings: Settings, receiver: Receiver
+) -> None:
+    with pushing(settings):
+        write_parts(database, "ok", "ok")
+        time.sleep(3 * notify.POLL_S)
+        for _ in range(3):
+            write_parts(database, "ok", "lost", "BLIND: no data for any active ticker.")
+            time.sleep(3 * notify.POLL_S)
+        # The new connection that the monitor makes then is no end.
+        write_parts(database, "lost", "lost", "The connection was lost.")
+        time.sleep(3 * notify.POLL_S)
+        write_parts(database, "ok", "degraded", "IBKR's data farms are broken: usfarm.")
+        until(lambda: len(receiver.messages) == 2, "the end")
+        time.sleep(3 * notify.POLL_S)
+    assert receiver.titles == ["newshead: market data is lost", "newshead: market data is back"]
+    assert receiver.messages[0][2] == "BLIND: no data for any active ticker."
+
+
+HOSTILE = "@everyone [x](http://evil.example) <@1> **www.evil.example** up 2.5 % \x1b"
+
+
+def test_a_headline_mentions_nobody_and_becomes_no_link_and_no_markup(
+    database: ClickHouseManager, settings: Settings, receiver: Receiver
+) -> None:
+    rate(database, "ABCD", "BUY", headline=HOSTILE)
+    chat = f"mmost://127.0.0.1:{receiver.server_port}/abcdefghijklmnop"
+    with pushing(Settings(**(vars(settings) | {"alert_urls": (chat,)}))):
+        alert(database, "ABCD")
+        until(lambda: receiver.messages, "the message")
+    [(_, title, body)] = receiver.messages
+    assert title == _first("ABCD")[0]
+    assert body.splitlines()[-1].rstrip() == (
+        "@\u2060everyone \\[x\\]\u2060(http:\u2060//evil.\u2060example) <\u2060@\u20601\\> "
+        "\\*\\*www.\u2060evil.\u2060example\\*\\* up 2.5 %"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "text"),
+    [
+        ("json", HOSTILE),
+        (
+            "tgram",
+            "@\u2060everyone [x]\u2060(http:\u2060//evil.\u2060example) <\u2060@\u20601> "
+            "**www.\u2060evil.\u2060example** up 2.5 %  ",
+        ),
+    ],
+)
+def test_programs_get_text_as_it_is_and_people_without_what_acts(scheme: str, text: str) -> None:
+    assert escaped(HOSTILE, scheme) == text
+
+
 def test_a_failing_service_is_told_once_tried_again_and_named_without_its_token(
     database: ClickHouseManager,
     settings: Settings,
@@ -357,7 +486,7 @@ def test_a_failing_service_is_told_once_tried_again_and_named_without_its_token(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="dashboard")
-    monkeypatch.setattr(notify, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(services, "FIRST_PAUSE_S", 0.05)
     receiver.status = 403
     with pushing(settings):
         alert(database, "ABCD")
@@ -365,7 +494,7 @@ def test_a_failing_service_is_told_once_tried_again_and_named_without_its_token(
         alert(database, "EFGH")
         receiver.status = 200
         until(lambda: len(receiver.messages) == 2, "both messages")
-    assert receiver.titles == _first("ABCD") + _first("EFGH")
+    assert sorted(receiver.titles) == _first("ABCD") + _first("EFGH")
     lines = [r.getMessage() for r in caplog.records if "address 1" in r.getMessage()]
     assert [line.split(" of ALERT_URLS) ")[-1] for line in lines] == [
         "Alerts are sent to json (address 1 of ALERT_URLS).",
@@ -383,10 +512,10 @@ def test_what_cannot_be_sent_in_time_and_what_is_too_much_is_given_up_and_counte
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(notify, "FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr(notify, "MAX_PAUSE_S", 0.2)
-    monkeypatch.setattr(notify, "MAX_MESSAGE_AGE_S", 3.0)
-    monkeypatch.setattr(notify, "MAX_WAITING", 2)
+    monkeypatch.setattr(services, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(services, "MAX_PAUSE_S", 0.2)
+    monkeypatch.setattr(services, "MAX_MESSAGE_AGE_S", 3.0)
+    monkeypatch.setattr(services, "MAX_WAITING", 2)
     receiver.status = 500
     with pushing(settings):
         for number in range(5):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-COMMANDS = {"run_system", "price_checker", "demo"}
+COMMANDS = {"run_system", "price_checker", "demo", "newshead.check"}
 # The rooms from top to bottom: each may use those below it and itself.
 ROOMS = [
     COMMANDS,

@@ -97,6 +97,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         alert_urls=(),
         metrics_port=0,
         allow_unencrypted_keys=False,
+        data_folder=Path("data"),
         trigger_folder=Path("triggers"),
         log_folder=Path("logs"),
     )

@@ -178,6 +178,13 @@ def test_an_article_all_of_whose_channels_are_skipped_is_left_out_and_not_rememb
     assert bool(intake.take(ARTICLE, NOW)) is not taken
 
 
+def test_listings_abroad_and_pairs_are_left_out_and_counted() -> None:
+    intake = Intake(any_ticker=True)
+    mixed = ARTICLE._replace(securities=named("TSX:AC", "ABCD", "BTC/USD"))
+    assert intake.take(mixed, NOW) == ["ABCD"]
+    assert intake.stats["foreign"] == 2
+
+
 def test_an_unknown_exchange_is_named_once_and_its_tickers_are_taken_where_they_are_listed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
