@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from newshead.core import rule
+from newshead.core.clocks import ClockWatch
 from newshead.core.market import LIVE, NOT_HALTED
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
@@ -36,7 +37,9 @@ from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, in_background, off_loop
 from newshead.monitor.alerts import AlertDesk
+from newshead.monitor.clocks import elapsed_s, log_disturbance, read_clocks
 from newshead.monitor.figures import Figures
+from newshead.monitor.questions import Question, Questions
 from newshead.monitor.sight import Change, Sight
 from newshead.monitor.status import StatusWriter
 from newshead.monitor.taped import TapedOutbox, in_force
@@ -79,11 +82,15 @@ CLOSE_TIMEOUT_S: Final = 1.0
 # With the two above it stays within the 5 s after which run_system.py kills the monitor.
 TASKS_END_S: Final = 0.5
 SIGHT_CHECK_S: Final = 1.0
+CLOCK_CHECK_S: Final = 1.0
 # Rows that wait for so long for a cycle's end are no longer on their way.
 KEPT_AFTER_S: Final = 5.0
 # Rows of windows that began longer ago were judged, or are no news to a trader now.
 RESTART_JUDGES_S: Final = 600
-# A roll of the session leaves the news of the last minute where it is.
+# A roll of the session that has to wait for so long is told.
+ROLL_WAIT_TOLD_S: Final = 60.0
+# It leaves the news of the last minute where it is, and of the minute before a ticker came up that
+# is carried over.
 ROLL_KEEPS_NEWS_S: Final = 60.0
 
 # For code in the same process: has the effect of a trigger file.
@@ -160,12 +167,14 @@ class ContinuousPriceMonitor:
             outbox=TapedOutbox(self._tape),
             run=self._tape.store,
         )
+        self._questions = Questions(self._writer)
         self._ratings: dict[str, Rating] = {}
         # The tickers whose ratings the window check just read, or tried to.
         self._rated_now: set[str] = set()
         self._alerts = AlertDesk(
             self.ch_manager,
             self._writer,
+            self._questions,
             self._tickers,
             self.stats,
             copy=self.log_price_alert,
@@ -173,9 +182,12 @@ class ContinuousPriceMonitor:
             ask=self._tape.ask,
         )
         self._roll_outage = Outage()
+        self._roll_wait = Outage()
         self._sight = Sight()
         # The begin of the present time without a connection.
         self._gap_began: datetime | None = None
+        # The same by a clock that nobody sets.
+        self._gap_began_s = 0.0
         self._status = StatusWriter(self.settings, self.figures)
         self._ticker_status = TickerStatus(self.ch_manager, self._tape.aside)
         self._metrics: Metrics | None = None
@@ -263,6 +275,7 @@ class ContinuousPriceMonitor:
             alerts=int(stats["alerts_triggered"]),
             reconnects=int(stats["ibkr_reconnections"]),
             kept_rows=self.kept_rows,
+            unjudged=self._questions.unanswered(Question.RULE),
             last_cycle_s=stats["last_cycle_s"],
             cycle_age_s=time.monotonic() - self.last_cycle_at,
             tick_age_s=self.tick_age_s,
@@ -297,6 +310,7 @@ class ContinuousPriceMonitor:
             for part in (
                 self._keep_connected(),
                 self._watch_sight(),
+                self._watch_clocks(),
                 self._status.run(),
                 self.file_trigger_monitor_async(),
                 self.continuous_polling_loop(),
@@ -494,6 +508,7 @@ class ContinuousPriceMonitor:
             if self.ready_event.is_set() and self._gap_began is None:
                 quiet_s = self.ibkr_client.quiet_s if self.ibkr_client is not None else 0.0
                 self._gap_began = datetime.now(UTC) - timedelta(seconds=quiet_s)
+                self._gap_began_s = elapsed_s() - quiet_s
             _refuse_if_final(self.ibkr_client)
             if time.monotonic() - ready_at < RETRY_S:
                 # Lost as soon as it was there: that is a failed attempt.
@@ -517,7 +532,7 @@ class ContinuousPriceMonitor:
                 "No data from IBKR between %s and %s UTC (%.0f s): the connection was lost.",
                 f"{self._gap_began:%H:%M:%S}",
                 f"{end:%H:%M:%S}",
-                (end - self._gap_began).total_seconds(),
+                elapsed_s() - self._gap_began_s,
             )
             self._gap_began = None
 
@@ -545,6 +560,15 @@ class ContinuousPriceMonitor:
                 logger.warning("Market data is flowing again.")
             if change is not None:
                 self._status.state_changed()
+
+    async def _watch_clocks(self) -> None:
+        """Log when this machine's clock was set, the machine slept, or this loop stood still."""
+        watch = ClockWatch(CLOCK_CHECK_S)
+        while True:
+            for found in watch.look(read_clocks()):
+                log_disturbance(found, CYCLE_S, len(self.active_tickers))
+                self._tickers.note(str(found))
+            await asyncio.sleep(CLOCK_CHECK_S)
 
     def _dark_reason(self) -> str:
         """Return why no data can come; empty while it can."""
@@ -630,8 +654,9 @@ class ContinuousPriceMonitor:
         try:
             standing = await self._tape.ask(self.ch_manager.standing, asked)
         except DATABASE_ERRORS as problem:
-            self._writer.failed(problem)
+            self._questions.failed(Question.WINDOWS, problem)
             return active
+        self._questions.answered(Question.WINDOWS)
         self._take_ratings(asked, standing.ratings)
         self._tickers.end_windows(standing.ended)
         return active - self._tickers.ended.keys()
@@ -661,8 +686,7 @@ class ContinuousPriceMonitor:
                 if time.monotonic() >= next_stats:
                     next_stats = time.monotonic() + STATS_EVERY_S
                     await self.report_stats()
-                due = next_roll is not None and at >= next_roll
-                if due and self._idle() and await self._roll_session():
+                if next_roll is not None and await self._rolled_session(next_roll, at):
                     next_roll = next_roll_after(at, self.settings.session_roll)
             except DATABASE_ERRORS as problem:
                 self._writer.failed(problem)
@@ -707,14 +731,41 @@ class ContinuousPriceMonitor:
         waiting = len(self._slots) or len(self._writer.outbox)
         return not waiting and self._tickers.idle and self._alerts.idle
 
-    async def _roll_session(self) -> bool:
-        """Begin a fresh session: tickers may have their window again.
+    def _holds_roll(self) -> str:
+        """Return what the session's roll has to wait for; empty where there is nothing.
 
-        False if it has to wait: for the database, or for a ticker that came up meanwhile.
+        A ticker that has no row yet is carried over.
         """
+        if open_windows := self.active_tickers - self._tickers.awaited:
+            return f"the windows of {', '.join(sorted(open_windows))} are open"
+        if len(self._writer.outbox) or not self._alerts.idle:
+            return "rows or alerts wait for ClickHouse"
+        if len(self._slots) or self._tickers.unjudged or self._tickers.untold:
+            return "rows are still to be judged"
+        return ""
+
+    async def _rolled_session(self, due: datetime, now: datetime) -> bool:
+        """Begin a fresh session once it is due: tickers may have their window again.
+
+        False if it is not due, or has to wait: for a ticker, or for the database.
+        """
+        late_s = (now - due).total_seconds()
+        if late_s < 0:
+            return False
+        reason = self._holds_roll()
+        if reason and late_s >= ROLL_WAIT_TOLD_S and self._roll_wait.begins():
+            logger.warning("The session's roll has waited for %.0f s: %s.", late_s, reason)
+        if reason or not await self._roll_session():
+            return False
+        self._roll_wait.ends()
+        return True
+
+    async def _roll_session(self) -> bool:
+        """Roll the session over; False if that has to wait: for the database, or for a ticker that
+        came up meanwhile."""
         try:
             await self._tape.ask(self.ch_manager.require_movable)
-            if not self._idle():
+            if self._holds_roll():
                 return False
             # Before the move, so that a trigger in the middle of it is not refused.
             with self._tape.step(Kind.ROLL):
@@ -723,7 +774,9 @@ class ContinuousPriceMonitor:
                     self.ibkr_client.forget_session()
                 self._ticker_status.forget_session()
                 self._ratings.clear()
-                kept_since = self._tape.utc() - timedelta(seconds=ROLL_KEEPS_NEWS_S)
+                # The news of those that are carried over has their rating.
+                came_up = min([self._tape.utc(), *self.ticker_timestamps.values()])
+                kept_since = came_up - timedelta(seconds=ROLL_KEEPS_NEWS_S)
             await self._tape.ask(self.ch_manager.move_session, kept_since)
         except CannotMoveError as problem:
             level = logging.ERROR if self._roll_outage.begins() else logging.DEBUG
@@ -799,8 +852,9 @@ class ContinuousPriceMonitor:
             try:
                 standing = await self._tape.ask(self.ch_manager.standing, unread)
             except DATABASE_ERRORS as problem:
-                self._writer.failed(problem)
+                self._questions.failed(Question.WINDOWS, problem)
             else:
+                self._questions.answered(Question.WINDOWS)
                 self._take_ratings(unread, standing.ratings)
         return {t: self._ratings[t]._asdict() for t in tickers if t in self._ratings}
 

@@ -58,6 +58,7 @@ class TickerBook:
         self.priced: set[str] = set()
         self.unjudged: set[str] = set()
         self.untold: set[str] = set()
+        self._meanwhile: dict[str, list[str]] = {}
         self._unknown: set[str] = set()
         # By IBKR's name, how each ticker was spelled first.
         self._spelled: dict[str, str] = {}
@@ -88,6 +89,8 @@ class TickerBook:
 
     def track(self, ticker: str, now: datetime) -> None:
         """Make a ticker active."""
+        if ticker not in self.active:
+            self._meanwhile.pop(ticker, None)
         self.active.add(ticker)
         self.since[ticker] = now
 
@@ -125,6 +128,15 @@ class TickerBook:
         if ticker not in self.ended:
             return True
         return rule.inside(self.ended[ticker].timestamp(), at_s)
+
+    def note(self, happened: str) -> None:
+        """Note what happened to all tickers that are tracked, for their outcome."""
+        for ticker in self.active:
+            self._meanwhile.setdefault(ticker, []).append(happened)
+
+    def meanwhile(self, ticker: str) -> list[str]:
+        """Return what was noted since a ticker was tracked."""
+        return self._meanwhile.get(ticker, [])
 
     def first_held_back(self, tickers: Collection[str]) -> list[str]:
         """Return those of `tickers`, sorted, that it was not asked about before in the session."""

@@ -176,14 +176,18 @@ class RowWriter:
 
     def failed(self, problem: Exception) -> None:
         """Say once, until the database works again, that it does not."""
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
-            self.tables_missing = True
+        self.note_missing_table(problem)
         self._log.log(
             logging.ERROR if self.outage.begins() else logging.DEBUG,
             "ClickHouse failed, %s are kept until it works: %s",
             self._rows,
             one_line(problem),
         )
+
+    def note_missing_table(self, problem: Exception) -> None:
+        """Let `restore_tables` do its work where the database failed for want of a table."""
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            self.tables_missing = True
 
     def report_given_up(self) -> int:
         """Log how many rows were given up since the last call, if any, and return it."""

@@ -14,6 +14,7 @@ from newshead.database.connection import DATABASE_ERRORS, Database
 from newshead.database.store import RowWriter
 from newshead.database.tables import AlertRow
 from newshead.loop import off_loop
+from newshead.monitor.questions import Question, Questions
 
 # Rows and alerts are told where traders look for them.
 logger = logging.getLogger("price_checker")
@@ -32,6 +33,7 @@ class AlertDesk:
         self,
         database: Database,
         writer: RowWriter,
+        questions: Questions,
         tickers: TickerBook,
         stats: MutableMapping[str, float],
         copy: Callable[[Rise], Awaitable[None]],
@@ -43,6 +45,8 @@ class AlertDesk:
         ----------
         writer
             Stores rows and alerts, in their order.
+        questions
+            Is told which questions the database answers.
         stats
             Its `alerts_triggered` counts the alerts that were logged.
         copy
@@ -54,6 +58,7 @@ class AlertDesk:
         """
         self._database = database
         self._writer = writer
+        self._questions = questions
         self._tickers = tickers
         self._stats = stats
         self._copy = copy
@@ -94,8 +99,9 @@ class AlertDesk:
         try:
             rises = await self._ask(queries.rises, self._database, tickers)
         except DATABASE_ERRORS as problem:
-            self._writer.failed(problem)
+            self._questions.failed(Question.RULE, problem)
             return
+        self._questions.answered(Question.RULE)
         self._tickers.unjudged -= tickers
         alerts: dict[tuple[str, datetime], Rise] = {}
         for rise in rises:
@@ -122,8 +128,9 @@ class AlertDesk:
             try:
                 await self._copy(self._written[0])
             except DATABASE_ERRORS as problem:
-                self._writer.failed(problem)
+                self._questions.failed(Question.NEWS, problem)
                 return
+            self._questions.answered(Question.NEWS)
             self._written.popleft()
         await self._writer.flush()
 
@@ -135,13 +142,16 @@ class AlertDesk:
         try:
             outcomes = await self._ask(queries.outcomes, self._database, ended)
         except DATABASE_ERRORS as problem:
-            self._writer.failed(problem)
+            self._questions.failed(Question.OUTCOMES, problem)
             return
+        self._questions.answered(Question.OUTCOMES)
         self._tickers.untold -= ended
         for ticker in sorted(ended):
-            halted = "; trading was halted meanwhile" if self._was_halted(ticker) else ""
+            happened = ["trading was halted"] if self._was_halted(ticker) else []
+            happened += self._tickers.meanwhile(ticker)
+            remark = f"; {', '.join(happened)} meanwhile" if happened else ""
             outcome = rule.describe(outcomes.get(ticker))
-            logger.info("Window of %s ended: %s%s.", ticker, outcome, halted)
+            logger.info("Window of %s ended: %s%s.", ticker, outcome, remark)
 
     def _log(self, alert: Rise) -> None:
         self._stats["alerts_triggered"] += 1

@@ -16,7 +16,8 @@ class Figures(NamedTuple):
 
     `dark_reason` says why no data can come, empty while it can; `refused` that trying again is no
     use until the user has acted; `blind` that tickers are active and none of them gets data.
-    `farms_away` are the data farms with US stocks that are broken.
+    `farms_away` are the data farms with US stocks that are broken. `unjudged`: ClickHouse does not
+    answer what the alert rule asks.
     """
 
     state: ConnectionState
@@ -40,6 +41,7 @@ class Figures(NamedTuple):
     farms_away: tuple[str, ...] = ()
     halted_tickers: int = 0
     late_tickers: int = 0
+    unjudged: bool = False
 
     @property
     def connected(self) -> bool:

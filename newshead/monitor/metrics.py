@@ -112,6 +112,8 @@ def ill_health(figures: Figures) -> list[str]:
         )
     if figures.kept_rows:
         problems.append(f"{figures.kept_rows} rows are kept because ClickHouse does not take them")
+    if figures.unjudged:
+        problems.append("alerts cannot be judged because ClickHouse does not answer")
     if figures.connected:
         problems += [
             f"{part.name}: {part.reason}" for part in parts(figures) if part.state is PartState.LOST

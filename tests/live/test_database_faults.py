@@ -24,6 +24,7 @@ from clickhouse_manager import ClickHouseManager
 from newshead.database import connection, store
 from newshead.database.store import Outbox
 from newshead.database.tables import PriceRow
+from newshead.monitor.metrics import ill_health
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from newshead.tws.durations import Durations
@@ -34,11 +35,12 @@ pytestmark = pytest.mark.usefixtures("short_cycles")
 
 
 def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The lines about the database, as a trader sees them."""
+    """The lines about rows that the database does not take, as a trader sees them."""
     return [
         record.getMessage()
         for record in caplog.records
-        if record.levelno >= logging.INFO and "ClickHouse" in record.getMessage()
+        if record.levelno >= logging.INFO
+        and record.getMessage().startswith(("ClickHouse failed", "ClickHouse works again"))
     ]
 
 
@@ -183,15 +185,16 @@ async def test_the_session_rolls_over_once_nothing_is_tracked_and_loses_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    shorten_windows(monkeypatch, 2)
-    rolls = iter([datetime.now(UTC) + timedelta(seconds=1), None])
+    shorten_windows(monkeypatch, 4)
+    due = datetime.now(UTC) + timedelta(seconds=3)
+    rolls = iter([due, None])
     monkeypatch.setattr(price_checker, "next_roll_after", lambda *_: next(rolls))
     rate(database, "ABCD", "BUY")
     async with running(settings) as monitor:
         await tracked(gateway, settings)
         await trade_each_slot(gateway, "ABCD", [1.0])
-        await asyncio.sleep(1.0)
-        assert rows(database), "it rolled over although a ticker was tracked"
+        await until(lambda: datetime.now(UTC) > due + timedelta(seconds=1), "the roll's time")
+        assert rows(database), "it rolled over although a window was open"
         # News that comes as the session rolls over, with its trigger behind it.
         rate(database, "EFGH", "BUY", detected_at=datetime.now(UTC) + timedelta(seconds=5))
         await until(lambda: "rows of breaking_news moved" in caplog.text, "the roll")
@@ -208,6 +211,36 @@ async def test_the_session_rolls_over_once_nothing_is_tracked_and_loses_nothing(
         "EFGH": "BUY",
     }
     assert [r["ticker"] for r in rows(database, "breaking_news_history")] == ["ABCD"]
+
+
+async def test_a_ticker_without_a_tick_holds_no_roll_and_is_carried_over_with_its_rating(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    due = datetime.now(UTC) + timedelta(seconds=6)
+    rolls = iter([due, None])
+    monkeypatch.setattr(price_checker, "next_roll_after", lambda *_: next(rolls))
+    monkeypatch.setattr(price_checker, "ROLL_WAIT_TOLD_S", 1.0)
+    shorten_windows(monkeypatch, 8)
+    async with running(settings) as monitor:
+        await tracked(gateway, settings, "EFGH")
+        rate(database, "EFGH", "BUY", detected_at=datetime.now(UTC))
+        since = monitor.ticker_timestamps["EFGH"]
+        await tracked(gateway, settings, "ABCD")
+        await trade_each_slot(gateway, "ABCD", [1.0])
+        await until(lambda: "roll has waited for" in caplog.text, "the line about the wait")
+        assert "the windows of ABCD are open" in caplog.text
+        await until(lambda: "rows of breaking_news moved" in caplog.text, "the roll")
+        assert monitor.ticker_timestamps == {"EFGH": since}
+        gateway.trade("EFGH", 2.0, 1)
+        await until(lambda: rows(database), "a row of the new session")
+    assert [(r["ticker"], r["recommendation"]) for r in rows(database)] == [("EFGH", "BUY")]
+    assert caplog.text.count("roll has waited for") == 1
+    assert requested(gateway) == ["EFGH", "ABCD"]
 
 
 async def test_a_monitor_that_waits_starts_once_the_server_is_there(
@@ -245,3 +278,28 @@ def test_an_outbox_full_of_rows_never_gives_up_the_batch_being_stored(
     assert outbox.given_up == 3
     outbox.flush(database.client)
     assert [r["price"] for r in rows(database)] == [4.0, 5.0]
+
+
+async def test_where_only_the_alert_query_fails_that_is_told_once_and_health_is_ill(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        server.fault("error", match="HAVING count() >= 3", code=241, text="Memory limit exceeded")
+        await trade_each_slot(gateway, "ABCD", [3.0, 3.01, 3.02, 3.03])
+        await until(lambda: len(rows(database)) == 4, "rows, which are stored all the same")
+        assert ill_health(monitor.figures()) == [
+            "alerts cannot be judged because ClickHouse does not answer"
+        ]
+        server.clear_faults()
+        await until(lambda: not ill_health(monitor.figures()), "health")
+    told = [r.getMessage() for r in caplog.records if "ClickHouse" in r.getMessage()]
+    assert [line.partition(":")[0] for line in told] == [
+        "ClickHouse does not answer, alerts cannot be judged",
+        "ClickHouse answers again; no more",
+    ]

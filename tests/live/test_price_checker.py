@@ -24,8 +24,10 @@ from monitoring import (
 import price_checker
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import GatewayError, IBKRClient
+from newshead.core.clocks import Clocks
 from newshead.database import queries, store, tables
 from newshead.monitor import alerts
+from newshead.monitor.clocks import read_clocks
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
@@ -372,6 +374,33 @@ async def test_a_rise_that_is_not_rated_buy_is_told_once_and_gives_no_alert(
         "ABCD rose +10.0 % and is held back: it is not rated BUY."
     ]
     assert rows(database, "news_alert") == []
+
+
+async def test_a_clock_that_was_set_is_told_and_named_in_the_windows_outcome(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    shorten_windows(monkeypatch, 3)
+    ahead_s = 0.0
+
+    def read() -> Clocks:
+        clocks = read_clocks()
+        return clocks._replace(wall=clocks.wall + ahead_s)
+
+    monkeypatch.setattr(price_checker, "read_clocks", read)
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", [3.0])
+        await until(lambda: rows(database), "a row")
+        await asyncio.sleep(price_checker.CLOCK_CHECK_S)
+        ahead_s = -40.0
+        await until(lambda: "The clock was set back by 40 s" in caplog.text, "the line")
+        await until(lambda: "Window of ABCD ended" in caplog.text, "the outcome")
+    assert "only 1 prices; the clock was set back by 40 s meanwhile." in caplog.text
 
 
 async def test_an_alert_without_news_says_so_in_price_move(

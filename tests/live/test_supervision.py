@@ -194,3 +194,22 @@ def test_an_owner_that_says_nothing_for_fifteen_seconds_is_no_more(
         own(database, Owner("2", "there", "a"))
     monkeypatch.setattr("newshead.database.owner.SILENT_S", 0)
     own(database, Owner("3", "there", "a"))
+
+
+@pytest.mark.usefixtures("database")
+def test_a_monitor_that_was_stopped_for_a_while_says_for_how_long_and_what_it_cost(
+    start: Start, server: ClickHouseServer, gateway: Gateway, tmp_path: Path
+) -> None:
+    command = start("run_system.py", "--skip-list", **on_server(server, gateway))
+    pid = int(command.shows(r"Price monitor started, pid=(\d+)")[1])
+    command.shows("Connected to IBKR")
+    TriggerFolder(tmp_path / "triggers").write("ABCD")
+    command.shows(": 1 rows, 1 active tickers")
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(8)
+    os.kill(pid, signal.SIGCONT)
+    told = command.shows(r"Newshead stood still for (\d+) s: (\d+) slots of 2 s have no rows")
+    # A second of it may have been a pause that was due; a noisy machine adds to it.
+    assert 6 <= int(told[1]) < 40
+    assert int(told[2]) in (int(told[1]) // 2, int(told[1]) // 2 - 1)
+    assert command.stop() == EXIT_OK

@@ -222,6 +222,18 @@ def test_a_ticker_is_awaited_until_it_has_a_row() -> None:
     assert book.awaited == {"ABCD", "EFGH"}
 
 
+def test_what_happens_is_noted_of_all_that_are_tracked_until_they_are_tracked_anew() -> None:
+    book = tracking("ABCD", "EFGH")
+    book.untrack("EFGH")
+    book.note("the clock was set back by 4 s")
+    book.track("ABCD", at(1))
+    book.end_windows({"ABCD": at(0)})
+    assert book.meanwhile("ABCD") == ["the clock was set back by 4 s"]
+    assert book.meanwhile("EFGH") == []
+    book.track("ABCD", at(2))
+    assert book.meanwhile("ABCD") == []
+
+
 def test_a_ticker_is_spelled_as_it_was_first_until_the_roll() -> None:
     book = TickerBook()
     assert [book.spelling(ticker) for ticker in ("BRK/B", "BRK.B", "ABCD")] == [
