@@ -6,7 +6,8 @@ from typing import Final
 
 _RATER: Final = (
     r"(?:a\.?i\.? (?:assistant|model|system|rater|agent|analyst)s?|llms?|"
-    r"(?:large )?language models?|claude|chat ?gpt|assistant|rater|classifier|sentiment (?:model|analyst|analysis))"
+    r"(?:large )?language models?|claude|chat ?gpt|assistant|rater|classifier|"
+    r"sentiment (?:model|analyst|analysis))"
 )
 _NEWS: Final = r"(?:article|news|headline|story|text|message|press release)"
 # What it does → how that reads, in text whose white space is single blanks. An analyst's rating is
