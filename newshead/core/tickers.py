@@ -187,14 +187,16 @@ def ibkr_name(ticker: str) -> str:
 
 
 def spellings(ticker: str) -> list[str]:
-    """Return all spellings of a ticker that `parse_ticker` lets through."""
+    """Return a ticker, and all its spellings that `parse_ticker` lets through."""
     base, _, kind = ibkr_name(ticker).partition(" ")
     if not kind:
-        return [base]
+        return [ticker]
     behind = [kind, *(word for word, known in _WORDS.items() if known == kind)]
     series = kind.removeprefix(_PREFERRED)
     others = [f"{base}{_SIGNS[kind]}"] if kind in _SIGNS else []
     if len(kind) == 3 and len(series) == 1:
         behind += [f"P{series}", *(f"{_PREFERRED}{each}{series}" for each in _SEPARATORS)]
         others.append(f"{base}p{series}")
-    return [f"{base}{each}{word}" for word in behind for each in _SEPARATORS] + others
+    others += [f"{base}{each}{word}" for word in behind for each in _SEPARATORS]
+    # What is none of these is no ticker, and is found under its own name alone.
+    return list(dict.fromkeys([ticker, *others]))

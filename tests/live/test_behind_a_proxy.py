@@ -66,6 +66,7 @@ async def test_each_library_goes_through_the_proxy_to_the_outside_and_never_to_l
             WIRE_FEEDS=f"http://wire.invalid/rss {feed.url}",
             ANTHROPIC_API_KEY="k",
             ANTHROPIC_BASE_URL="http://claude.invalid",
+            ALLOW_UNENCRYPTED_KEYS="true",
             FINVIZ_EXPORT_URL="https://finviz.invalid/export",
             IBKR_PORT=9,
         )
