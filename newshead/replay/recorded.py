@@ -116,7 +116,7 @@ async def _drive(
     """Bring about what begins by itself, and let the monitor come to all else."""
     tasks.append(asyncio.create_task(monitor.take_up()))
     while (entry := tape.head) is not None and not tape.difference:
-        if entry.kind in EXTERNAL:
+        if tape.is_external():
             tape.bring_about()
             continue
         number = tape.number
@@ -200,12 +200,7 @@ class ReplayTape(Tape):
         self._depth -= 1
 
     def note(self, kind: Kind, *details: Any, client: int = 0) -> None:
-        while (
-            not self._depth
-            and kind not in EXTERNAL
-            and self.head is not None
-            and self.head.kind in EXTERNAL
-        ):
+        while not self._depth and kind not in EXTERNAL and self.is_external():
             self.bring_about()
         entry = self.head
         if entry is None or self.difference:
@@ -265,6 +260,14 @@ class ReplayTape(Tape):
         )
         raise DifferenceError(self.difference)
 
+    def is_external(self) -> bool:
+        """Tell whether the next entry is not the monitor's own doing: one of EXTERNAL, or an answer
+        that nobody waits for any more."""
+        entry = self.head
+        if entry is None:
+            return False
+        return entry.kind in EXTERNAL or (entry.kind is Kind.ANSWER and not entry.details[-1])
+
     def begin_cycle(self) -> None:
         """Let the monitor begin the cycle that it waits for."""
         if self._due is not None and not self._due.done():
@@ -289,9 +292,12 @@ class ReplayTape(Tape):
             question.waiting.set_result(answer)
 
     def bring_about(self) -> None:
-        """Do what the next entry, one of EXTERNAL, tells of."""
+        """Do what the next entry tells of, which is external."""
         entry = self.head
         assert entry is not None  # noqa: S101
+        if entry.kind is Kind.ANSWER:
+            self.answer()
+            return
         if entry.kind in (Kind.BEGIN, Kind.END, Kind.LATE):
             self._advance()
             return

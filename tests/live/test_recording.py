@@ -182,6 +182,32 @@ async def test_a_stop_while_the_database_hangs_is_replayed_with_the_rows_that_ca
     is_stored(played, database)
 
 
+async def test_an_insert_that_a_stop_left_alone_may_end_just_before_the_next_question(
+    gateway: Gateway,
+    settings: Settings,
+    database: ClickHouseManager,
+    server: ClickHouseServer,
+    tmp_path: Path,
+) -> None:
+    async with running(settings):
+        await tracked(gateway, settings)
+        await trade_each_slot(gateway, "ABCD", RISE[:2])
+        await until(lambda: len(rows(database)) == 2, "the rows")
+        server.fault("slow", match="INSERT INTO News.price_tracking", seconds=1.5, times=1)
+        await trade_each_slot(gateway, "ABCD", RISE[2:4])
+    found = list(entries(recorded(settings)))
+    late = next(
+        number
+        for number, entry in enumerate(found)
+        if entry.kind is Kind.ANSWER and entry.details[-1] is False
+    )
+    asked = max(n for n in range(late) if found[n].kind is Kind.ASK)
+    found.insert(asked, found.pop(late))
+    played = await asyncio.to_thread(play, write(tmp_path / "other.rec.zst", found))
+    assert not played.difference
+    assert played.whole
+
+
 async def test_what_is_stored_is_in_the_file_of_a_monitor_that_is_killed_then(
     gateway: Gateway, settings: Settings, database: ClickHouseManager, tmp_path: Path
 ) -> None:
