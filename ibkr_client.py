@@ -178,6 +178,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         }
         # Those of data that is late although live data is asked for.
         self._late_ticks = DELAYED_TICKS if market_data_type == LIVE else frozenset()
+        self._condition_ticks = CONDITION_TICKS | self._late_ticks
         # The tick types that tell of a trade: its price, a lone size, its time.
         kinds = 1 if market_data_type == LIVE else 2
         self._trade_ticks = frozenset((*sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
@@ -494,7 +495,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         Raises as `take`.
         """
         read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
-        condition_ticks = CONDITION_TICKS | self._late_ticks
+        condition_ticks = self._condition_ticks
         ticks: list[Tick] = []
         for message in messages:
             tick = read_tick(message)
@@ -522,7 +523,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _counts(self, tick: Tick) -> bool:
         """Take in what a tick tells besides trades; return whether it tells of one that counts."""
         req_id, tick_type, *_ = tick
-        if tick_type in CONDITION_TICKS or tick_type in self._late_ticks:
+        if tick_type in self._condition_ticks:
             self._take_condition(tick)
         if req_id in self._unwanted or tick_type in self._late_ticks:
             return False

@@ -55,9 +55,7 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
     CannotMoveError
         It cannot begin; nothing has changed.
     """
-    require_exchange(database)
-    # The note of the session is an insert, which asks for none.
-    database.require_room()
+    require_movable(database)
     now = datetime.now(UTC)
     # A move that was interrupted has noted it, and has taken rows out of the tables.
     if not existing_tables(database).keys() & {f"{table}_moving" for table in SESSION_TABLES}:

@@ -9,7 +9,7 @@ from newshead.database.connection import Database
 
 # A slice has at most about so many rows, and so many bytes as they are in memory.
 SLICE_ROWS: Final = 2**19
-SLICE_BYTES: Final = 2**26
+SLICE_BYTES: Final = 2**25
 
 # Sorting keys of other types are not compared with texts.
 _ORDERED: Final = re.compile(r"String|U?Int\d+|Date(32)?|DateTime(\(.*\))?|DateTime64\(.*\)")

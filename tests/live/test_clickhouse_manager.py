@@ -1394,7 +1394,7 @@ manager.close()
 MOVE_WITH_LITTLE_MEMORY = """
 manager = ClickHouseManager(Settings(clickhouse_path=Path(sys.argv[1])))
 manager.connect()
-manager.client.set_client_setting("max_memory_usage", 240_000_000)
+manager.client.set_client_setting("max_memory_usage", 200_000_000)
 print(manager.move_session())
 manager.close()
 """
