@@ -3,17 +3,16 @@
 `python -m simulator.alpaca` is the stream as a command of its own, with a script that repeats.
 """
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
-from simulator.news import HOST, ScriptedArticle, next_id, play, run
+from simulator.news import HOST, ScriptedArticle, WebSocketSource, next_id, run
 
 DEFAULT_PORT: Final = 8766
 
@@ -58,16 +57,10 @@ def news_item(
     }
 
 
-class AlpacaServer:
-    """A simulated news stream of Alpaca on this machine's loopback. One event loop.
+class AlpacaServer(WebSocketSource):
+    """A simulated news stream of Alpaca.
 
-    An async context manager: it listens from `async with` on until the block ends. It takes one
-    connection at a time and answers others with error 406.
-
-    Parameters
-    ----------
-    script, repeat, port
-        As `NewsServer` has them.
+    It takes one connection at a time and answers others with error 406.
 
     Attributes
     ----------
@@ -86,18 +79,11 @@ class AlpacaServer:
     def __init__(
         self, script: Iterable[ScriptedArticle] = (), *, repeat: bool = False, port: int = 0
     ) -> None:
-        self.script = sorted(script, key=lambda article: article.seconds)
-        self.repeat = repeat
-        self.port = port
+        super().__init__(script, repeat=repeat, port=port)
         self.error = 0
         self.subscribes = True
         self.asked: list[tuple[str, str]] = []
-        self.received: list[str | bytes] = []
-        self._connections: set[ServerConnection] = set()
         self._subscribed: set[ServerConnection] = set()
-        self._joined = asyncio.Event()
-        self._server: Server | None = None
-        self._playing: Any = None
 
     @property
     def url(self) -> str:
@@ -113,27 +99,9 @@ class AlpacaServer:
         """Wait until a client gets news."""
         await self._joined.wait()
 
-    async def __aenter__(self) -> "AlpacaServer":
-        self._server = await serve(self._handle, HOST, self.port, close_timeout=1)
-        self.port = next(iter(self._server.sockets)).getsockname()[1]
-        self._playing = play(self.script, self.repeat, self._publish_scripted)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._playing.cancel()
-        if self._server is not None:
-            self.drop()
-            self._server.close()
-            await self._server.wait_closed()
-
     def publish(self, *items: Any) -> None:
         """Send items, as one message, to every client that subscribed."""
         broadcast(self._subscribed, json.dumps(items))
-
-    def drop(self) -> None:
-        """Cut every connection at once."""
-        for connection in self._connections:
-            connection.transport.abort()
 
     def _publish_scripted(self, article: ScriptedArticle) -> None:
         symbols = [ticker.rpartition(":")[2] for ticker in article.tickers]

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from xml.sax.saxutils import escape
 
-from simulator.news import HOST, ScriptedArticle, next_id, play, run
+from simulator.news import HOST, ScriptedArticle, ScriptedSource, next_id, run
 
 DEFAULT_PORT: Final = 8767
 # As many as wires have in a feed.
@@ -32,15 +32,8 @@ class FeedRequest(NamedTuple):
     status: int
 
 
-class FeedServer:
+class FeedServer(ScriptedSource):
     """A simulated feed on this machine's loopback. Its attributes may be set from any thread.
-
-    An async context manager: it listens from `async with` on until the block ends.
-
-    Parameters
-    ----------
-    script, repeat, port
-        As `NewsServer` has them.
 
     Attributes
     ----------
@@ -59,9 +52,7 @@ class FeedServer:
     def __init__(
         self, script: Iterable[ScriptedArticle] = (), *, repeat: bool = False, port: int = 0
     ) -> None:
-        self.script = sorted(script, key=lambda article: article.seconds)
-        self.repeat = repeat
-        self.port = port
+        super().__init__(script, repeat=repeat, port=port)
         self.language = "en-US"
         self.ttl = ""
         self.status = 200
@@ -70,24 +61,20 @@ class FeedServer:
         self.requests: list[FeedRequest] = []
         self._items: list[str] = []
         self._server: _Server | None = None
-        self._playing: Any = None
 
     @property
     def url(self) -> str:
         """The feed's address, for a client."""
         return f"http://{HOST}:{self.port}/rss"
 
-    async def __aenter__(self) -> "FeedServer":
+    async def _listen(self) -> None:
         self._server = _Server(self)
         self.port = self._server.server_port
         threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="feed", daemon=True
         ).start()
-        self._playing = play(self.script, self.repeat, self._publish_scripted)
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._playing.cancel()
+    async def _close(self) -> None:
         if self._server is not None:
             await asyncio.to_thread(self._server.shutdown)
             self._server.server_close()

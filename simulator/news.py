@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
@@ -148,13 +148,10 @@ class NewsConnection(NamedTuple):
     accepted: bool
 
 
-class NewsServer:
-    """A simulated news stream on this machine's loopback. One event loop.
+class ScriptedSource:
+    """A source of news that publishes a script. One event loop.
 
-    An async context manager: it listens from `async with` on until the block ends. It can be
-    started again after it was stopped, on the same port. As Benzinga's, it takes one connection
-    per key at a time, refuses others with 429, and sends its last 100 messages again to whoever
-    sends the text `replay`.
+    An async context manager: it listens from `async with` on until the block ends.
 
     Parameters
     ----------
@@ -164,6 +161,100 @@ class NewsServer:
         Publish them again for ever, each time as new articles, 10 s after the last one.
     port
         0 for any free one.
+    """
+
+    def __init__(
+        self, script: Iterable[ScriptedArticle] = (), *, repeat: bool = False, port: int = 0
+    ) -> None:
+        self.script = sorted(script, key=lambda article: article.seconds)
+        self.repeat = repeat
+        self.port = port
+        self._playing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._listen()
+        self._playing = asyncio.create_task(self._play())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._playing is not None:
+            self._playing.cancel()
+            await asyncio.gather(self._playing, return_exceptions=True)
+        await self._close()
+
+    async def _listen(self) -> None:
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        raise NotImplementedError
+
+    def _publish_scripted(self, article: ScriptedArticle) -> None:
+        raise NotImplementedError
+
+    async def _play(self) -> None:
+        """Publish the articles of the script in time."""
+        loop = asyncio.get_running_loop()
+        opening = loop.time()
+        for article in self._articles():
+            await asyncio.sleep(opening + article.seconds - loop.time())
+            self._publish_scripted(article)
+            logger.info("Published. tickers=%s title=%s", ",".join(article.tickers), article.title)
+
+    def _articles(self) -> Iterator[ScriptedArticle]:
+        yield from self.script
+        if not self.repeat or not self.script:
+            return
+        period = self.script[-1].seconds + REPEAT_PAUSE_S
+        for round_ in itertools.count(1):
+            for article in self.script:
+                yield article._replace(seconds=article.seconds + round_ * period)
+
+
+class WebSocketSource(ScriptedSource):
+    """A scripted source on a WebSocket of this machine's loopback.
+
+    It can be started again after it was stopped, on the same port.
+    """
+
+    def __init__(
+        self, script: Iterable[ScriptedArticle] = (), *, repeat: bool = False, port: int = 0
+    ) -> None:
+        super().__init__(script, repeat=repeat, port=port)
+        self.received: list[str | bytes] = []
+        self._connections: set[ServerConnection] = set()
+        self._joined = asyncio.Event()
+        self._server: Server | None = None
+
+    def drop(self) -> None:
+        """Cut every connection at once."""
+        for connection in self._connections:
+            connection.transport.abort()
+
+    async def _listen(self) -> None:
+        self._server = await serve(
+            self._handle, HOST, self.port, process_request=self._judge, close_timeout=1
+        )
+        self.port = next(iter(self._server.sockets)).getsockname()[1]
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self.drop()
+            self._server.close()
+            await self._server.wait_closed()
+
+    def _judge(self, connection: ServerConnection, request: Request) -> Response | None:  # noqa: ARG002
+        """Return what a client is refused with; None accepts it."""
+        return None
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        raise NotImplementedError
+
+
+class NewsServer(WebSocketSource):
+    """A simulated news stream of Benzinga.
+
+    As Benzinga's, it takes one connection per key at a time, refuses others with 429, and sends its
+    last 100 messages again to whoever sends the text `replay`.
 
     Attributes
     ----------
@@ -186,22 +277,15 @@ class NewsServer:
     def __init__(
         self, script: Iterable[ScriptedArticle] = (), *, repeat: bool = False, port: int = 0
     ) -> None:
-        self.script = sorted(script, key=lambda article: article.seconds)
-        self.repeat = repeat
-        self.port = port
+        super().__init__(script, repeat=repeat, port=port)
         self.refuse_with = 0
         self.retry_after = ""
         self.slot_s = 0.0
         self.text_ends = False
         self.asked: list[NewsConnection] = []
-        self.received: list[str | bytes] = []
-        self._connections: set[ServerConnection] = set()
         # Per key, until when its place stays taken, by time.monotonic().
         self._freed_at: dict[str, float] = {}
         self._published: deque[str | bytes] = deque(maxlen=REPLAYED)
-        self._joined = asyncio.Event()
-        self._server: Server | None = None
-        self._playing: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -217,23 +301,12 @@ class NewsServer:
         """Wait until a client is connected."""
         await self._joined.wait()
 
-    async def __aenter__(self) -> "NewsServer":
-        self._server = await serve(
-            self._handle, HOST, self.port, process_request=self._judge, close_timeout=1
-        )
-        self.port = next(iter(self._server.sockets)).getsockname()[1]
-        self._playing = play(self.script, self.repeat, self._publish_scripted)
+    async def _listen(self) -> None:
+        await super()._listen()
         logger.info("News stream listening. port=%d", self.port)
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._playing is not None:
-            self._playing.cancel()
-            await asyncio.gather(self._playing, return_exceptions=True)
-        if self._server is not None:
-            self.drop()
-            self._server.close()
-            await self._server.wait_closed()
+    async def _close(self) -> None:
+        await super()._close()
         logger.info("News stream stopped. port=%d", self.port)
 
     def publish(self, message: dict[str, Any] | str | bytes) -> None:
@@ -241,11 +314,6 @@ class NewsServer:
         data = json.dumps(message) if isinstance(message, dict) else message
         self._published.append(data)
         broadcast(self._connections, data)
-
-    def drop(self) -> None:
-        """Cut every connection at once."""
-        for connection in self._connections:
-            connection.transport.abort()
 
     def fall_silent(self) -> None:
         """Leave the present connections open, and neither send nor answer anything on them."""
@@ -304,32 +372,6 @@ class NewsServer:
                 action=article.action,
             )
         )
-
-
-def play(
-    script: Sequence[ScriptedArticle], repeat: bool, publish: Callable[[ScriptedArticle], None]
-) -> asyncio.Task[None]:
-    """Publish the articles of a sorted script in time, from now on and until that is cancelled."""
-
-    async def playing() -> None:
-        loop = asyncio.get_running_loop()
-        opening = loop.time()
-        for article in _articles(script, repeat):
-            await asyncio.sleep(opening + article.seconds - loop.time())
-            publish(article)
-            logger.info("Published. tickers=%s title=%s", ",".join(article.tickers), article.title)
-
-    return asyncio.create_task(playing())
-
-
-def _articles(script: Sequence[ScriptedArticle], repeat: bool) -> Iterator[ScriptedArticle]:
-    yield from script
-    if not repeat or not script:
-        return
-    period = script[-1].seconds + REPEAT_PAUSE_S
-    for round_ in itertools.count(1):
-        for article in script:
-            yield article._replace(seconds=article.seconds + round_ * period)
 
 
 def _token(request: Request | None) -> str:

@@ -1,6 +1,5 @@
 """The items of a message of Alpaca's news stream. No I/O, no clock."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -13,6 +12,7 @@ from newshead.news.message import (
     Action,
     Article,
     NoArticleError,
+    parse_json,
     text_of,
     time_in,
 )
@@ -39,10 +39,7 @@ def parse_items(message: str | bytes) -> Sequence[Any]:
     NoArticleError
         It holds none.
     """
-    try:
-        items = json.loads(message)
-    except (ValueError, RecursionError):
-        raise NoArticleError("it is not JSON") from None
+    items = parse_json(message)
     return items if isinstance(items, list) else [items]
 
 

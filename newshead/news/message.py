@@ -78,6 +78,20 @@ class WordsError(NoArticleError):
     """A message is the server's own words, which are the text."""
 
 
+def parse_json(message: str | bytes) -> Any:
+    """Return what a message holds.
+
+    Raises
+    ------
+    NoArticleError
+        It is not JSON.
+    """
+    try:
+        return json.loads(message)
+    except (ValueError, RecursionError):
+        raise NoArticleError("it is not JSON") from None
+
+
 def parse_message(message: str | bytes, received: datetime, received_at: float) -> Article:
     """Return the article in a message, in either of the vendor's spellings.
 
@@ -91,10 +105,7 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
     NoArticleError
         It holds none.
     """
-    try:
-        envelope = json.loads(message)
-    except (ValueError, RecursionError):
-        raise NoArticleError("it is not JSON") from None
+    envelope = parse_json(message)
     kind = text_of(envelope, "kind")
     # "news" in the current documents, "News/v1" in the older ones.
     if kind.partition("/")[0].lower() != "news":
