@@ -359,7 +359,10 @@ def test_the_same_trades_come_of_both_however_the_bytes_are_cut(
     print(f"seed {seed}")  # noqa: T201 -- pytest shows it when the test fails
     dice = random.Random(seed)
     called: dict[int, list[tuple[Any, ...]]] = {1: [], 2: []}
-    with serving("AAPL", "MSFT", server_version=server_version) as thread, ExitStack() as ends:
+    with (
+        serving("AAPL", "MSFT", server_version=server_version, describing=False) as thread,
+        ExitStack() as ends,
+    ):
         clients = []
         for client_id, reader in ((1, tick_reader), (2, decoders_reader)):
             monkeypatch.setattr(ibkr_client, "tick_reader", reader)

@@ -776,7 +776,7 @@ def test_a_burst_that_ends_on_a_full_read_is_delivered_whole(
 @every_form
 def test_messages_may_be_split_at_every_byte(server_version: int) -> None:
     with (
-        serving("AAPL", server_version=server_version) as thread,
+        serving("AAPL", server_version=server_version, describing=False) as thread,
         connected(thread, "AAPL") as client,
     ):
         req_id = client.ticker_to_reqid["AAPL"]
@@ -794,7 +794,7 @@ def test_messages_may_come_in_pieces_of_any_size(server_version: int, seed: int)
     dice = random.Random(seed)
     sent = [(dice.randrange(1, 10**6) / 64, dice.randrange(1, 10**6)) for _ in range(400)]
     with (
-        serving("AAPL", server_version=server_version) as thread,
+        serving("AAPL", server_version=server_version, describing=False) as thread,
         connected(thread, "AAPL") as client,
     ):
         req_id = client.ticker_to_reqid["AAPL"]

@@ -51,11 +51,19 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def serving(*symbols: str, server_version: int = 226, account: str = "DU1234567") -> GatewayThread:
-    """A gateway that knows these symbols; it is played by the test alone."""
-    return GatewayThread(
-        Gateway(Market(symbols=symbols), server_version=server_version, accounts=[account])
-    )
+def serving(
+    *symbols: str,
+    server_version: int = 226,
+    account: str = "DU1234567",
+    describing: bool = True,
+) -> GatewayThread:
+    """A gateway that knows these symbols; it is played by the test alone.
+
+    One that describes no contracts says nothing between two pieces of a message.
+    """
+    gateway = Gateway(Market(symbols=symbols), server_version=server_version, accounts=[account])
+    gateway.describing = describing
+    return GatewayThread(gateway)
 
 
 @contextmanager
