@@ -21,13 +21,20 @@ from apprise import NotifyType
 from dashboard import queries
 from dashboard.feed import Reader
 from dashboard.sent import SentMessages
-from dashboard.services import Message, Service, services
+from dashboard.services import Message, Service, push_part, services
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import StatusRow
 from newshead.logs import configure_logging
 from newshead.loop import off_loop
 from newshead.outage import Outage
-from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.process import (
+    EXIT_FAILED,
+    EXIT_MISCONFIGURED,
+    EXIT_OK,
+    CommandLine,
+    pulsing,
+    until_stopped,
+)
 from newshead.proxies import outside_of, settle_proxies
 from newshead.settings import ConfigurationError, Settings
 
@@ -190,28 +197,34 @@ def alert_message(alert: queries.FirstAlert, card: queries.Card | None) -> Messa
     return Message(title, body, NotifyType.INFO, time.monotonic(), key)
 
 
-async def watch(settings: Settings) -> None:
+async def watch(settings: Settings, pulse: int | None = None) -> None:
     """Tell the services what is to be told, in a thread of its own, until it is cancelled.
+
+    Parameters
+    ----------
+    pulse
+        Where signs of life go, see `pulsing`.
 
     Raises
     ------
     ConfigurationError
         ALERT_URLS names no service.
     """
+    told = services(settings.alert_urls)
+    if not told:
+        raise ConfigurationError("ALERT_URLS names no service that apprise knows.")
     stopping = threading.Event()
-    ended = asyncio.create_task(off_loop(run, settings, stopping))
+    ended = asyncio.create_task(off_loop(run, settings, told, stopping))
     try:
-        await asyncio.shield(ended)
+        async with pulsing(pulse, lambda: push_part(told).line()):
+            await asyncio.shield(ended)
     finally:
         stopping.set()
         await asyncio.wait({ended}, timeout=END_S)
 
 
-def run(settings: Settings, stopping: threading.Event) -> None:
-    """Do so until `stopping` is set. Blocks; raises as `watch`."""
-    told = services(settings.alert_urls)
-    if not told:
-        raise ConfigurationError("ALERT_URLS names no service that apprise knows.")
+def run(settings: Settings, told: Sequence[Service], stopping: threading.Event) -> None:
+    """Do so until `stopping` is set. Blocks."""
     sent = SentMessages(settings.data_folder / SENT_FILE)
     for service in told:
         service.start(stopping, sent)
@@ -301,11 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the push or its test; return the exit code."""
     command = CommandLine(prog="python -m dashboard.notify", description=__doc__)
     command.add_argument("--test", action="store_true", help="send a test message to all addresses")
-    command.add_argument(
-        "--supervised",
-        action="store_true",
-        help="set by run_system.py: end with it, and leave settings to it",
-    )
+    command.add_supervision()
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ if options.supervised else None)
@@ -320,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "run_system.py, which sends messages by itself."
             )
         configure_logging(settings.log_folder, rotate=False)
-        asyncio.run(until_stopped(watch(settings), with_parent=options.supervised))
+        asyncio.run(until_stopped(watch(settings, options.pulse), with_parent=options.supervised))
     except ConfigurationError as problem:
         if options.supervised:
             logger.error("%s", problem)

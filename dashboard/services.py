@@ -16,6 +16,7 @@ from apprise import Apprise, NotifyFormat, NotifyType
 
 from dashboard.escaping import escaped
 from dashboard.sent import SentMessages
+from newshead.core.parts import PUSH, Part, PartState
 from newshead.settings import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,11 @@ class Service:
         """The number of messages that wait, or were given up since the service worked."""
         with self._changed:
             return len(self._waiting) + self._given_up - self._told_of
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it does not accept messages."""
+        return self._refuses
 
     def start(self, stopping: threading.Event, sent: SentMessages) -> None:
         """Send what it is told, in a daemon thread, until `stopping` is set."""
@@ -178,6 +184,20 @@ class Service:
                 self.name,
                 MAX_MESSAGE_AGE_S / 60,
             )
+
+
+def push_part(told: Sequence[Service]) -> Part:
+    """Return how the push fares."""
+    refusing = [service.name for service in told if service.refuses]
+    counts = {"services": len(told), "unsent": sum(service.unsent for service in told)}
+    if not refusing:
+        return Part(PUSH, PartState.OK, "", None, counts)
+    state = PartState.LOST if len(refusing) == len(told) else PartState.DEGRADED
+    reason = (
+        f"{', '.join(refusing)}: no messages are accepted; try them by python -m dashboard.notify "
+        "--test."
+    )
+    return Part(PUSH, state, reason, None, counts)
 
 
 def _is_old(waiting: _Waiting, now: float) -> bool:

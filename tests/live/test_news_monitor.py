@@ -22,6 +22,7 @@ from monitoring import rate, rows, until
 
 import run_system
 from clickhouse_manager import ClickHouseManager
+from newshead import supervision
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news import monitor as news_monitor
 from newshead.news import rating, reconnect, stories, wires
@@ -267,7 +268,7 @@ async def test_markup_that_takes_too_long_costs_the_text_and_not_the_row(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(news_monitor, "TEXT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(stories, "TEXT_TIMEOUT_S", 0.05)
     async with at_work(settings, stream):
         stream.publish(news_message("Deep", ["ABCD"], body="<div>" * 50_000))
         await until(lambda: news(database), "the row")
@@ -796,7 +797,7 @@ async def test_a_defect_of_the_news_side_is_told_and_it_is_started_again(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_system, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(news_monitor, "STATS_EVERY_S", 0.01)
 
     def fail(_: NewsMonitor) -> None:
@@ -805,8 +806,8 @@ async def test_a_defect_of_the_news_side_is_told_and_it_is_started_again(
 
     monkeypatch.setattr(NewsMonitor, "report_stats", fail)
     options = run_system.command_line().parse_args(["--socket", "--any"])
-    news_side = run_system.run_news(options, settings, Analyst(settings), notify_new_ticker)
-    work = asyncio.create_task(news_side)
+    news_side = run_system.NewsSide(options, settings, Analyst(settings))
+    work = asyncio.create_task(news_side.run(notify_new_ticker, ""))
     await until(lambda: "The news side failed after" in caplog.text, "the failure")
     await until(lambda: stream.connected, "the connection")
     stream.publish(news_message("Up", ["ABCD"]))

@@ -1,5 +1,6 @@
 """Push: from rows in the real database to messages at a service behind HTTP."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -549,7 +550,7 @@ def test_an_address_that_is_none_is_named_without_it_and_the_others_are_served(
     assert TOKEN not in caplog.text
     none = Settings(**(vars(settings) | {"alert_urls": wrong}))
     with pytest.raises(ConfigurationError, match="names no service"):
-        notify.run(none, threading.Event())
+        asyncio.run(notify.watch(none))
 
 
 @contextmanager
