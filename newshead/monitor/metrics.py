@@ -59,7 +59,7 @@ class Metrics:
         self._figures = figures
         self._others = others
         # The time at which a series began is of no use to anybody here.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         registry.register(_Collector(figures, self._parts))
         ProcessCollector(registry=registry)
