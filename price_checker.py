@@ -601,13 +601,13 @@ class ContinuousPriceMonitor:
             both.create_task(self._take_notifications())
 
     async def _take_files(self) -> None:
-        async with aclosing(self._triggers.arrivals()) as tickers:
-            async for told in tickers:
-                ticker = self._tickers.spelling(told)
+        async with aclosing(self._triggers.arrivals()) as triggers:
+            async for trigger in triggers:
+                ticker = self._tickers.spelling(trigger.ticker)
                 known = ticker in self.active_tickers
                 self.answer_trigger(ticker)
                 if self._metrics is not None and not known and self._is_subscribed(ticker):
-                    latency_s = time.time() - self._triggers.modified_at
+                    latency_s = time.time() - trigger.written_at
                     self._metrics.trigger_latency_seconds.observe(latency_s)
 
     def _is_subscribed(self, ticker: str) -> bool:
