@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from clickhouse_server import ClickHouseServer
 from commands import Command, on_server, start
-from monitoring import requested, running, until
+from monitoring import requested, running, tracked, trade_each_slot, until
 
 import price_checker
 from clickhouse_manager import ClickHouseManager
@@ -20,6 +21,7 @@ from newshead.core.follow_up import Counts, Pace
 from newshead.monitor import follow_up, keeper
 from newshead.monitor.follow_up import Rhythm
 from newshead.monitor.triggers import TriggerFolder
+from newshead.replay.recorded import play
 from newshead.settings import Settings
 from simulator import Gateway, Market
 from simulator.session import Request
@@ -29,6 +31,7 @@ __all__ = ["start"]
 pytestmark = pytest.mark.usefixtures("short_cycles")
 
 ROWS: Final = ("ticker", "bar_s", "bar_time", "open", "high", "low", "close", "volume")
+OF_EFGH: Final = "SELECT 1 FROM News.price_tracking WHERE ticker = 'EFGH'"
 BURST: Final = [f"B{letter}" for letter in "ABCDEFGH"]
 
 
@@ -250,6 +253,33 @@ async def test_a_stop_does_not_wait_for_an_answer_or_for_the_database(
         await until(lambda: asked(gateway), "a request")
         began = time.monotonic()
     assert time.monotonic() - began < price_checker.LAST_FLUSH_S
+
+
+async def test_a_recording_made_meanwhile_is_replayed_without_it(
+    gateway: Gateway,
+    settings: Settings,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    quickly(monkeypatch, calm_s=0.1)
+    first_row = ago(minutes=40)
+    had_window(database, "ABCD", first_row)
+    had_window(database, "GONE", first_row)
+    traded(gateway, "ABCD", first_row, 2.0)
+    async with running(replace(settings, record_folder=tmp_path / "recordings")) as monitor:
+        await until(lambda: asked(gateway), "a request")
+        await tracked(gateway, settings, "EFGH")
+        await trade_each_slot(gateway, "EFGH", [2.0, 2.01, 2.02])
+        ended = Counts(4, answered=2, refused=2)
+        await until(lambda: monitor.figures().follow_up == ended, "the outcomes")
+        await until(lambda: len(database.rows(OF_EFGH)) == 3, "rows")
+    (recording,) = (tmp_path / "recordings").iterdir()
+    played = await asyncio.to_thread(play, recording)
+    assert not played.difference
+    assert played.whole
+    assert [row[1] for row in played.rows["price_tracking"]] == ["EFGH"] * 3
+    assert list(played.stored) == ["price_tracking"]
 
 
 @pytest.mark.usefixtures("database")
