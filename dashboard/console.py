@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final, NamedTuple, Self
 
 from rich.console import Console, Group, RenderableType
@@ -18,12 +19,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from dashboard.cards import Card
 from dashboard.feed import Reader
 from dashboard.queries import (
     STALE_S,
-    Card,
     blind,
-    cards,
+    cards_of,
     clock,
     marks,
     status,
@@ -149,12 +150,12 @@ class LiveTable:
 
 def read_view(database: Database, most: int) -> View:
     """Read the state and no more than the newest `most` cards. Blocks."""
-    tickers = list(marks(database))
+    tickers = marks(database).tickers
     return View(
         clock(database),
         time.monotonic(),
         status(database),
-        cards(database, tickers[:most]),
+        cards_of(database, dict(islice(tickers.items(), most))),
         len(tickers),
         blind=blind(database) or "",
     )

@@ -21,8 +21,8 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from rich.console import Console
 
+from dashboard.cards import Article, Card, Point, Told
 from dashboard.console import LogLines, View, screen
-from dashboard.queries import Card, Point
 from newshead.core.rule import Outcome
 from newshead.database.queries import Rating
 from newshead.database.tables import StatusRow
@@ -61,9 +61,17 @@ def card(ticker: str, headline: str = "A headline", recommendation: str = "HOLD"
     )
     return Card(
         ticker=ticker,
-        news_at=NOW - timedelta(seconds=21),
-        headline=headline,
-        article_url="",
+        article=Article(
+            detected_at=NOW - timedelta(seconds=21),
+            published_at=None,
+            source="",
+            headline=headline,
+            url="",
+            rating=Rating("neutral", recommendation, "low"),
+            explanation="",
+            analyzed_at=NOW - timedelta(seconds=20),
+            rated=True,
+        ),
         rating=Rating("neutral", recommendation, "low"),
         opened=NOW - timedelta(seconds=20),
         last_row=NOW - timedelta(seconds=14),
@@ -124,7 +132,9 @@ def test_a_hostile_headline_or_log_line_cannot_steer_the_terminal() -> None:
     log = LogLines()
     log.add("\x1b]0;title\x07\x1b[2Jlog")
     headline = "[red]\x1b[2J\x9b2J\u202egnp.exe[/red]"
-    refused = card("EFGH")._replace(opened=None, refused="No \x9bdata\x1b[2J for \u202ethis")
+    refused = card("EFGH")._replace(
+        opened=None, told=Told(NOW, refused="No \x9bdata\x1b[2J for \u202ethis")
+    )
     status = STATUS._replace(account="\x1b[2J67", state="\x9bready", last_error="\x1b]0;x\x07")
     shown = view(status, (card("ABCD", headline), refused), "\x1b[2J broken")
     text = "\n".join(drawn(shown, log))
