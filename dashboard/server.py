@@ -28,6 +28,7 @@ from dashboard.access import LOOPBACK_NAMES, Guard
 from dashboard.cards import Card
 from dashboard.connections import guarded_protocol
 from dashboard.feed import Feed, Reader
+from dashboard.icon import icon
 from newshead.core.tickers import parse_ticker
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.http import engine_served
@@ -104,6 +105,7 @@ def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
     return Starlette(
         routes=[
             Route("/", _index),
+            Route("/icon.svg", _icon),
             Route("/feed", Stream(feed), methods=["GET"]),
             Route("/earlier/sessions", asked.sessions),
             Route("/earlier/windows", asked.windows),
@@ -119,6 +121,12 @@ def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
 
 async def _index(_request: Request) -> Response:
     return FileResponse(STATIC / "index.html")
+
+
+async def _icon(request: Request) -> Response:
+    alerts = request.query_params.get("alerts", "")
+    number = int(alerts) if alerts.isascii() and alerts.isdigit() and len(alerts) < 6 else 0
+    return Response(icon(request.query_params.get("state", ""), number), media_type="image/svg+xml")
 
 
 class Stream:
