@@ -12,9 +12,10 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 from ibapi.client import EClient
@@ -22,25 +23,23 @@ from ibapi.const import NO_VALID_ID
 from ibapi.contract import Contract
 from ibapi.decoder import Decoder
 from ibapi.message import IN
-from ibapi.ticktype import TickTypeEnum
 from ibapi.wrapper import EWrapper
 
-from newshead.core.market import DELAYED, LIVE, NOT_HALTED
+from newshead.core.market import LIVE
 from newshead.core.tickers import ibkr_name
 from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tape import Kind, Tape
-from newshead.tws import failures, trades
+from newshead.tws import failures
 from newshead.tws.account import is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
-from newshead.tws.codes import CODES, FINDINGS, REFUSALS, Code, Reaction
-from newshead.tws.conditions import CONDITION_TICKS, DELAYED_TICKS, Condition
+from newshead.tws.codes import CODES, Reaction
+from newshead.tws.conditions import Condition
 from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
 from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
 from newshead.tws.handshake import greet
-from newshead.tws.lines import Lines
 from newshead.tws.link import (
     AskForTime,
     Change,
@@ -49,21 +48,18 @@ from newshead.tws.link import (
     Event,
     GiveUp,
 )
+from newshead.tws.market_data import TRADE_PRICES, MarketData
 from newshead.tws.memory import Memory
 from newshead.tws.notices import Notice, Notices
-from newshead.tws.silence import Step
 from newshead.tws.subscriptions import (
     Cancel,
-    Drop,
     FindListing,
-    Note,
     Request,
     Subscribe,
     SubscribeReference,
-    Subscriptions,
 )
-from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, shares, tick_reader
-from newshead.tws.trades import Buffered, Recorded, TradeBuffer
+from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, shares, tick_reader
+from newshead.tws.trades import Buffered, Recorded
 from newshead.tws.wire import TwsSocket
 
 __all__ = [
@@ -79,11 +75,6 @@ logger = logging.getLogger(__name__)
 # It logs every message sent, at INFO.
 logging.getLogger("ibapi").setLevel(logging.WARNING)
 
-# What a trade's price is called live and delayed, with the source of its rows.
-TRADE_PRICES: Final = {
-    TickTypeEnum.LAST: "ibkr_last_trade",
-    TickTypeEnum.DELAYED_LAST: "ibkr_delayed_last",
-}
 # The answers to a request for the listings of a ticker.
 LISTING_MESSAGES: Final = (IN.CONTRACT_DATA, IN.CONTRACT_DATA_END)
 
@@ -93,16 +84,21 @@ T = TypeVar("T")
 class Shared(Generic[T]):
     """An attribute that one of the client's parts works on, read and assigned at the client."""
 
-    def __init__(self, part: str, name: str) -> None:
-        self._part = part
-        self._name = name
+    def __init__(self, path: str) -> None:
+        """
+        Parameters
+        ----------
+        path
+            Where it is, from the client on: `_part.name`.
+        """
+        self._part, _, self._name = path.rpartition(".")
 
     def __get__(self, client: object, _: type) -> T:
-        value: T = getattr(getattr(client, self._part), self._name)
+        value: T = getattr(attrgetter(self._part)(client), self._name)
         return value
 
     def __set__(self, client: object, value: T) -> None:
-        setattr(getattr(client, self._part), self._name, value)
+        setattr(attrgetter(self._part)(client), self._name, value)
 
 
 def never_raises(callback: Callable[..., None]) -> Callable[..., None]:
@@ -170,18 +166,6 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self.price_callback = price_callback
         self.state_callback = state_callback
         self.market_data_type = market_data_type
-        # The tick types that are taken for trades, with the source of their rows.
-        sources = {
-            tick_type: source
-            for tick_type, source in TRADE_PRICES.items()
-            if tick_type == TickTypeEnum.LAST or market_data_type != LIVE
-        }
-        # Those of data that is late although live data is asked for.
-        self._late_ticks = DELAYED_TICKS if market_data_type == LIVE else frozenset()
-        self._condition_ticks = CONDITION_TICKS | self._late_ticks
-        # The tick types that tell of a trade: its price, a lone size, its time.
-        kinds = 1 if market_data_type == LIVE else 2
-        self._trade_ticks = frozenset((*sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
         self._durations = DURATIONS if durations is None else durations
         self._tape = Tape() if tape is None else tape
         self._number = self._tape.new_client(self)
@@ -194,34 +178,36 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._attempt = Attempt(self._durations, self._state_changed)
         self._link = self._attempt.link
 
-        # The next two are shared with the API thread and guarded by the lock; a
-        # request that fails calls error() at once, which takes it a second time.
-        self.price_buffer_lock = threading.RLock()
         self.memory = Memory.new(market_data_type) if memory is None else memory
-        lines = Lines(self.memory.headlines, self.memory.last_trades.has_traded)
-        self._book = Subscriptions(self._durations, self.memory.listings, lines)
-        self._reference = reference
-        self._trades = TradeBuffer(self.memory.last_trades, sources)
-
-        # API thread only, with the requests that had data in the messages at hand.
+        # API thread only.
         self._notices = Notices(host, port, client_id)
-        self._heard: set[int] = set()
-        # The requests that are served data of a kind that does not count.
-        self._unwanted: set[int] = set()
+        self._data = MarketData(
+            self.memory,
+            self._durations,
+            self._notices,
+            self._tape,
+            market_data_type=market_data_type,
+            reference=reference,
+            send=self._send,
+            hand_on=self._hand_on,
+            data_came=self._note_data,
+        )
 
     # Why the connection failed or ended; the monitor hands it on to the next client.
-    failure = Shared[GatewayError | None]("_attempt", "failure")
-    # What the other parts work on, under the specification's names.
-    next_req_id = Shared[int]("_book", "next_req_id")
-    reqid_to_ticker = Shared[dict[int, str]]("_book", "reqid_to_ticker")
-    ticker_to_reqid = Shared[dict[str, int]]("_book", "ticker_to_reqid")
-    active_subscriptions = Shared[set[str]]("_book", "active")
-    rejected_tickers = Shared[set[str]]("_book", "rejected")
-    ticker_problems = Shared[dict[str, str]]("_book", "problems")
-    last_data_at = Shared[float]("_book", "last_data_at")
-    price_buffer = Shared[dict[str, list[Buffered]]]("_trades", "price_buffer")
-    last_volume = Shared[dict[str, int]]("_trades", "last_volume")
-    ticks_pushed_out = Shared[int]("_trades", "ticks_pushed_out")
+    failure = Shared[GatewayError | None]("_attempt.failure")
+    # What the other parts work on, under the specification's names; the buffer and the
+    # subscriptions are shared with the API thread and guarded by the lock.
+    price_buffer_lock = Shared[threading.RLock]("_data.lock")
+    next_req_id = Shared[int]("_data.book.next_req_id")
+    reqid_to_ticker = Shared[dict[int, str]]("_data.book.reqid_to_ticker")
+    ticker_to_reqid = Shared[dict[str, int]]("_data.book.ticker_to_reqid")
+    active_subscriptions = Shared[set[str]]("_data.book.active")
+    rejected_tickers = Shared[set[str]]("_data.book.rejected")
+    ticker_problems = Shared[dict[str, str]]("_data.book.problems")
+    last_data_at = Shared[float]("_data.book.last_data_at")
+    price_buffer = Shared[dict[str, list[Buffered]]]("_data.buffer.price_buffer")
+    last_volume = Shared[dict[str, int]]("_data.buffer.last_volume")
+    ticks_pushed_out = Shared[int]("_data.buffer.ticks_pushed_out")
 
     @property
     def state(self) -> ConnectionState:
@@ -356,7 +342,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         """
         with self._tape.step(Kind.CHUNK, chunk, client=self._number):
             self._link.heard(self._tape.monotonic())
-            self._take(messages)
+            self._data.take(messages, self._read_tick, self._reader)
 
     def watch(self, *, idle: bool) -> None:
         """Once a second: see to the trades that were held, and to the connection. API thread.
@@ -372,7 +358,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             TWS gave no sign of life.
         """
         with self._tape.step(Kind.WATCH, idle, client=self._number):
-            self._record_overdue()
+            self._data.record([])
             # Before it takes requests TWS may be silent for a while.
             if self._attempt.decided:
                 self._watch(self._tape.monotonic(), idle=idle)
@@ -489,72 +475,10 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if self._attempt.step(step, *details) and self.state is ConnectionState.READY:
             logger.info("Data from IBKR flows again.")
 
-    def _take(self, messages: Iterable[bytes]) -> None:
-        """Take the messages of one read; their trades come into the buffer together.
-
-        Raises as `take`.
-        """
-        read_tick, heard, trade_ticks = self._read_tick, self._heard, self._trade_ticks
-        condition_ticks = self._condition_ticks
-        ticks: list[Tick] = []
-        for message in messages:
-            tick = read_tick(message)
-            if tick is None:
-                self._settle(ticks)
-                ticks = []
-                for glued in self._reader.read(message):
-                    self._settle([glued] if self._counts(glued) else [])
-                continue
-            req_id, tick_type, value, volume = tick
-            if tick_type in condition_ticks:
-                self._take_condition(tick)
-            # As `_counts`, without its call.
-            if req_id in self._unwanted or tick_type in self._late_ticks:
-                continue
-            heard.add(req_id)
-            if tick_type not in trade_ticks:
-                continue
-            # TWS tells a trade's size again right behind it.
-            if value is None and ticks and ticks[-1][0] == req_id and ticks[-1][3] == volume:
-                continue
-            ticks.append(tick)
-        self._settle(ticks)
-
-    def _counts(self, tick: Tick) -> bool:
-        """Take in what a tick tells besides trades; return whether it tells of one that counts."""
-        req_id, tick_type, *_ = tick
-        if tick_type in self._condition_ticks:
-            self._take_condition(tick)
-        if req_id in self._unwanted or tick_type in self._late_ticks:
-            return False
-        self._heard.add(req_id)
-        return tick_type in self._trade_ticks
-
-    def _take_condition(self, tick: Tick) -> None:
-        req_id, tick_type, value, size = tick
-        with self.price_buffer_lock:
-            ticker = self.reqid_to_ticker.get(req_id)
-            if ticker is None:
-                return
-            conditions = self.memory.conditions
-            lines = [conditions.take_tick(ticker, tick_type, value, size)]
-            self._book.set_halted(ticker, halted=conditions.of(ticker).halted != NOT_HALTED)
-            if tick_type in self._late_ticks:
-                lines.append(conditions.take_data_type(ticker, DELAYED))
-                self._book.expect(ticker, data=False)
-        for line in filter(None, lines):
-            logger.warning("%s", line)
-
     def _skipped(self, kind: int) -> None:
         """Go on without a message that could not be read."""
         if kind in LISTING_MESSAGES:
-            with self.price_buffer_lock:
-                self._make(self._book.unanswered(self._tape.monotonic(), in_time=False))
-
-    def _settle(self, ticks: Sequence[Tick]) -> None:
-        """Bring in what ticks have told so far, before anything else is looked at."""
-        self._record(ticks)
-        self._note_heard()
+            self._data.listing_unreadable()
 
     # --- Connection callbacks, on the API thread ----------------------------
 
@@ -617,9 +541,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             `(errorTime, errorCode, errorString, advancedOrderRejectJson)` since.
         """
         number, text = details[1:3] if isinstance(details[1], int) else details[0:2]
-        with self.price_buffer_lock:
-            ticker = self.reqid_to_ticker.get(reqId, "")
-        now = self._tape.monotonic()
+        ticker, now = self._data.ticker_of(reqId), self._tape.monotonic()
         of_request = reqId != NO_VALID_ID
         notice = self._notices.read(number, text, ticker, now, of_request=of_request)
         if notice.reaction in (Reaction.END_CONNECTION, Reaction.STOP):
@@ -628,14 +550,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             self._attempt.fail(GatewayError(notice.line, accepted=True, final=final))
             self.disconnect()
             return
-        if reqId == self._book.reference_id:
-            logger.debug("IBKR code %d about the reference %s: %s", number, self._reference, text)
-            self._break_silence(self.memory.silence.served(now))
+        if reqId == self._data.book.reference_id:
+            logger.debug("IBKR code %d about the reference: %s", number, text)
+            self._data.reference_answered(now)
             return
         logger.log(notice.level, "IBKR code %d: %s", number, notice.line)
         if ticker:
-            with self.price_buffer_lock:
-                self.ticker_problems[ticker] = notice.line
+            self._data.note_problem(ticker, notice.line)
         self._react(notice, reqId, text, now)
 
     def _react(self, notice: Notice, req_id: int, text: str, now: float) -> None:
@@ -650,17 +571,13 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 self._step_to_data(self._link.farm_back, farm_name(text), now)
             case Reaction.RESUBSCRIBE_ALL:
                 self._step_to_data(self._link.online_without_subscriptions)
-                with self.price_buffer_lock:
-                    self._make(self._book.renew_all(now))
+                self._data.renew_all()
             case Reaction.RESUBSCRIBE_SILENT:
                 self._step_to_data(self._link.online, now, self._farms_away(text))
             case Reaction.DEFINITIONS_BACK:
-                with self.price_buffer_lock:
-                    self._book.definitions_back()
+                self._data.definitions_back()
             case reaction:
-                with self.price_buffer_lock:
-                    trusted = self._link.knows_stocks(now)
-                    self._make(self._book.react(reaction, req_id, now, trusted=trusted))
+                self._data.react(reaction, req_id, trusted=self._link.knows_stocks(now))
 
     def _farms_away(self, text: str) -> dict[str, str] | None:
         """Return the farms that code 1102 says are still away, each with a line; None if it
@@ -686,79 +603,15 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 case GiveUp(quiet_s):
                     raise failures.fell_silent(self.host, self.port, quiet_s)
                 case CheckSubscriptions(since_s):
-                    with self.price_buffer_lock:
-                        self._book.forget_refusals()
-                        self._make(self._book.renew_silent(now, since_s))
-        with self.price_buffer_lock:
-            self._make(self._book.unanswered(now))
-            # A market data request never waits behind one for listings; nor is one asked again
-            # that has not left yet.
-            if idle:
-                self._make(self._book.verify(now))
-            else:
-                self._book.still_sending(now)
-        if in_trading_hours(self._tape.utc()):
-            with self.price_buffer_lock:
-                for ticker, silence_s, requests in self._book.renew_overdue(now):
-                    logger.warning(
-                        "No data for %s for %.0f s while others have some: subscribing again.",
-                        ticker,
-                        silence_s,
-                    )
-                    self._make(requests)
-        self._watch_silence(now, idle=idle)
+                    self._data.renew_silent(since_s)
+        open_hours = in_trading_hours(self._tape.utc())
+        ready = self.state is ConnectionState.READY
+        if not self._data.watch(now, idle=idle, open_hours=open_hours, ready=ready):
+            raise failures.no_data(self.host, self.port)
 
-    def _watch_silence(self, now: float, *, idle: bool) -> None:
-        with self.price_buffer_lock:
-            awaited = self._book.awaited
-        steps = self.memory.silence.watch(
-            now,
-            self.last_data_at,
-            awaited=awaited
-            and idle
-            and self.state is ConnectionState.READY
-            and in_trading_hours(self._tape.utc()),
-            has_reference=bool(self._reference),
-        )
-        self._break_silence(steps)
-
-    def _break_silence(self, steps: Iterable[Step]) -> None:
-        """Find out whether TWS serves data.
-
-        Raises
-        ------
-        GatewayError
-            It serves none: only a new connection may bring some.
-        """
-        for step in steps:
-            with self.price_buffer_lock:
-                match step:
-                    case Step.ASK_AGAIN:
-                        logger.info(
-                            "No data for %s: subscribing again.", ", ".join(self.subscribed())
-                        )
-                        self._make(self._book.renew_silent(self._tape.monotonic(), 0.0))
-                    case Step.LOG_NO_TRADES:
-                        logger.info(
-                            "No trades in %s: requests are answered.", ", ".join(self.subscribed())
-                        )
-                    case Step.ASK_REFERENCE:
-                        self._make(self._book.ask_reference(self._reference))
-                    case Step.END_REFERENCE:
-                        self._make(self._book.end_reference())
-                    case Step.RECONNECT:
-                        raise failures.no_data(self.host, self.port)
-
-    def _note_heard(self) -> None:
-        """Note that the subscriptions in `_heard` had data, those that still stand."""
-        now = self._tape.monotonic()
-        with self.price_buffer_lock:
-            heard = self._book.heard(self._heard, now)
-        reference_answered = self._book.reference_id in self._heard
-        self._heard.clear()
-        if reference_answered:
-            self._break_silence(self.memory.silence.served(now))
-        if heard and self.state is ConnectionState.STALE:
+    def _note_data(self, now: float) -> None:
+        """Note that a subscription had data."""
+        if self.state is ConnectionState.STALE:
             self._step_to_data(self._link.data_came, now)
 
     # --- Market data callbacks, on the API thread ---------------------------
@@ -772,75 +625,42 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         with self.price_buffer_lock:
             volume = self.last_volume.get(self.reqid_to_ticker.get(reqId, ""), 0)
         tick = reqId, tickType, float(price), volume
-        if self._counts(tick) and tickType in TRADE_PRICES:
-            self._record([tick])
+        if self._data.counts(tick) and tickType in TRADE_PRICES:
+            self._data.record([tick])
 
     @never_raises
     def tickSize(self, reqId: int, tickType: int, size: Decimal) -> None:
         """Take a size. A trade's (LAST_SIZE) is the last one known from now on, without a tick."""
-        if self._counts((reqId, tickType, None, shares(size))) and tickType in TRADE_SIZES:
-            with self.price_buffer_lock:
-                ticker = self.reqid_to_ticker.get(reqId)
-                if ticker is not None:
-                    self._trades.add_size(ticker, shares(size))
+        if self._data.counts((reqId, tickType, None, shares(size))) and tickType in TRADE_SIZES:
+            self._data.add_size(reqId, shares(size))
 
     @never_raises
     def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:
         """Take a number: whether trading is halted (HALTED), else a sign of life."""
-        self._counts((reqId, tickType, value, 0))
+        self._data.counts((reqId, tickType, value, 0))
 
     @never_raises
     def tickString(self, reqId: int, tickType: int, value: str) -> None:
         """Take a text: of a trade (LAST_TIMESTAMP) its time, else a sign of life."""
-        counts = self._counts((reqId, tickType, None, 0))
+        counts = self._data.counts((reqId, tickType, None, 0))
         if counts and tickType in TRADE_TIMES and value.isdecimal():
-            self._record([(reqId, tickType, int(value), 0)])
+            self._data.record([(reqId, tickType, int(value), 0)])
 
     @never_raises
     def marketDataType(self, reqId: int, marketDataType: int) -> None:
         """Note which kind of data a request is served; what was not asked for makes no rows."""
-        with self.price_buffer_lock:
-            ticker = self.reqid_to_ticker.get(reqId)
-            if ticker is None:
-                return
-            conditions = self.memory.conditions
-            line = conditions.take_data_type(ticker, marketDataType)
-            counts = conditions.counts(ticker)
-            self._book.expect(ticker, data=counts)
-        if counts:
-            self._unwanted.discard(reqId)
-        else:
-            self._unwanted.add(reqId)
-        if line:
-            logger.warning("%s", line)
+        self._data.take_data_type(reqId, marketDataType)
 
     @never_raises
     def contractDetails(self, reqId: int, contractDetails: Any) -> None:
         """Take in one of the listings of a ticker."""
-        with self.price_buffer_lock:
-            self._book.add_listing(reqId, contractDetails.contract)
+        self._data.add_listing(reqId, contractDetails.contract)
 
     @never_raises
     def contractDetailsEnd(self, reqId: int) -> None:
         """Choose the US listing: all of a ticker's have come."""
-        now = self._tape.monotonic()
-        with self.price_buffer_lock:
-            trusted = self._link.knows_stocks(now)
-            self._make(self._book.choose_listing(reqId, now, trusted=trusted))
-
-    def _record(self, ticks: Sequence[Tick]) -> None:
-        """Put trades into the buffer and hand them on; leave out those without a subscription
-        or a price, and those that TWS only repeats."""
-        with self.price_buffer_lock:
-            # Taken under the lock, so that whoever drains the buffer knows that
-            # no tick from before can come after.
-            now = self._tape.utc()
-            recorded = self._trades.record(ticks, self._book.reqid_to_ticker, now)
-        self._hand_on(recorded)
-
-    def _record_overdue(self) -> None:
-        """Put the held trades whose slot is over into the buffer and hand them on."""
-        self._record([])
+        trusted = self._link.knows_stocks(self._tape.monotonic())
+        self._data.choose_listing(reqId, trusted=trusted)
 
     def _hand_on(self, trades: Sequence[Recorded]) -> None:
         if self.price_callback is None:
@@ -858,31 +678,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if not self.connected:
             logger.warning("Cannot subscribe %s: not connected to IBKR.", ticker)
             return False
-        with self.price_buffer_lock:
-            if ticker in self._book.active:
-                return True
-            requests = self._book.subscribe(ticker, self._tape.monotonic())
-            if not requests:
-                return False
-            self._make(requests)
-            logger.info("Subscribed %s, reqId=%d", ticker, self.ticker_to_reqid[ticker])
-            return True
+        return self._data.subscribe(ticker)
 
     def unsubscribe_ticker(self, ticker: str) -> None:
         """End a subscription and forget its buffered ticks. Never waits."""
-        with self.price_buffer_lock:
-            self._trades.forget(ticker)
-            requests = self._book.unsubscribe(ticker)
-            if not requests:
-                return
-            if self.connected:
-                self._make(requests)
-        logger.info("Unsubscribed %s", ticker)
+        self._data.unsubscribe(ticker, connected=self.connected)
 
     def update_subscriptions(self, needed_tickers: set[str]) -> None:
         """Subscribe and unsubscribe until just `needed_tickers` are subscribed. Never waits."""
         with self.price_buffer_lock:
-            removed, added = self._book.changes(needed_tickers, self._tape.monotonic())
+            removed, added = self._data.book.changes(needed_tickers, self._tape.monotonic())
         for ticker in removed:
             self.unsubscribe_ticker(ticker)
         for ticker in added:
@@ -897,8 +702,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def subscribed(self) -> list[str]:
         """Return the tickers asked for at present, sorted."""
-        with self.price_buffer_lock:
-            return sorted(self.active_subscriptions)
+        return self._data.subscribed()
 
     def get_rejected_tickers(self) -> set[str]:
         """Return the tickers that IBKR refused on this connection and in this session; they are
@@ -908,14 +712,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
 
     def forget_session(self) -> None:
         """Let the tickers that IBKR refused be asked for again. Never waits."""
-        with self.price_buffer_lock:
-            self._book.forget_session()
-            self.memory.conditions.forget_session()
+        self._data.forget_session()
 
     def get_refusals(self) -> dict[str, str]:
         """Return the tickers that get no data, with what TWS said last against it."""
         with self.price_buffer_lock:
-            return self._book.refused
+            return self._data.book.refused
 
     def get_conditions(self) -> dict[str, Condition]:
         """Return what TWS says of the tickers besides their trades."""
@@ -927,43 +729,19 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         with self.price_buffer_lock:
             return dict(self.ticker_problems)
 
-    def _make(self, requests: Iterable[Request]) -> None:
-        """Carry out what the book answers. Under the lock."""
-        for request in requests:
-            match request:
-                case Subscribe(req_id, ticker, listing):
-                    self._tape.note(Kind.REQUEST, "subscribe", req_id, ticker)
-                    self.memory.last_trades.requested(ticker)
-                    contract = listing or self._create_stock_contract(ticker)
-                    self.reqMktData(req_id, contract, "", False, False, [])
-                case SubscribeReference(req_id, ticker):
-                    self._tape.note(Kind.REQUEST, "reference", req_id, ticker)
-                    contract = self._create_stock_contract(ticker)
-                    self.reqMktData(req_id, contract, "", False, False, [])
-                case Cancel(req_id):
-                    self._tape.note(Kind.REQUEST, "cancel", req_id)
-                    self._unwanted.discard(req_id)
-                    self.cancelMktData(req_id)
-                case FindListing(req_id, ticker):
-                    self._tape.note(Kind.REQUEST, "listings", req_id, ticker)
-                    self.reqContractDetails(req_id, self._create_stock_contract(ticker))
-                case Note(ticker, finding, exchange):
-                    self._tell(FINDINGS[finding], finding, ticker, exchange)
-                case Drop(ticker, refusal, exchange):
-                    if refusal in REFUSALS:
-                        self._tell(REFUSALS[refusal], refusal, ticker, exchange)
-                    self._trades.forget(ticker)
-
-    def _tell(self, code: Code, what: Hashable, ticker: str, exchange: str) -> None:
-        """Log what became of a ticker's listings, and keep it as the ticker's problem."""
-        _, level, line = self._notices.about(
-            code, (what, ticker), ticker, exchange, now=self._tape.monotonic()
-        )
-        logger.log(level, "%s", line)
-        if code.level >= logging.WARNING:
-            self.ticker_problems[ticker] = line
-        else:
-            self.ticker_problems.pop(ticker, None)
+    def _send(self, request: Request) -> None:
+        """Send a request of the market data's. Under the lock."""
+        match request:
+            case Subscribe(req_id, ticker, listing):
+                contract = listing or self._create_stock_contract(ticker)
+                self.reqMktData(req_id, contract, "", False, False, [])
+            case SubscribeReference(req_id, ticker):
+                contract = self._create_stock_contract(ticker)
+                self.reqMktData(req_id, contract, "", False, False, [])
+            case Cancel(req_id):
+                self.cancelMktData(req_id)
+            case FindListing(req_id, ticker):
+                self.reqContractDetails(req_id, self._create_stock_contract(ticker))
 
     def _create_stock_contract(self, ticker: str) -> Contract:
         contract = Contract()
@@ -981,29 +759,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         A tick is a dict of `price` (USD), `volume` (shares), `timestamp`
         (aware UTC, when it arrived here) and `source`.
         """
-        self._record_overdue()
-        with self.price_buffer_lock:
-            taken, lost = self._trades.take()
-        _log_lost(lost)
-        return taken
+        return self._data.drain()
 
     def get_buffer_for_tickers(self, tickers: set[str]) -> dict[str, list[dict[str, Any]]]:
         """As `get_and_clear_buffer`, for some tickers; the others' ticks stay."""
-        self._record_overdue()
-        with self.price_buffer_lock:
-            taken, lost = self._trades.take(tickers)
-        _log_lost(lost)
-        return taken
-
-
-def _log_lost(lost: dict[str, int]) -> None:
-    for ticker, count in lost.items():
-        logger.warning(
-            "Dropped %d ticks of %s: over %d arrived between cycles.",
-            count,
-            ticker,
-            trades.MAX_TICKS_PER_TICKER,
-        )
+        return self._data.drain(tickers)
 
 
 _ibkr_client: IBKRClient | None = None

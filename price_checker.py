@@ -8,7 +8,6 @@ import functools
 import logging
 import math
 import os
-import random
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from newshead.core.market import LIVE, NOT_HALTED
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
 from newshead.core.tickers import Answer, TickerBook, parse_ticker
-from newshead.core.times import next_roll_after, reconnect_pause_s
+from newshead.core.times import next_roll_after
 from newshead.database.connection import (
     DATABASE_ERRORS,
     CannotMoveError,
@@ -37,10 +36,10 @@ from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, in_background, off_loop
 from newshead.monitor.alerts import AlertDesk
-from newshead.monitor.clocks import elapsed_s, log_disturbance, read_clocks
+from newshead.monitor.clocks import log_disturbance, read_clocks
 from newshead.monitor.figures import Figures
+from newshead.monitor.keeper import ConnectionKeeper
 from newshead.monitor.questions import Question, Questions
-from newshead.monitor.sight import Change, Sight
 from newshead.monitor.status import StatusWriter
 from newshead.monitor.taped import TapedOutbox, in_force
 from newshead.monitor.ticker_status import TickerStatus
@@ -59,7 +58,6 @@ from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.tape import Kind, Tape
 from newshead.text import parse_time
-from newshead.tws.durations import DURATIONS
 from newshead.tws.memory import Memory
 
 if TYPE_CHECKING:
@@ -70,18 +68,12 @@ logger = logging.getLogger("price_checker")
 
 # One row per ticker per slot of this length; slots begin at its multiples in UTC.
 CYCLE_S: Final = 2.0
-CONNECTION_CHECK_S: Final = 0.25
-# Between attempts while nothing listens, and the first pause after an attempt
-# that was accepted and then failed; those pauses double up to the maximum.
-RETRY_S: Final = 3.0
-MAX_RETRY_S: Final = 60.0
 CLEANUP_EVERY_S: Final = 300.0
 STATS_EVERY_S: Final = 300.0
 LAST_FLUSH_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
 # With the two above it stays within the 5 s after which run_system.py kills the monitor.
 TASKS_END_S: Final = 0.5
-SIGHT_CHECK_S: Final = 1.0
 CLOCK_CHECK_S: Final = 1.0
 # Rows that wait for so long for a cycle's end are no longer on their way.
 KEPT_AFTER_S: Final = 5.0
@@ -183,12 +175,14 @@ class ContinuousPriceMonitor:
         )
         self._roll_outage = Outage()
         self._roll_wait = Outage()
-        self._sight = Sight()
-        # The begin of the present time without a connection.
-        self._gap_began: datetime | None = None
-        # The same by a clock that nobody sets.
-        self._gap_began_s = 0.0
         self._status = StatusWriter(self.settings, self.figures)
+        self._keeper = ConnectionKeeper(
+            lambda: self.ibkr_client,
+            self.reconnect_ibkr,
+            self._status.state_changed,
+            self.ready_event,
+            self.stats,
+        )
         self._ticker_status = TickerStatus(self.ch_manager, self._tape.aside)
         self._metrics: Metrics | None = None
         # time.monotonic() of the end of the last cycle.
@@ -252,13 +246,6 @@ class ContinuousPriceMonitor:
         stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
         return len(self._writer.outbox) if self._writer.outage.lasts or stuck else 0
 
-    @property
-    def tick_age_s(self) -> float | None:
-        """The seconds since the newest data from IBKR; None if there was none."""
-        client = self.ibkr_client
-        newest = max(self._sight.data_at, client.last_data_at if client is not None else -math.inf)
-        return time.monotonic() - newest if newest > -math.inf else None
-
     def figures(self) -> Figures:
         """Return the figures of the moment. Any thread."""
         client, stats = self.ibkr_client, self.stats
@@ -278,11 +265,11 @@ class ContinuousPriceMonitor:
             unjudged=self._questions.unanswered(Question.RULE),
             last_cycle_s=stats["last_cycle_s"],
             cycle_age_s=time.monotonic() - self.last_cycle_at,
-            tick_age_s=self.tick_age_s,
+            tick_age_s=self._keeper.tick_age_s,
             message_age_s=client.quiet_s if client is not None and client.connected else None,
-            dark_reason=self._dark_reason(),
+            dark_reason=self._keeper.dark_reason,
             refused=client is not None and client.failure is not None and client.failure.final,
-            blind=self._sight.blind,
+            blind=self._keeper.blind,
             farms_away=client.farms_away if client is not None else (),
             halted_tickers=sum(conditions.of(t).halted != NOT_HALTED for t in active),
             late_tickers=sum(not conditions.counts(t) for t in active),
@@ -308,8 +295,8 @@ class ContinuousPriceMonitor:
             await off_loop(self._tape.open)
             await self.initialize()
             for part in (
-                self._keep_connected(),
-                self._watch_sight(),
+                self._keeper.keep(lambda: self.ibkr_connected),
+                self._keeper.watch(lambda: len(self.active_tickers)),
                 self._watch_clocks(),
                 self._status.run(),
                 self.file_trigger_monitor_async(),
@@ -483,84 +470,6 @@ class ContinuousPriceMonitor:
             await self.setup_ibkr_connection()
             await self.update_ibkr_subscriptions()
 
-    async def _keep_connected(self) -> None:
-        """Connect again whenever the connection is lost.
-
-        Raises
-        ------
-        GatewayError
-            Trying again is no use until the user has acted.
-        """
-        failures = 0
-        ready_at = steady_at = -math.inf
-        while True:
-            if self.ibkr_connected:
-                now = time.monotonic()
-                if ready_at == -math.inf:
-                    ready_at = now
-                if now - ready_at >= RETRY_S:
-                    failures = 0
-                    steady_at = now
-                self._log_gap()
-                self.ready_event.set()
-                await asyncio.sleep(CONNECTION_CHECK_S)
-                continue
-            if self.ready_event.is_set() and self._gap_began is None:
-                quiet_s = self.ibkr_client.quiet_s if self.ibkr_client is not None else 0.0
-                self._gap_began = datetime.now(UTC) - timedelta(seconds=quiet_s)
-                self._gap_began_s = elapsed_s() - quiet_s
-            _refuse_if_final(self.ibkr_client)
-            if time.monotonic() - ready_at < RETRY_S:
-                # Lost as soon as it was there: that is a failed attempt.
-                failures += 1
-                await asyncio.sleep(_reconnect_pause_s(failures, steady_at))
-            ready_at = -math.inf
-            await self.reconnect_ibkr()
-            _refuse_if_final(self.ibkr_client)
-            if self.ibkr_client is not None and self.ibkr_client.failure is not None:
-                accepted = self.ibkr_client.failure.accepted
-                failures += accepted
-                await asyncio.sleep(
-                    _reconnect_pause_s(failures, steady_at) if accepted else RETRY_S
-                )
-
-    def _log_gap(self) -> None:
-        if self._gap_began is not None:
-            self.stats["ibkr_reconnections"] += 1
-            end = datetime.now(UTC)
-            logger.warning(
-                "No data from IBKR between %s and %s UTC (%.0f s): the connection was lost.",
-                f"{self._gap_began:%H:%M:%S}",
-                f"{end:%H:%M:%S}",
-                elapsed_s() - self._gap_began_s,
-            )
-            self._gap_began = None
-
-    async def _watch_sight(self) -> None:
-        """Log when no data can come although tickers are active, and when it flows again."""
-        while True:
-            await asyncio.sleep(SIGHT_CHECK_S)
-            now, client = time.monotonic(), self.ibkr_client
-            reason = self._dark_reason()
-            change = self._sight.watch(
-                now,
-                client.last_answer_at if client is not None else -math.inf,
-                awaited=bool(self.active_tickers),
-                cut=bool(reason),
-                unserved=client is not None and client.connected and not client.serves_data,
-            )
-            if change is Change.LOST:
-                logger.warning(
-                    "BLIND: no data for %.0f s for any of %d active tickers: %s",
-                    self._sight.dark_s(now),
-                    len(self.active_tickers),
-                    reason,
-                )
-            elif change is Change.BACK:
-                logger.warning("Market data is flowing again.")
-            if change is not None:
-                self._status.state_changed()
-
     async def _watch_clocks(self) -> None:
         """Log when this machine's clock was set, the machine slept, or this loop stood still."""
         watch = ClockWatch(CLOCK_CHECK_S)
@@ -569,19 +478,6 @@ class ContinuousPriceMonitor:
                 log_disturbance(found, CYCLE_S, len(self.active_tickers))
                 self._tickers.note(str(found))
             await asyncio.sleep(CLOCK_CHECK_S)
-
-    def _dark_reason(self) -> str:
-        """Return why no data can come; empty while it can."""
-        client = self.ibkr_client
-        if client is None or not client.connected:
-            return f"not connected to IBKR. {client.failure if client and client.failure else ''}"
-        if client.stale_reason:
-            return client.stale_reason
-        if client.quiet_s > DURATIONS.heartbeat_s:
-            return f"no message from TWS for {client.quiet_s:.0f} s on an open socket."
-        if not client.serves_data:
-            return "TWS answers but serves no market data, not even after new requests."
-        return ""
 
     async def update_ibkr_subscriptions(self) -> None:
         """Subscribe exactly the active tickers; untrack those that IBKR does not know."""
@@ -601,13 +497,13 @@ class ContinuousPriceMonitor:
             both.create_task(self._take_notifications())
 
     async def _take_files(self) -> None:
-        async with aclosing(self._triggers.arrivals()) as tickers:
-            async for told in tickers:
-                ticker = self._tickers.spelling(told)
+        async with aclosing(self._triggers.arrivals()) as triggers:
+            async for trigger in triggers:
+                ticker = self._tickers.spelling(trigger.ticker)
                 known = ticker in self.active_tickers
                 self.answer_trigger(ticker)
                 if self._metrics is not None and not known and self._is_subscribed(ticker):
-                    latency_s = time.time() - self._triggers.modified_at
+                    latency_s = time.time() - trigger.written_at
                     self._metrics.trigger_latency_seconds.observe(latency_s)
 
     def _is_subscribed(self, ticker: str) -> bool:
@@ -913,18 +809,6 @@ class ContinuousPriceMonitor:
             self.stats["ibkr_reconnections"],
             mode,
         )
-
-
-def _refuse_if_final(client: IBKRClient | None) -> None:
-    if client is not None and client.failure is not None and client.failure.final:
-        raise client.failure
-
-
-def _reconnect_pause_s(failures: int, steady_at: float) -> float:
-    outage_s = time.monotonic() - steady_at
-    return reconnect_pause_s(
-        failures, random.random(), outage_s, first_s=RETRY_S, max_s=MAX_RETRY_S
-    )
 
 
 def _milliseconds(begin: datetime, end: datetime) -> int:

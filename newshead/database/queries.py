@@ -29,15 +29,16 @@ SESSION_WINDOWS: Final = """
     FROM News.price_tracking
     GROUP BY ticker"""
 
-# News and scores may spell a ticker in another way than the session does, see `_spelled`.
-_AS_ASKED: Final = "transform(ticker, {spellings:Array(String)}, {asked:Array(String)}, ticker)"
+# News and scores may spell a ticker in another way than the session does, see `_others`.
+_ANY_SPELLING: Final = "arrayConcat({tickers:Array(String)}, {others:Array(String)})"
 
 # Rows of news that were rated: no other takes the place of a rating.
 RATED: Final = (
     f"sentiment != '' AND recommendation != '' AND NOT startsWith(explanation, '{NOT_RATED}')"
 )
 
-# Windows that are over and ratings, in one answer. A rating's sentiment is never empty.
+# Windows that are over and ratings, with the time of each, in one answer. A rating's sentiment is
+# never empty.
 STANDING: Final = f"""
     SELECT ticker, min(timestamp) AS first_row, ('', '', '')
     FROM News.price_tracking
@@ -45,13 +46,12 @@ STANDING: Final = f"""
     GROUP BY ticker
     HAVING dateDiff('second', first_row, now()) > {{window_s:UInt32}}
     UNION ALL
-    SELECT {_AS_ASKED} AS named, toDateTime(0),
-        argMax((sentiment, recommendation, confidence), analyzed_at)
+    SELECT ticker, max(analyzed_at), argMax((sentiment, recommendation, confidence), analyzed_at)
     FROM News.breaking_news
-    WHERE ticker IN {{spellings:Array(String)}}
+    WHERE ticker IN {_ANY_SPELLING}
         AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
         AND {RATED}
-    GROUP BY named"""  # noqa: S608
+    GROUP BY ticker"""  # noqa: S608
 
 # The tickers that the alert rule can hold for at all: all others are spared its cost,
 # which is three times this one's. It asks for one percent less, lest a rounding decide.
@@ -83,9 +83,11 @@ RULE_ROWS: Final = f"""
         GROUP BY ticker
     ) AS alerts USING ticker
     LEFT JOIN (
-        SELECT {_AS_ASKED} AS named, argMax(tuple(strength_score), scraped_at).1 AS score
+        SELECT
+            transform(ticker, {{others:Array(String)}}, {{asked:Array(String)}}, ticker) AS named,
+            argMax(tuple(strength_score), scraped_at).1 AS score
         FROM News.float_list_detailed_dedup
-        WHERE ticker IN {{spellings:Array(String)}}
+        WHERE ticker IN {_ANY_SPELLING}
         GROUP BY named
     ) AS scores ON ticker = named
     WHERE ticker IN {{tickers:Array(String)}}
@@ -201,14 +203,17 @@ def windows(database: Database) -> dict[str, Window]:
 def standing(database: Database, tickers: Collection[str], window_s: int) -> Standing:
     """Return which of `tickers` have their window of `window_s` behind them, by the database's
     clock, and the newest ratings of the last hour."""
-    found = Standing({}, {})
-    rows = database.rows(STANDING, window_s=window_s, **_spelled(tickers))
-    for ticker, first_row, rating in rows:
-        if rating[0]:
-            found.ratings[ticker] = Rating(*rating)
-        else:
-            found.ended[ticker] = first_row
-    return found
+    others = _others(tickers)
+    ended: dict[str, datetime] = {}
+    newest: dict[str, tuple[datetime, Rating]] = {}
+    rows = database.rows(STANDING, window_s=window_s, tickers=list(tickers), others=list(others))
+    for spelled, at, rating in rows:
+        ticker = others.get(spelled, spelled)
+        if not rating[0]:
+            ended[ticker] = at
+        elif ticker not in newest or at > newest[ticker][0]:
+            newest[ticker] = at, Rating(*rating)
+    return Standing(ended, {ticker: rating for ticker, (_, rating) in newest.items()})
 
 
 def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
@@ -255,15 +260,18 @@ def _windows(
 ) -> Iterator[tuple[str, list[PricePoint], Sequence[int], float | None]]:
     """Yield those of `tickers` that have rows, with these, the times of the alerts (Unix seconds)
     and the score."""
-    for ticker, prices, alerted, score in database.rows(RULE_ROWS, **_spelled(tickers)):
+    others = _others(tickers)
+    rows = database.rows(
+        RULE_ROWS, tickers=list(tickers), others=list(others), asked=list(others.values())
+    )
+    for ticker, prices, alerted, score in rows:
         yield ticker, [PricePoint(*row) for row in prices], alerted, score
 
 
-def _spelled(tickers: Collection[str]) -> dict[str, list[str]]:
-    """Return `tickers` and all their spellings, each with the ticker that was asked for, as the
-    statements above take them."""
-    asked = {each: ticker for ticker in tickers for each in spellings(ticker)}
-    return {"tickers": list(tickers), "spellings": list(asked), "asked": list(asked.values())}
+def _others(tickers: Collection[str]) -> dict[str, str]:
+    """Return the other spellings of `tickers`, each with the ticker that is asked for."""
+    asked = set(tickers)
+    return {each: ticker for ticker in asked for each in spellings(ticker) if each not in asked}
 
 
 def newest_news(database: Database, ticker: str) -> News | None:

@@ -19,7 +19,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from newshead.core.tickers import ibkr_name, parse_ticker
 from newshead.loop import off_loop
@@ -36,6 +36,8 @@ MAX_BYTES: Final = 64 * 1024
 # loop: more come in the next one.
 MAX_FILES: Final = 1000
 MAX_EVENTS: Final = 500
+# So many triggers are taken together off the loop: a burst of them costs few changes of threads.
+TAKEN_AT_ONCE: Final = 10
 # A file that cannot be read is given this long to be written to its end.
 SETTLE_S: Final = 2.0
 # What lies there longer when the monitor starts is no news any more.
@@ -55,6 +57,18 @@ class RefusedError(Exception):
     """The file can never be a trigger."""
 
 
+class Trigger(NamedTuple):
+    """A trigger that was taken.
+
+    `written_at` is Unix time; `kept_as` is its name in `tracked/`, None where it could not be
+    moved there.
+    """
+
+    ticker: str
+    written_at: float
+    kept_as: str | None
+
+
 class TriggerFolder:
     """The folder the trigger files are in. Not thread-safe: one reader."""
 
@@ -69,8 +83,6 @@ class TriggerFolder:
         # name → (the state it was seen in, time.monotonic() when that was first seen)
         self._unreadable: dict[str, tuple[tuple[int, int], float]] = {}
         self._stuck: set[str] = set()
-        # When the trigger that was given last was written, in Unix time.
-        self.modified_at = 0.0
         self._outage = Outage()
 
     def write(self, ticker: str, timestamp: datetime | None = None) -> Path:
@@ -106,17 +118,18 @@ class TriggerFolder:
         unfinished.write_text(json.dumps(content), encoding="utf-8")
         return unfinished.replace(self.folder / name)
 
-    def take(self) -> Iterator[str]:
-        """Return the tickers of the triggers that lie there, oldest first.
+    def take(self) -> Iterator[Trigger]:
+        """Return the triggers that lie there, oldest first.
 
         Each is moved to `tracked/` before it is returned, where it stays until
-        `keep_only`: whatever becomes of the caller, it is not lost. What is no
-        trigger is moved to `rejected/` with one line in the log; a file that
-        may still be being written waits and delays no other.
+        `keep_only`: whatever becomes of the caller, it is not lost. Tell `taken_in`
+        once its ticker is tracked. What is no trigger is moved to `rejected/` with
+        one line in the log; a file that may still be being written waits and
+        delays no other.
         """
         for path in self._files():
             try:
-                ticker, self.modified_at, content = _read(path)
+                ticker, written_at, content = _read(path)
                 self._link_news(path, content)
             except UnreadableError as problem:
                 if self._settled(path):
@@ -126,12 +139,12 @@ class TriggerFolder:
             except FileNotFoundError:
                 continue
             else:
-                name = self._keep(path, ticker)
-                try:
-                    yield ticker
-                finally:
-                    # Not before the caller has tracked it: `keep_only` may come in between.
-                    self._kept.update(name)
+                yield Trigger(ticker, written_at, self._keep(path, ticker))
+
+    def taken_in(self, trigger: Trigger) -> None:
+        """Note that the ticker of a trigger is tracked: from now on `keep_only` decides."""
+        if trigger.kept_as is not None:
+            self._kept.add(trigger.kept_as)
 
     def take_up(self) -> Iterator[str]:
         """Return the tickers of the triggers that an earlier monitor kept, oldest first. For the
@@ -157,8 +170,8 @@ class TriggerFolder:
             except OSError as problem:
                 logger.error("Trigger %a is done with but cannot be removed: %s", name, problem)
 
-    async def arrivals(self) -> AsyncGenerator[str]:
-        """Yield the tickers of the triggers as they come, for ever; each as `take` gives it.
+    async def arrivals(self) -> AsyncGenerator[Trigger]:
+        """Yield the triggers as they come, for ever; each is taken in once the next is asked for.
 
         Close it when done with it. The folder is touched off the loop, which a file system that
         stands still does not stop.
@@ -167,12 +180,14 @@ class TriggerFolder:
             while True:
                 events.begin_round()
                 taking = self._take_round(events)
-                while ticker := await off_loop(next, taking, ""):
-                    events.found()
-                    yield ticker
+                while some := await off_loop(_next_few, taking):
+                    for trigger in some:
+                        events.found()
+                        yield trigger
+                        self.taken_in(trigger)
                 await events.wait()
 
-    def _take_round(self, events: "FolderEvents") -> Iterator[str]:
+    def _take_round(self, events: "FolderEvents") -> Iterator[Trigger]:
         events.follow()
         yield from self.take()
 
@@ -256,7 +271,7 @@ class TriggerFolder:
                 problem,
             )
 
-    def _keep(self, path: Path, ticker: str) -> set[str]:
+    def _keep(self, path: Path, ticker: str) -> str | None:
         """Move a trigger to `tracked/`; return its name there, if it got there."""
         name = _kept_as(ticker)
         try:
@@ -264,7 +279,7 @@ class TriggerFolder:
             path.rename(self.tracked / name)
         except FileNotFoundError:
             # Somebody else removed it.
-            return set()
+            return None
         except OSError as problem:
             self._stuck.add(path.name)
             logger.error(
@@ -273,8 +288,8 @@ class TriggerFolder:
                 self.tracked,
                 problem,
             )
-            return set()
-        return {name}
+            return None
+        return name
 
     def _reject(self, path: Path, reason: str) -> None:
         try:
@@ -395,6 +410,10 @@ class FolderEvents:
                 POLL_S * 1000,
                 reason,
             )
+
+
+def _next_few(taking: Iterator[Trigger]) -> list[Trigger]:
+    return list(islice(taking, TAKEN_AT_ONCE))
 
 
 def _may_be_one(name: str) -> bool:

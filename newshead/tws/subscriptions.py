@@ -16,9 +16,6 @@ from newshead.tws.lines import Lines
 from newshead.tws.listings import Finding, Lookup, Refusal, Standing
 
 FIRST_REQ_ID: Final = 1000
-# So many listings are asked for at once, however many tickers came up: a trigger that
-# comes right behind them must find TWS free.
-VERIFIED_AT_ONCE: Final = 3
 
 
 class Subscribe(NamedTuple):
@@ -227,19 +224,17 @@ class Subscriptions:
     # --- Listings -----------------------------------------------------------
 
     def verify(self, now: float) -> list[Request]:
-        """Ask for the listings of some tickers of which none is known.
+        """Ask for the listings of one ticker of which none is known.
 
-        A stock listed only abroad, in USD, takes a market data request as a US one does.
+        A stock listed only abroad, in USD, takes a market data request as a US one does. One at
+        a time: a burst of triggers that comes right behind it finds TWS free.
         """
         asked_for = {lookup.ticker for lookup in self._lookups.values()}
-        due = [
-            ticker
-            for ticker in self.ticker_to_reqid
-            if ticker not in self._listings
-            and ticker not in asked_for
-            and self._verify_at.get(ticker, -math.inf) <= now
-        ]
-        return [r for ticker in due[:VERIFIED_AT_ONCE] for r in self._look_up(ticker, now)]
+        for ticker in self.ticker_to_reqid:
+            known = ticker in self._listings or ticker in asked_for
+            if not known and self._verify_at.get(ticker, -math.inf) <= now:
+                return self._look_up(ticker, now)
+        return []
 
     def add_listing(self, req_id: int, listing: Contract) -> None:
         """Take in one of the listings of a ticker."""

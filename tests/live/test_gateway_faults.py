@@ -47,7 +47,7 @@ from clickhouse_manager import ClickHouseManager
 from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from newshead.core import times
 from newshead.loop import in_background
-from newshead.monitor import sight
+from newshead.monitor import keeper, sight
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from newshead.tws import codes as ibkr_codes
@@ -70,7 +70,7 @@ def test_the_waits_that_the_tests_shorten_are_as_promised() -> None:
     assert ibkr_client.DURATIONS.heartbeat_s + ibkr_client.DURATIONS.answer_s + steps_s < 30
     assert ibkr_client.DURATIONS.connect_timeout_s < 15
     assert ibkr_client.DURATIONS.ready_timeout_s == 60
-    assert (price_checker.RETRY_S, price_checker.MAX_RETRY_S) == (3.0, 60.0)
+    assert (keeper.RETRY_S, keeper.MAX_RETRY_S) == (3.0, 60.0)
     assert (times.SHORT_OUTAGE_S, times.SHORT_OUTAGE_PAUSE_S) == (300.0, 5.0)
     assert sight.BLIND_S == 15.0
     assert CODES[10197].again_s == 15 * 60
@@ -83,10 +83,10 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
     for module, name, seconds in (
         (tws_socket, "BREATH_S", 0.02),
         (price_checker, "CYCLE_S", 0.5),
-        (price_checker, "CONNECTION_CHECK_S", 0.02),
-        (price_checker, "SIGHT_CHECK_S", 0.02),
-        (price_checker, "RETRY_S", 0.3),
-        (price_checker, "MAX_RETRY_S", 0.9),
+        (keeper, "CONNECTION_CHECK_S", 0.02),
+        (keeper, "SIGHT_CHECK_S", 0.02),
+        (keeper, "RETRY_S", 0.3),
+        (keeper, "MAX_RETRY_S", 0.9),
     ):
         monkeypatch.setattr(module, name, seconds)
     lasting(monkeypatch, watch_every_s=0.02, recovery_s=0.6, parked_s=0.3)
@@ -814,9 +814,9 @@ async def test_a_refused_connection_is_tried_at_an_even_pace_until_the_gateway_c
         attempts = "Connecting to TWS"
         await come(lambda: len(logged(caplog, attempts, logging.DEBUG)) >= 7, "seven attempts")
         pauses = gaps([r.created for r in logged(caplog, attempts, logging.DEBUG)])
-        assert min(pauses) > 0.9 * price_checker.RETRY_S
+        assert min(pauses) > 0.9 * keeper.RETRY_S
         # Doubled from attempt to attempt, the last would be 64 times the first.
-        assert pauses[-1] < 10 * price_checker.RETRY_S
+        assert pauses[-1] < 10 * keeper.RETRY_S
         assert len(logged(caplog, "No connection to IBKR")) == 1
         began = time.monotonic()
         await gateway.start()
@@ -834,7 +834,7 @@ async def test_a_gateway_that_is_slow_to_accept_is_served_by_the_first_attempt(
     gateway.handshake = Handshake.PENDING
     async with at_work(settings) as monitor:
         await come(lambda: asked_at(gateway, "startApi"), "an attempt")
-        await asyncio.sleep(5 * price_checker.RETRY_S)
+        await asyncio.sleep(5 * keeper.RETRY_S)
         gateway.accept()
         await come(lambda: monitor.ibkr_connected, "the connection")
         assert len(asked_at(gateway, "startApi")) == 1
@@ -853,7 +853,7 @@ async def test_an_accepted_connection_that_fails_is_tried_with_doubling_pauses(
     async with await asyncio.start_server(hang_up, HOST, gateway.port), at_work(settings):
         await come(lambda: len(accepted_at) >= 6, "six attempts")
     for number, pause in enumerate(gaps(accepted_at)):
-        planned_s = min(price_checker.MAX_RETRY_S, price_checker.RETRY_S * 2**number)
+        planned_s = min(keeper.MAX_RETRY_S, keeper.RETRY_S * 2**number)
         assert pause > 0.75 * planned_s
     assert len(logged(caplog, "closed the connection during the handshake")) == 1
 
@@ -888,14 +888,14 @@ async def test_behind_a_tunnel_a_restarted_gateway_is_found_without_a_long_pause
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(price_checker, "RETRY_S", 0.1)
-    monkeypatch.setattr(price_checker, "MAX_RETRY_S", 60.0)
+    monkeypatch.setattr(keeper, "RETRY_S", 0.1)
+    monkeypatch.setattr(keeper, "MAX_RETRY_S", 60.0)
     monkeypatch.setattr(times, "SHORT_OUTAGE_PAUSE_S", 0.3)
     async with a_tunnel(gateway) as port:
         behind = Settings(**{**settings.__dict__, "ibkr_port": port})
         async with at_work(behind) as monitor:
             await tracked(gateway, settings, "ABCD")
-            await asyncio.sleep(5 * price_checker.RETRY_S)
+            await asyncio.sleep(5 * keeper.RETRY_S)
             caplog.clear()
             await gateway.stop()
             # Doubled from attempt to attempt, the last pause would be 25 s.
@@ -921,8 +921,8 @@ async def test_connections_that_are_lost_as_soon_as_they_are_ready_are_tried_wit
         await come(lambda: len(asked_at(gateway, "startApi")) >= 5, "five connections")
         cutting.cancel()
     pauses = gaps(asked_at(gateway, "startApi"))
-    assert min(pauses) > 0.75 * price_checker.RETRY_S
-    assert pauses[3] > 1.5 * price_checker.RETRY_S
+    assert min(pauses) > 0.75 * keeper.RETRY_S
+    assert pauses[3] > 1.5 * keeper.RETRY_S
 
 
 async def test_a_killed_gateway_that_comes_back_is_served_by_a_new_client_and_the_gap_is_told(
@@ -1005,8 +1005,8 @@ async def test_a_client_id_taken_at_a_reconnect_is_waited_for(
         in_use = f"Client id {settings.ibkr_client_id} is in use"
         await come(lambda: len(asked_at(gateway, "startApi")) >= attempts + 4, "attempts")
         pauses = gaps(asked_at(gateway, "startApi")[attempts:])
-        assert min(pauses) > 0.75 * price_checker.RETRY_S
-        assert pauses[-1] > 1.5 * price_checker.RETRY_S
+        assert min(pauses) > 0.75 * keeper.RETRY_S
+        assert pauses[-1] > 1.5 * keeper.RETRY_S
         assert len(logged(caplog, in_use)) == 1
         assert "IBKR_CLIENT_ID" in logged(caplog, in_use)[0].getMessage()
         await asyncio.to_thread(other.disconnect_safely)

@@ -19,10 +19,10 @@ from tws import (
 )
 
 import ibkr_client
-import price_checker
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
 from ibkr_client import IBKRClient
+from newshead.monitor import keeper
 from newshead.settings import Settings
 from simulator import Gateway
 from simulator.encode import Encoder
@@ -160,7 +160,7 @@ async def test_the_parts_states_are_stored_at_each_change_with_what_is_wrong(
     database: ClickHouseManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(price_checker, "RETRY_S", 0.2)
+    monkeypatch.setattr(keeper, "RETRY_S", 0.2)
 
     def states(part: str) -> list[tuple[str, str]]:
         found = [row for row in rows(database, "part_status") if row["part"] == part]

@@ -24,7 +24,7 @@ from monitoring import running, until
 
 from clickhouse_manager import ClickHouseManager
 from newshead.core.tickers import parse_ticker
-from newshead.monitor.triggers import MAX_BYTES, TriggerFolder
+from newshead.monitor.triggers import MAX_BYTES, Trigger, TriggerFolder
 from newshead.settings import Settings
 from simulator import Gateway, Market
 
@@ -77,7 +77,7 @@ def test_good_triggers_are_taken_and_bad_ones_lie_aside(hostile: list[bytes], go
             folder.write(f"GOOD{'ABC'[number]}")
         for number, content in enumerate(hostile):
             (folder.folder / f"immediate_BAD{number}_1.json").write_bytes(content)
-        taken = [ticker for _ in range(3) for ticker in folder.take()]
+        taken = [trigger.ticker for _ in range(3) for trigger in folder.take()]
         assert len([ticker for ticker in taken if ticker.startswith("GOOD")]) >= good
         assert len(taken) == good + expected
         rejected = list(folder.rejected.glob("*")) if folder.rejected.exists() else []
@@ -186,7 +186,7 @@ def test_what_takes_a_triggers_place_as_it_is_opened_is_no_trigger(
                 # The system takes short names only.
                 listener.bind(os.path.relpath(path))
 
-    taken: list[str] = []
+    taken: list[Trigger] = []
     with swap.at(path, replace_it):
         thread = threading.Thread(target=lambda: taken.extend(folder.take()), daemon=True)
         thread.start()

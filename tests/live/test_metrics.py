@@ -113,7 +113,7 @@ async def test_the_monitor_is_healthy_only_while_it_is_connected_and_keeps_nothi
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(metrics, "MAX_CYCLE_AGE_S", 3.0)
-    monkeypatch.setattr("price_checker.RETRY_S", 0.2)
+    monkeypatch.setattr("newshead.monitor.keeper.RETRY_S", 0.2)
     async with running(settings):
         await becomes(settings, 200, "ok")
         await tracked(gateway, settings)

@@ -14,11 +14,11 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from monitoring import rate, rows, running, shorten_windows, tracked, trade_each_slot, until
 
-import price_checker
 from clickhouse_manager import ClickHouseManager
 from newshead import recording
 from newshead.core.times import NEW_YORK
 from newshead.database import store
+from newshead.monitor import keeper
 from newshead.recording import HEADER, MAGIC, NAME, VERSION, Entry, Recorder, encoded, entries
 from newshead.replay.__main__ import main
 from newshead.replay.played import ALERTS, PRICES, Played
@@ -108,7 +108,7 @@ async def test_a_replay_follows_a_lost_connection_and_a_database_that_failed(
     server: ClickHouseServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(price_checker, "RETRY_S", 0.2)
+    monkeypatch.setattr(keeper, "RETRY_S", 0.2)
     shorten_windows(monkeypatch, 8)
     rate(database, "ABCD", "BUY")
     async with running(settings) as monitor:

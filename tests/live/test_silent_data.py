@@ -9,8 +9,8 @@ from monitoring import requested, rows, running, tracked, until
 from tws import lasting
 
 import ibkr_client
-import price_checker
 from clickhouse_manager import ClickHouseManager
+from newshead.monitor import keeper
 from newshead.settings import Settings
 from simulator import Gateway
 
@@ -24,8 +24,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     """An open market, and a rule that waits for tenths of a second."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(ibkr_client, "in_trading_hours", lambda _: True)
-    monkeypatch.setattr(price_checker, "SIGHT_CHECK_S", 0.02)
-    monkeypatch.setattr(price_checker, "RETRY_S", 0.2)
+    monkeypatch.setattr(keeper, "SIGHT_CHECK_S", 0.02)
+    monkeypatch.setattr(keeper, "RETRY_S", 0.2)
     lasting(monkeypatch, watch_every_s=0.02, quiet_s=QUIET_S, snapshot_s=1.0, reference_s=0.5)
 
 

@@ -36,7 +36,7 @@ async def test_each_change_of_the_connection_gives_a_row_and_a_failed_attempt_gi
     database: ClickHouseManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("price_checker.RETRY_S", 0.2)
+    monkeypatch.setattr("newshead.monitor.keeper.RETRY_S", 0.2)
     async with running(settings) as monitor:
         await until(lambda: states(database) == ["ready"], "the first row")
         await gateway.stop()

@@ -9,12 +9,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import pytest
 from monitoring import until
@@ -77,7 +76,13 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 def take(folder: TriggerFolder) -> list[str]:
     """What `take()` gives; fails if it blocks."""
     taken: list[str] = []
-    thread = threading.Thread(target=lambda: taken.extend(folder.take()), daemon=True)
+
+    def take_all() -> None:
+        for trigger in folder.take():
+            taken.append(trigger.ticker)
+            folder.taken_in(trigger)
+
+    thread = threading.Thread(target=take_all, daemon=True)
     thread.start()
     thread.join(DEADLINE_S)
     assert not thread.is_alive(), "take() blocks"
@@ -96,8 +101,8 @@ def test_a_trigger_that_brings_news_is_linked_for_the_news_side_before_it_is_giv
     folder: TriggerFolder,
 ) -> None:
     put_news(folder)
-    for ticker in folder.take():
-        assert ticker == "ABCD"
+    for trigger in folder.take():
+        assert trigger.ticker == "ABCD"
         assert names(folder.news) == {"immediate_ABCD_1.json"}
     assert json.loads((folder.news / "immediate_ABCD_1.json").read_text())["headline"] == "Up"
     put_trigger(folder, "EFGH")
@@ -254,11 +259,13 @@ def test_a_trigger_is_kept_in_tracked_before_it_is_given_and_until_it_is_done_wi
 ) -> None:
     for age_s, ticker in ((3, "AAA"), (2, "BRK/B"), (1, "CCC")):
         put(folder, f"immediate_{age_s}.json", json.dumps({"ticker": ticker}), age_s=age_s)
-    taking = cast(Generator[str], folder.take())
-    assert next(taking) == "AAA"
+    trigger = next(folder.take())
+    assert trigger.ticker == "AAA"
     assert waiting(folder) == {"immediate_2.json", "immediate_1.json"}
+    # A cycle that ends before the caller has tracked the ticker.
+    folder.keep_only(set())
     assert names(folder.tracked) == {"immediate_AAA.json"}
-    taking.close()
+    folder.taken_in(trigger)
     assert take(folder) == ["BRK/B", "CCC"]
     folder.keep_only({"AAA", "BRK.B"})
     assert names(folder.tracked) == {"immediate_AAA.json", "immediate_BRK B.json"}
@@ -563,9 +570,9 @@ async def arriving(folder: TriggerFolder) -> AsyncIterator[list[str]]:
     arrived: list[str] = []
 
     async def collect() -> None:
-        async with aclosing(folder.arrivals()) as tickers:
-            async for ticker in tickers:
-                arrived.append(ticker)
+        async with aclosing(folder.arrivals()) as triggers_:
+            async for trigger in triggers_:
+                arrived.append(trigger.ticker)
 
     put_trigger(folder, "FIRST")
     async with in_background(collect()):
