@@ -77,11 +77,11 @@ class Company(NamedTuple):
 class Card(NamedTuple):
     """All that is known of a ticker in one session.
 
-    `article` is the one that its window began with, or the newest while there is no window; `others`
-    are the rest, newest first. `rating` is the newest one. `opened` and `last_row` are the times of
-    its first and newest row; each is None where there is none. `baseline` in USD is 0 before the
-    third price. `due` counts the rows that meet the whole alert rule. `session` names the earlier
-    session that it is of.
+    `article` is the one that its window began with, or the newest while there is no window;
+    `others` are the rest, newest first. `rating` is the newest one. `opened` and `last_row` are the
+    times of its first and newest row; each is None where there is none. `baseline` in USD is 0
+    before the third price. `due` counts the rows that meet the whole alert rule. `session` names
+    the earlier session that it is of.
     """
 
     ticker: str

@@ -68,7 +68,7 @@ WINDOWS: Final = windows_of(f"""(
             {_EARLIER}
         )
         WINDOW in_time AS (PARTITION BY name, session ORDER BY timestamp)
-    )""")
+    )""")  # noqa: S608
 
 ALERTS: Final = f"{ALERT_COLUMNS}news_alert_history {_EARLIER} {NEWEST_ALERTS}"
 

@@ -121,11 +121,9 @@ export function fill(item, rule, dated) {
 }
 
 function meta(card) {
-  const said = [];
-  if (card.baseline) said.push(`best ${percent(card.best_pct)}`);
-  said.push(count(card.rows, "row"));
-  if (card.alerts.length) said.push(count(card.alerts.length, "alert"));
-  return said.join(" · ");
+  const rows = count(card.rows, "row");
+  // The reason may have it already.
+  return card.baseline && !card.reason.includes("best") ? `best ${percent(card.best_pct)} · ${rows}` : rows;
 }
 
 /** What goes on with the time: the news's age, and what is left of an open window. */

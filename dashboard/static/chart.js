@@ -160,8 +160,8 @@ export class Chart {
 function marks(card, points, accent, muted) {
   const times = new Set(points.map((point) => point[0]));
   return card.alerts.map((alert, i) => ({ alert, i })).filter(({ alert }) => times.has(alert[0])).map(({ alert, i }) => (i
-    ? { time: alert[0], position: "aboveBar", shape: "circle", color: muted, size: 0.4 }
-    : { time: alert[0], position: "aboveBar", shape: "arrowDown", color: accent, size: 1.6, text: `first alert ${price(alert[2])}` }));
+    ? { time: alert[0], position: "belowBar", shape: "circle", color: muted, size: 0.4 }
+    : { time: alert[0], position: "aboveBar", shape: "arrowDown", color: accent, size: 1.6, text: "first alert" }));
 }
 
 function firstAlert(card) {

@@ -86,7 +86,9 @@ export class Details {
     article.hidden = !card.article?.url;
     if (card.article?.url) openElsewhere(article, card.article.url);
     else article.removeAttribute("href");
-    byId("chart-outside").href = outside(card.ticker);
+    const elsewhere = outside(card.ticker);
+    byId("chart-outside").href = elsewhere;
+    setText(byId("chart-outside"), new URL(elsewhere).hostname.replace(/^www\./, ""));
     byId("chart-self").hidden = !session;
     byId("chart-self").href = session ? linkTo(session, card.ticker) : "";
   }

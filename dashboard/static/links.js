@@ -31,7 +31,7 @@ function template() {
   return fits(text) ? text : DEFAULT_TEMPLATE;
 }
 
-const fits = (text) => /^https?:\/\/.+/.test(text) && text.includes("{ticker}");
+const fits = (text) => /^https?:\/\//.test(text) && URL.canParse(text) && text.includes("{ticker}");
 
 /** Lets the viewer change the template; `onChange` is called where it is another one. */
 export function editTemplate(onChange) {
