@@ -279,8 +279,8 @@ def _merged(rows: Sequence[Any]) -> tuple[str, Mark, datetime]:
     # Prices and what TWS says have the spelling that is tracked.
     ticker = max(rows, key=lambda row: (row[1], row[6] is not None))[0]
     told = max((row[6] for row in rows if row[6]), default=None)
-    counts = (sum(row[column] for row in rows) for column in (1, 2, 3))
-    mark = Mark(*counts, rated=max(row[4] for row in rows), told=told)
+    counts = [sum(row[column] for row in rows) for column in (1, 2, 3)]
+    mark = Mark(counts[0], counts[1], counts[2], max(row[4] for row in rows), told)
     return ticker, mark, max(row[5] for row in rows)
 
 

@@ -193,12 +193,8 @@ class Asked:
 
     async def sessions(self, _request: Request) -> Response:
         """Return the earlier sessions, newest first, their times in Unix seconds."""
-        return _json(
-            [
-                each._replace(begin=each.begin.timestamp(), end=each.end.timestamp())._asdict()
-                for each in await self._read(earlier.sessions)
-            ]
-        )
+        found = await self._read(earlier.sessions)
+        return _json([wire.session_json(each) for each in found])
 
     async def windows(self, request: Request) -> Response:
         """Return the windows of an earlier session, or of a ticker in all of them."""

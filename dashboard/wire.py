@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from dashboard.cards import Alert, Article, Card
+from dashboard.earlier import Session
 from dashboard.queries import STALE_S
 from newshead.core.rule import ALERT_CHANGE_PCT, WINDOW_S
 from newshead.core.times import NEW_YORK
@@ -76,6 +77,12 @@ def status_json(status: StatusRow | None) -> dict[str, Any] | None:
         "timestamp": status.timestamp.timestamp(),
         "state_since": status.state_since.timestamp(),
     }
+
+
+def session_json(session: Session) -> dict[str, Any]:
+    """Return an earlier session with its times in Unix seconds."""
+    times = {"begin": session.begin.timestamp(), "end": session.end.timestamp()}
+    return session._asdict() | times
 
 
 def card_key(card: Card) -> str:
