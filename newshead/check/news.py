@@ -135,6 +135,6 @@ def _push(number: int, address: str, send: bool) -> Finding:
         return failed("push", str(problem))
     if not send:
         return ok("push", f"{service.name}: not tried; --send sends a message")
-    if service.send(test_message()):
-        return ok("push", f"{service.name}: sent")
-    return failed("push", f"{service.name}: the service did not take the message")
+    if reason := service.try_out(test_message()):
+        return failed("push", f"{service.name}: {reason}")
+    return ok("push", f"{service.name}: sent")

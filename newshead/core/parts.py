@@ -27,6 +27,12 @@ PUSH: Final = "push"
 OF_MONITOR: Final = (MONITOR, IBKR, MARKET_DATA, DATABASE, TRIGGERS)
 # Without these an alert comes all the same.
 COST_NO_ALERT: Final = (PAGE, PUSH)
+# What the push can be told to be silent of.
+ALERTS: Final = "alerts"
+KINDS: Final = (
+    *(ALERTS, "price-monitor", "ibkr", "market-data", "database", "news", "rating"),
+    *("trigger-folder", "ticker-list"),
+)
 # A part that has told nothing for longer is lost; each does so every 10 s.
 STALE_S: Final = 15.0
 
@@ -100,6 +106,11 @@ class Mended(NamedTuple):
     until: datetime
 
 
+def kind_of(name: str) -> str:
+    """Return the kind of a part, one of KINDS."""
+    return NEWS if name.startswith(f"{NEWS} ") else name.replace(" ", "-")
+
+
 def is_stale(told: Told, now: datetime) -> bool:
     """Return whether a part tells nothing any more; one that is off need not."""
     return told.state is not PartState.OFF and now - told.at > timedelta(seconds=STALE_S)
@@ -129,14 +140,14 @@ def failing(parts: Sequence[Told], now: datetime) -> list[Told]:
     by_name = {part.name: part for part in parts}
     monitor, database = by_name.get(MONITOR), by_name.get(DATABASE)
     gone = monitor is not None and is_stale(monitor, now)
-    away = database is not None and database.state.fails
+    away = database is not None and database.state.fails and not is_stale(database, now)
     ibkr = by_name.get(IBKR)
     found = []
     for part in parts:
         if not part.state.fails or part.name in COST_NO_ALERT:
             continue
         # Whoever has ended, or cannot be read, tells nothing of anything.
-        if is_stale(part, now) and part.name != MONITOR and (gone or away):
+        if is_stale(part, now) and (away or (gone and part.name != MONITOR)):
             continue
         if part.name == MARKET_DATA and ibkr is not None and ibkr.state.fails:
             continue

@@ -19,8 +19,8 @@ class Figures(NamedTuple):
     use until the user has acted; `blind` that tickers are active and none of them gets data.
     `farms_away` are the data farms with US stocks that are broken. `unjudged`: ClickHouse does not
     answer what the alert rule asks. `stored_age_s` is since it took a status, `clock_difference_s`
-    by how much its clock is ahead; `trigger_problem` is why the trigger folder cannot be read. `follow_up`
-    tells of the requests for past bars; None where there are to be none.
+    by how much its clock is ahead; `trigger_problem` is why the trigger folder cannot be read.
+    `follow_up` tells of the requests for past bars; None where there are to be none.
     """
 
     state: ConnectionState
