@@ -202,7 +202,7 @@ def test_the_first_alert_of_each_ticker_is_told_once_with_all_that_is_known(
     assert receiver.titles == ["ALERT 2: ABCD $2.2110", "ALERT 1: EFGH $2.2000", *_first("ABCD")]
     at = f"{(now + timedelta(seconds=3)).astimezone(NEW_YORK):%H:%M:%S}"
     assert receiver.messages[0][2].split("\n") == [
-        f"+10.00 % in 3 s, {at} New York time",
+        f"+10.0 % in 3 s, {at} New York time",
         "BUY high: A first approval.",
         "ABCD <b>soars</b> on news",
         "https://example.com/soars",
