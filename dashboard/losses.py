@@ -94,28 +94,29 @@ class LossWatch:
             # Nothing could be told while nothing could be read.
             waited = now - max(began, self._readable_since or began)
             if part.name not in self._lost and waited >= _patience(part):
-                since = _clock(began)
-                self._lost[part.name] = since
+                since = self._lost[part.name] = _clock(began)
                 text = (
                     f"{lead}{part.reason} Since {since} New York time. No alert can be relied on."
                 )
-                found.append((part.name, f"lost {since}", NotifyType.FAILURE, text))
+                found.append(self._message(part, text, f"lost {since}"))
         for part in parts:
             if part.name in self._lost and not part.state.fails:
                 since = self._lost.pop(part.name)
                 text = f"{lead}it works again. It was lost at {since} New York time."
-                found.append((part.name, f"back {since}", NotifyType.SUCCESS, text))
-        return [
-            Message(
-                f"newshead: {TITLES.get(name, name)} is {event.split()[0]}",
-                text,
-                kind,
-                time.monotonic(),
-                f"{name} {event}",
-            )
-            for name, event, kind, text in found
-            if kind_of(name) not in self._silenced
-        ]
+                found.append(self._message(part, text, f"back {since}"))
+        return [message for message in found if message is not None]
+
+    def _message(self, part: Told, text: str, key: str) -> Message | None:
+        if kind_of(part.name) in self._silenced:
+            return None
+        state = part.state.value if part.state.fails else "back"
+        return Message(
+            f"newshead: {TITLES.get(part.name, part.name)} is {state}",
+            text,
+            NotifyType.FAILURE if part.state.fails else NotifyType.SUCCESS,
+            time.monotonic(),
+            f"{part.name} {key}",
+        )
 
 
 def _patience(part: Told) -> timedelta:

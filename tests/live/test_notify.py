@@ -394,7 +394,7 @@ def test_what_is_silenced_is_not_told(
         write_part(database, "rating", "refused", "the service refuses every key.")
         until(lambda: receiver.messages, "the refusal")
         time.sleep(3 * notify.POLL_S)
-    assert receiver.titles == ["newshead: rating is lost"]
+    assert receiver.titles == ["newshead: rating is refused"]
 
 
 HOSTILE = "@everyone [x](http://evil.example) <@1> **www.evil.example** up 2.5 % \x1b"

@@ -124,7 +124,6 @@ async def test_a_refused_news_key_and_a_refused_rating_key_are_told_in_every_way
 
             await asyncio.to_thread(look)
     assert sorted(message["title"] for message in received) == [
-        "newshead: news benzinga is lost",
-        "newshead: rating is lost",
+        "newshead: news benzinga is refused",
+        "newshead: rating is refused",
     ]
-    assert all(message["message"].startswith("PAPER: ") for message in received)
