@@ -59,7 +59,7 @@ logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
 OWNER_END_S: Final = 1.0
-TELLING_END_S: Final = 1.0
+TELLING_END_S: Final = 0.5
 LOCK_WAIT_S: Final = 10.0
 LOCK_EVERY_S: Final = 0.1
 # How long the demo lasts by default.

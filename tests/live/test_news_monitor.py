@@ -341,7 +341,7 @@ async def test_what_real_messages_hold_is_taken_for_what_it_is(
     counted = ("skipped", "many_tickers", "not_understood", "unknown_exchange", "old", "known")
     assert [monitor.stats[name] for name in counted] == [1, 1, 1, 2, 0, 0]
     assert "many_tickers=1, skipped=1, not_understood=1" in caplog.text
-    assert "rows_waiting=0; benzinga: connected" in caplog.text
+    assert "rows_waiting=0; benzinga: ok" in caplog.text
 
 
 async def test_news_that_is_all_old_by_the_same_amount_is_a_clock_that_is_off(

@@ -223,6 +223,7 @@ def test_a_tilde_in_the_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch)
         ),
         ("IBKR_REFERENCE", "S&P 500"),
         ("FOLLOW_UP", "31"),
+        ("ALERT_SILENCE", "pages"),
         *(("IBKR_MARKET_DATA_TYPE", text) for text in ("0", "2", "4", "live", "\u0661")),
         *(("CLICKHOUSE_SECURE", text) for text in ("maybe", "2", "truee", "-")),
         *(("NEWS_SOURCES", text) for text in ("reuters", "benzinga, alpaca", "benzinga reuters")),
