@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,8 +22,8 @@ from newshead.core import rule
 from newshead.core.rule import Rule
 from newshead.core.tickers import parse_ticker
 from newshead.database import past
-from newshead.database.connection import DATABASE_ERRORS, Database, one_line
-from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine
+from newshead.database.connection import DATABASE_ERRORS, one_line
+from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, day
 from newshead.recording import RecordingError
 from newshead.replay import files, output, variants
 from newshead.replay.day import Day
@@ -119,9 +119,9 @@ def _command_line() -> CommandLine:
         help=f"with --csv: second 0, UTC unless it has a zone ({SECOND_0:%Y-%m-%dT%H:%M:%SZ})",
     )
     sources.add_argument(
-        "--since", type=_day, metavar="DAY", help="with --history: from this day in New York on"
+        "--since", type=day, metavar="DAY", help="with --history: from this day in New York on"
     )
-    sources.add_argument("--until", type=_day, metavar="DAY", help="and up to the end of this one")
+    sources.add_argument("--until", type=day, metavar="DAY", help="and up to the end of this one")
     sources.add_argument("--ticker", type=_ticker, help="with --history: this one alone")
     what_if = command.add_argument_group(
         "what if", "without these the live rule; several make a grid, and each can be repeated"
@@ -194,7 +194,8 @@ def _recorded(
         if played[-1].difference:
             raise DifferentError("the replay does something else than newshead did.")
     if options.compare:
-        same, lines = compared(_connected(until_end), played)
+        database = until_end.enter_context(past.opened(Settings.from_environment()))
+        same, lines = compared(database, played)
         for line in lines:
             print(line, file=sys.stderr)
         if not same:
@@ -203,31 +204,15 @@ def _recorded(
 
 
 def _stored(options: argparse.Namespace, until_end: ExitStack) -> list[Session]:
-    database = _connected(until_end)
-    if unmoved := past.unmoved_rows(database):
-        print(
-            f"Left out {unmoved} rows of an interrupted move: newshead's next start ends it.",
-            file=sys.stderr,
-        )
+    database = until_end.enter_context(past.opened(Settings.from_environment()))
+    if left_out := past.left_out(database):
+        print(left_out, file=sys.stderr)
     days = options.since, options.until
     roll = database.settings.session_roll
     found = list(stored_sessions(database, roll, *days, options.ticker or ""))
     if not found:
         print("No rows are stored for this.", file=sys.stderr)
     return found
-
-
-def _connected(until_end: ExitStack) -> Database:
-    settings = Settings.from_environment()
-    if settings.embedded and not settings.clickhouse_path.is_dir():
-        raise ConfigurationError(
-            f"there is no database in {settings.clickhouse_path}: start this where newshead is "
-            "started, or set CLICKHOUSE_PATH or CLICKHOUSE_HOST."
-        )
-    database = Database(settings)
-    until_end.callback(database.close)
-    database.connect()
-    return database
 
 
 def _run(
@@ -265,13 +250,6 @@ def _time(text: str) -> datetime:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2026-01-02T14:30:00Z")
     return found
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day such as 2026-01-02") from None
 
 
 def _ticker(text: str) -> str:
