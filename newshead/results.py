@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.csv is not None:
             _write(options.csv, cases)
         print(results_text.text(cases, unusable))
+        if cases:
+            print(f"\n{results_text.method()}")
         sys.stdout.flush()
     except ConfigurationError as problem:
         print(f"{command.prog}: {problem}", file=sys.stderr)

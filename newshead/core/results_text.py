@@ -75,7 +75,8 @@ def summary(cases: Sequence[Case], unusable: int) -> str:
     """Return in one sentence what is told of; `unusable` windows could not be judged."""
     alerted = sum(each.alerted for each in cases)
     followed = sum(each.followed for each in cases)
-    told = f"{len(cases)} windows, {alerted} of them alerted, {followed} followed up"
+    windows = f"{len(cases)} window{'s' * (len(cases) != 1)}"
+    told = f"{windows}, {alerted} of them alerted, {followed} followed up"
     return f"{told}; {unusable} had too few prices to judge." if unusable else f"{told}."
 
 
@@ -92,7 +93,6 @@ def text(cases: Sequence[Case], unusable: int) -> str:
     ]
     if ranked := results.ranked(cases):
         blocks.append("\n".join(_ranking(ranked, results.main_measure(cases))))
-    blocks.append(method())
     return "\n\n".join(blocks)
 
 

@@ -14,6 +14,7 @@ from month import BAD, FEW, GOOD, NO_ALERT, write_month
 from watching import ago, noon_of_yesterday, write_alerts, write_prices
 
 from clickhouse_manager import ClickHouseManager
+from newshead.replay.__main__ import main as replay
 from newshead.results import main
 from newshead.settings import Settings
 
@@ -86,6 +87,19 @@ def test_days_can_be_asked_for(
     assert "18 windows, 18 of them alerted" in capsys.readouterr().out
     assert main(["--until", "2020-01-01"]) == 0
     assert capsys.readouterr().out == "No window is stored for this.\n"
+
+
+def test_variants_are_judged_the_same_way(
+    database: ClickHouseManager, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_month(database, GOOD)
+    assert replay(["--history", "--results", "--change-pct", "5,7"]) == 0
+    live, higher = capsys.readouterr().out.split("change 7 %")
+    assert "60 windows, 60 of them alerted, 60 followed up" in live
+    found = re.match(r"after 5 min +60 +\S+ \((\S+),(\S+)\)", line(live, "after 5 min"))
+    assert found
+    assert float(found[1]) <= GOOD.change_pct <= float(found[2])
+    assert "60 windows, 0 of them alerted, 60 followed up" in higher
 
 
 def test_what_cannot_be_done_is_one_sentence(tmp_path: Path) -> None:
