@@ -304,7 +304,7 @@ def clock(manager: Database) -> datetime:
     ClickHouseError, DatabaseError
         The database cannot be read; so do all functions here.
     """
-    [(now,)] = _read_if_there(manager, CLOCK)
+    [(now,)] = read_if_there(manager, CLOCK)
     found: datetime = now
     return found
 
@@ -314,7 +314,7 @@ def status(manager: Database) -> StatusRow | None:
 
     None where none wrote one in the last 7 days.
     """
-    rows = _read_if_there(manager, STATUS)
+    rows = read_if_there(manager, STATUS)
     if not rows:
         return None
     found = StatusRow(*rows[0])
@@ -329,7 +329,7 @@ def status(manager: Database) -> StatusRow | None:
 def blind(manager: Database) -> str | None:
     """Return why no data of any ticker comes although the connection to IBKR stands; an empty text
     while data comes, None where the connection is lost or nobody says."""
-    told: dict[str, tuple[str, str]] = {row[0]: row[1] for row in _read_if_there(manager, PARTS)}
+    told: dict[str, tuple[str, str]] = {row[0]: row[1] for row in read_if_there(manager, PARTS)}
     ibkr, market_data = told.get("ibkr"), told.get("market data")
     if ibkr is None or market_data is None:
         return None
@@ -340,7 +340,7 @@ def blind(manager: Database) -> str | None:
 
 def marks(manager: Database) -> dict[str, tuple[Any, ...]]:
     """Return a mark per ticker of the session, newest first: a card is as before while it stays."""
-    rows = _read_if_there(manager, MARKS, limit=MAX_TICKERS)
+    rows = read_if_there(manager, MARKS, limit=MAX_TICKERS)
     told = _conditions(manager)
     return {ticker: (*mark, *told.get(ticker, ())) for ticker, *mark in rows}
 
@@ -351,9 +351,9 @@ def cards(manager: Database, tickers: Collection[str] | None = None) -> list[Car
     if not asked:
         return []
     # In this order no alert is found without the row that it stands for.
-    alerted = _by_ticker(_read_if_there(manager, ALERTS, tickers=asked, limit=MAX_ALERTS))
+    alerted = _by_ticker(read_if_there(manager, ALERTS, tickers=asked, limit=MAX_ALERTS))
     windows = {row[0]: row for row in _read_windows(manager, WINDOWS, tickers=asked)}
-    news = {row[0]: row for row in _read_if_there(manager, NEWS, tickers=asked)}
+    news = {row[0]: row for row in read_if_there(manager, NEWS, tickers=asked)}
     told = _conditions(manager)
     found = [
         _with_condition(
@@ -368,13 +368,13 @@ def cards(manager: Database, tickers: Collection[str] | None = None) -> list[Car
 
 def first_alerts(manager: Database) -> list[FirstAlert]:
     """Return the first alerts, newest first, of the tickers that alerted in the last day."""
-    rows = _read_if_there(manager, FIRST_ALERTS, limit=MAX_TICKERS)
+    rows = read_if_there(manager, FIRST_ALERTS, limit=MAX_TICKERS)
     return [FirstAlert(*row) for row in rows]
 
 
 def days(manager: Database) -> list[Day]:
     """Return the days of earlier sessions, newest first."""
-    return [Day(*row) for row in _read_if_there(manager, DAYS, limit=MAX_DAYS)]
+    return [Day(*row) for row in read_if_there(manager, DAYS, limit=MAX_DAYS)]
 
 
 def earlier(manager: Database, *, day: date | None = None, ticker: str = "") -> list[Card]:
@@ -387,8 +387,8 @@ def earlier(manager: Database, *, day: date | None = None, ticker: str = "") -> 
     end = now if day is None else datetime.combine(day + timedelta(days=1), time_of_day(), NEW_YORK)
     asked = {"since": begin, "until": end, "ticker": ticker}
     windows = _read_windows(manager, EARLIER_WINDOWS, **asked)
-    news = _by_ticker(_read_if_there(manager, EARLIER_NEWS, limit=MAX_NEWS, **asked))
-    alerted = _by_ticker(_read_if_there(manager, EARLIER_ALERTS, limit=MAX_ALERTS, **asked))
+    news = _by_ticker(read_if_there(manager, EARLIER_NEWS, limit=MAX_NEWS, **asked))
+    alerted = _by_ticker(read_if_there(manager, EARLIER_ALERTS, limit=MAX_ALERTS, **asked))
     found = []
     for (name, _), *window in windows:
         opened, last_row = window[0], window[1]
@@ -401,7 +401,7 @@ def earlier(manager: Database, *, day: date | None = None, ticker: str = "") -> 
     return found
 
 
-def _read_if_there(manager: Database, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
+def read_if_there(manager: Database, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
     """Return a query's rows, times in UTC; none where newshead has not made the table yet."""
     bound = {
         # Seconds since 1970, which no time zone can shift.
@@ -422,7 +422,7 @@ def _read_if_there(manager: Database, statement: str, **parameters: Any) -> Sequ
 
 
 def _read_windows(manager: Database, statement: str, **asked: Any) -> Sequence[Sequence[Any]]:
-    return _read_if_there(
+    return read_if_there(
         manager, statement, points=MAX_POINTS, limit=MAX_TICKERS, window_s=WINDOW_S, **asked
     )
 
@@ -467,7 +467,7 @@ def _card(
 
 
 def _conditions(manager: Database) -> dict[str, Sequence[Any]]:
-    return {row[0]: row[1] for row in _read_if_there(manager, CONDITIONS, limit=MAX_TICKERS)}
+    return {row[0]: row[1] for row in read_if_there(manager, CONDITIONS, limit=MAX_TICKERS)}
 
 
 def _with_condition(card: Card, told: Sequence[Any] | None) -> Card:

@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from dashboard import queries, wire
+from dashboard import queries, results, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
 from dashboard.connections import guarded_protocol
 from dashboard.feed import Feed, Reader
@@ -42,6 +42,8 @@ STATIC: Final = Path(__file__).with_name("static")
 # A browser that lost the server tries again after so long.
 RETRY_MS: Final = 1000
 END_TIMEOUT_S: Final = 2
+# All that the page asks of the embedded engine.
+STATEMENTS: Final = (*queries.STATEMENTS, *results.STATEMENTS)
 MAX_TICKER_LENGTH: Final = 32
 
 T = TypeVar("T")
@@ -105,6 +107,7 @@ def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
             Route("/earlier/days", asked.days),
             Route("/earlier/windows", asked.windows),
             Route("/csv/{what}.csv", asked.csv),
+            *results.Results(asked.read).routes,
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[
@@ -173,7 +176,8 @@ class Asked:
         self._reader = reader
         self._turn = asyncio.Lock()
 
-    async def _read(self, query: Callable[[Database], T]) -> T:
+    async def read(self, query: Callable[[Database], T]) -> T:
+        """Return what `query` gives; answer 503 where the database cannot be read."""
         try:
             async with self._turn:
                 return await off_loop(self._reader.read, query)
@@ -182,7 +186,7 @@ class Asked:
 
     async def days(self, _request: Request) -> Response:
         """Return the days of earlier sessions: (day, windows, alerts), newest first."""
-        days = await self._read(queries.days)
+        days = await self.read(queries.days)
         return _json([(str(day.day), day.windows, day.alerts) for day in days])
 
     async def windows(self, request: Request) -> Response:
@@ -190,7 +194,7 @@ class Asked:
         query = _earlier(request)
         if query is None:
             raise HTTPException(400, "day or ticker must be given.")
-        now, cards = await self._read(functools.partial(_at, query))
+        now, cards = await self.read(functools.partial(_at, query))
         return _json([wire.card_json(card, card.reason(now)) for card in cards])
 
     async def csv(self, request: Request) -> Response:
@@ -202,7 +206,7 @@ class Asked:
         query = _earlier(request) or functools.partial(
             queries.cards, tickers=[session_ticker] if session_ticker else None
         )
-        now, cards = await self._read(functools.partial(_at, query))
+        now, cards = await self.read(functools.partial(_at, query))
         if what == "cards":
             text = wire.cards_csv(cards, now)
         elif what == "alerts":
@@ -307,7 +311,7 @@ async def serving(settings: Settings, listener: socket.socket, folder: Path) -> 
     # In a folder without a .env, and with the user's variables emptied.
     nothing = dict.fromkeys(Settings.variables(), "")
     descriptor = listener.fileno()
-    async with engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS) as environment:
+    async with engine_served(settings, STATEMENTS, queries.READ_SETTINGS) as environment:
         page = run_child(
             "Page",
             *("-m", "dashboard", "--listener", str(descriptor)),

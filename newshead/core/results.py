@@ -186,16 +186,16 @@ def case(window: Watched, by: Rule | None = None) -> Case | None:
         if at_s + 60 * minutes <= known_until
     }
     return Case(
-        window.ticker,
+        _plain(window.ticker),
         prices[0].time,
         at_s,
         price,
         (price - base) / base * 100,
         bool(window.alerts),
-        prices[index].recommendation,
-        window.confidences[index] if window.confidences else "",
+        _plain(prices[index].recommendation),
+        _plain(window.confidences[index]) if window.confidences else "",
         str(priority or ""),
-        window.source,
+        _plain(window.source),
         followed,
         trail.inside_pct() | changes_pct | trail.extremes_pct(),
         [trail.change_pct(at_s + seconds) for seconds in PATH_S] if followed else (),
@@ -323,6 +323,11 @@ def _rank(grouping: str, value: str) -> tuple[object, ...]:
 def _bands() -> list[str]:
     """Return the bands of prices, from low to high."""
     return [_band(0.0), *map(_band, BANDS)]
+
+
+def _plain(text: str) -> str:
+    """Return text of other programs without what a terminal or a spreadsheet would obey."""
+    return "".join(c if c.isprintable() else " " for c in text).lstrip(" =+-@")
 
 
 def _is_price(value: float) -> bool:

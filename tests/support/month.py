@@ -1,7 +1,7 @@
 """A month of past sessions, made so that it is known what came after its alerts."""
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -56,15 +56,23 @@ def write_month(database: ClickHouseManager, *kinds: Kind) -> None:
         database.client.insert(f"News.{name}_history", found[name], column_names=columns)
     database.client.insert("News.follow_up", found["follow_up"], column_names=BARS)
     days = sorted({row[0].date() for row in found["price_tracking"]})
+    begins = [datetime.combine(day, time(8), UTC) for day in days]
     database.client.insert(
         "News.sessions",
-        [[str(day), *[noon_of_yesterday()] * 2, 1, 1, 1, [(day, 1, 1)]] for day in days],
+        [
+            [begin.isoformat(), begin, begin + timedelta(days=1), 1, 1, 1, [(begin.date(), 1, 1)]]
+            for begin in begins
+        ],
         column_names=["id", "begin", "end", "windows", "alerts", "rows", "days"],
     )
 
 
 def _write_window(
-    found: dict[str, list[list[Any]]], kind: Kind, ticker: str, first: Any, chance: random.Random
+    found: dict[str, list[list[Any]]],
+    kind: Kind,
+    ticker: str,
+    first: datetime,
+    chance: random.Random,
 ) -> None:
     top = kind.price * 1.06
     for number, price in enumerate([kind.price] * 3 + [top, top]):

@@ -79,6 +79,13 @@ def test_a_window_that_ends_at_its_point_says_nothing_of_what_came_after() -> No
     assert judged(Watched("ABCD", rows(2.0, 2.0, 2.0, 2.2))).changes_pct == {}
 
 
+def test_what_a_terminal_or_a_spreadsheet_would_obey_is_no_name() -> None:
+    found = judged(
+        Watched("ABCD", rows(2.0, 2.0, 2.2), source="=wire\x1b[2J", confidences=["-"] * 3)
+    )
+    assert (found.source, found.confidence) == ("wire [2J", "")
+
+
 @pytest.mark.parametrize(
     "window",
     [
