@@ -6,7 +6,7 @@ import functools
 import io
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -192,8 +192,7 @@ def _link(case: Case, sessions: Sequence[Sequence[Any]]) -> str:
     number = bisect_right(sessions, case.first_s, key=lambda session: session[1])
     if not number:
         return ""
-    began = datetime.fromisoformat(sessions[number - 1][0]).astimezone(UTC)
-    return f"/#{began:%Y%m%dT%H%M%SZ}/{quote(case.ticker, safe='')}"
+    return f"/#{queries.session_key(sessions[number - 1][0])}/{quote(case.ticker, safe='')}"
 
 
 def _csv_text(what: str, found: Found) -> str:

@@ -1,8 +1,10 @@
 // The view Results: what prices did after the alerts of some days.
 
 import { byId, element } from "./dom.js";
-import { day, direction, percent, price, time, whole } from "./format.js";
+import { day, direction, percent, price, setLocal, time, whole, zone } from "./format.js";
 import { drawPath, drawScatter } from "./plots.js";
+import { chosen } from "./prefs.js";
+import { followTheme } from "./theme.js";
 
 const TITLES = { alerted: "Windows that alerted", "not alerted": "Windows without an alert" };
 const COLUMNS = ["", "n", "median", "above zero", "mean", "spread"];
@@ -133,4 +135,7 @@ function itemOf(alert) {
   return item;
 }
 
+followTheme(() => {});
+setLocal(chosen("local", false) === true);
+byId("times").textContent = `Times: ${zone()}`;
 ask();

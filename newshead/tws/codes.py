@@ -79,9 +79,7 @@ _NOT_CONNECTED: Final = Code(
     "socket port with IBKR_HOST and IBKR_PORT.",
 )
 # Whatever a code says of a request for past bars, they do not come: FOLLOW_UP goes without.
-NO_BARS: Final = Code(
-    Reaction.NONE, logging.INFO, "IBKR gives no past bars of {ticker}. (code {text})"
-)
+NO_BARS: Final = Code(Reaction.NONE, logging.INFO, "IBKR gives no past bars of {ticker}. ({text})")
 _BROKEN_STREAM: Final = Code(
     Reaction.END_CONNECTION, logging.ERROR, "TWS sent what cannot be read: {text}"
 )

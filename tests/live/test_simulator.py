@@ -261,7 +261,7 @@ def ask_for_bars(
     client: Any, req_id: int, bar_size: str = "5 secs", seconds: int = 62, symbol: str = "ABCD"
 ) -> None:
     end = datetime.fromtimestamp(HISTORY_BEGAN + 62, UTC)
-    past = f"{end:%Y%m%d-%H:%M:%S}", f"{seconds} S", bar_size, "TRADES", 0, 2, False, []
+    past: Any = f"{end:%Y%m%d-%H:%M:%S}", f"{seconds} S", bar_size, "TRADES", 0, 2, False, []
     client.reqHistoricalData(req_id, stock(symbol), *past)
 
 
