@@ -127,6 +127,7 @@ COMMANDS = {
     "newshead.results": "newshead/results.py",
     "simulator": "simulator/__main__.py",
     "simulator.news": "simulator/news.py",
+    "simulator.ratings": "simulator/ratings.py",
     "simulator.alpaca": "simulator/alpaca.py",
     "simulator.feeds": "simulator/feeds.py",
     "benchmarks": "benchmarks/__main__.py",
