@@ -107,11 +107,12 @@ class Results:
 
     async def _made(self, days: tuple[date, date], make: Callable[[Found], str]) -> str:
         async with self._turn:
-            found = await self._read(functools.partial(_found, days))
+            found = await self._read(functools.partial(find, days))
             return await off_loop(make, found)
 
 
-def _found(days: tuple[date, date], database: Database) -> Found:
+def find(days: tuple[date, date], database: Database) -> Found:
+    """Return what is stored of the days from the first to the last. Blocks."""
     ask = functools.partial(queries.read_if_there, database)
     now_s = queries.clock(database).timestamp()
     judged = [results.case(window) for window in windows(ask, *days, now_s)]

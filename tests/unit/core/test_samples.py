@@ -40,6 +40,10 @@ def test_intervals_are_the_same_each_time_and_narrow_with_the_number_of_changes(
     assert found.mean_interval.width == pytest.approx(1.1, rel=0.25)
     assert found.mean_interval.width < figures(changes[:50]).mean_interval.width
     assert found.enough
+    # Of many only some are drawn.
+    many = figures([chance.gauss(2.0, 4.0) for _ in range(5000)])
+    assert many.mean_interval.width == pytest.approx(1.96 * 2 * 4.0 / 5000**0.5, rel=0.25)
+    assert many.median_interval.low < 2.0 < many.median_interval.high
 
 
 @pytest.mark.parametrize(
