@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 
 from newshead.core import rule
 from newshead.core.rule import PricePoint, Rule
-from newshead.core.samples import Figures, Quartiles, figures, quartiles
+from newshead.core.samples import MIN_SIZE, Figures, Quartiles, figures, quartiles
 
 MINUTES: Final = (1, 5, 15, 30)
-# What is compared between groups, where it is known of any window.
+# What is compared between groups, where it is known of enough windows.
 MAIN_MINUTES: Final = 5
 # The times of a path, in seconds after the alert.
 PATH_S: Final = (0, 10, 20, 30, 45, 60, 90, *range(120, 1801, 60))
@@ -244,10 +244,12 @@ class _Trail:
         return (price - self._price) / self._price * 100
 
 
-def main_measure(cases: Iterable[Case]) -> str:
+def main_measure(cases: Sequence[Case]) -> str:
     """Return the measure by which groups are compared."""
     main = after(MAIN_MINUTES)
-    return main if any(main in each.changes_pct for each in cases) else END
+    compared = [each for each in cases if each.alerted] or cases
+    known = sum(main in each.changes_pct for each in compared)
+    return main if _represent(known, len(compared)) else END
 
 
 def lines(cases: Sequence[Case]) -> list[Line]:
@@ -299,10 +301,16 @@ def value_of(each: Case, grouping: str) -> str:
 def _line(group: str, grouping: str, value: str, measure: str, cases: list[Case]) -> list[Line]:
     if measure in (BEST, WORST):
         # Ways of half an hour and of less than a minute have nothing in common.
-        followed = any(each.followed for each in cases)
+        followed = _represent(sum(each.followed for each in cases), len(cases))
         cases = [each for each in cases if each.followed == followed]
     changes = [each.changes_pct[measure] for each in cases if measure in each.changes_pct]
     return [Line(group, grouping, value, measure, figures(changes))] if changes else []
+
+
+def _represent(known: int, of: int) -> bool:
+    """Return whether so many windows stand for all: the first few that are followed up must not
+    take the place of the many before them that are not."""
+    return known > 0 and (known >= MIN_SIZE or 2 * known >= of)
 
 
 def _band(price: float) -> str:

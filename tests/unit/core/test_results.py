@@ -22,6 +22,7 @@ from newshead.core.results import (
     after,
 )
 from newshead.core.rule import PricePoint, Rule
+from newshead.core.samples import MIN_SIZE
 
 FIRST = 1_700_000_000
 MINUTE = FIRST // 60 * 60
@@ -251,6 +252,21 @@ def test_without_a_follow_up_groups_are_compared_at_the_windows_end() -> None:
     assert {line.measure for line in results.lines(cases) if line.grouping != ALL} == {END}
     assert [each.ticker for each in results.ranked(cases)] == ["ABCD"]
     assert results.paths(cases) == []
+
+
+def test_the_first_windows_that_are_followed_up_do_not_hide_the_many_that_are_not() -> None:
+    window = Watched("OLD", rows(2.0, 2.0, 2.0, 2.2, 2.1), alerts=[Alert(FIRST + 6, 3, 2.2)])
+    before = [judged(window)] * 50
+    # Windows without an alert are not what alerts are compared by.
+    few = [*before, *simulated(MIN_SIZE - 1, 4.0), *simulated(50, 1.0, alert=False)]
+    assert results.main_measure(few) == END
+    assert len(results.ranked(few)) == 69
+    best = {line[:4]: line.figures.size for line in results.lines(few)}
+    assert best[ALERTED, ALL, ALL, BEST] == 50
+    enough = [*before, *simulated(MIN_SIZE, 4.0)]
+    assert results.main_measure(enough) == after(5)
+    assert len(results.ranked(enough)) == MIN_SIZE
+    assert results.main_measure([*before[:2], *simulated(2, 4.0)]) == after(5)
 
 
 def test_paths_are_quartiles_of_the_windows_that_alerted() -> None:
