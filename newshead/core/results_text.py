@@ -19,7 +19,9 @@ TOO_FEW: Final = "too few to say"
 NOTHING: Final = "No window is stored for this."
 METHOD: Final = (
     "A change is from the price of a window's first alert, or of its highest point where there was "
-    "none, in percent. In brackets: 95 % of the samples drawn from this one lie there.",
+    "none, in percent. In brackets: 95 % of the samples drawn from this one lie there; for a share "
+    "it is Wilson's interval.",
+    "Alerts of one day or of one piece of news are not independent: brackets are too narrow then.",
     "No fees and no slippage are taken off: a real order fills later than the alert, and pays the "
     "spread.",
     "A price seen is a sample: the newest trade of two seconds, later the end of a bar.",

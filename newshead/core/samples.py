@@ -12,8 +12,10 @@ SEED: Final = 1
 # Of more changes only so many are drawn, lest a month takes minutes; the interval is narrowed by as
 # much as the rest would narrow it.
 MAX_DRAWN: Final = 300
-# Of what is drawn, so much lies outside the interval on either side.
+# Of what is drawn, so much lies outside the interval on either side; and the same of a normal
+# distribution, in standard deviations.
 TAIL: Final = 0.025
+TAIL_DEVIATIONS: Final = 1.96
 # With fewer changes, or wider intervals, nothing is said.
 MIN_SIZE: Final = 20
 MAX_MEDIAN_WIDTH_PCT: Final = 5.0
@@ -21,7 +23,7 @@ MAX_SHARE_WIDTH: Final = 0.35
 
 
 class Interval(NamedTuple):
-    """Where 95 % of the samples drawn from a sample lie."""
+    """Where a figure is, but for one sample in twenty."""
 
     low: float
     high: float
@@ -71,11 +73,13 @@ def figures(changes: Sequence[float]) -> Figures:
     """Return what a sample of at least one change, all of them finite, says."""
     chance = random.Random(SEED)
     size = len(changes)
+    above_zero = sum(change > 0 for change in changes) / size
     drawn = [chance.choices(changes, k=min(size, MAX_DRAWN)) for _ in range(RESAMPLES)]
     return Figures(
         size,
         *_with_interval(median, changes, drawn),
-        *_with_interval(_above_zero, changes, drawn),
+        above_zero,
+        _share_interval(above_zero, size),
         *_with_interval(_mean, changes, drawn),
         stdev(changes) if size > 1 else 0.0,
     )
@@ -88,8 +92,15 @@ def quartiles(changes: Sequence[float]) -> Quartiles:
     return Quartiles(len(changes), *quantiles(changes, method="inclusive"))
 
 
-def _above_zero(changes: Sequence[float]) -> float:
-    return sum(change > 0 for change in changes) / len(changes)
+def _share_interval(share: float, size: int) -> Interval:
+    """Return Wilson's interval. Samples drawn from changes that are all above zero are so too, and
+    would make a certainty of twenty."""
+    squared = TAIL_DEVIATIONS**2 / size
+    middle = share + squared / 2
+    half = TAIL_DEVIATIONS * sqrt((share * (1 - share) + squared / 4) / size)
+    return Interval(
+        max(0.0, (middle - half) / (1 + squared)), min(1.0, (middle + half) / (1 + squared))
+    )
 
 
 def _mean(changes: Sequence[float]) -> float:

@@ -46,6 +46,20 @@ def test_intervals_are_the_same_each_time_and_narrow_with_the_number_of_changes(
     assert many.median_interval.low < 2.0 < many.median_interval.high
 
 
+def test_a_share_near_all_of_few_changes_is_not_taken_for_certain() -> None:
+    chance = random.Random(3)
+    held = 0
+    for _ in range(100):
+        interval = figures(
+            [1.0 if chance.random() < 0.95 else -1.0 for _ in range(MIN_SIZE)]
+        ).above_zero_interval
+        held += interval.low <= 0.95 <= interval.high
+    assert held >= 90
+    # Of twenty that all rose: Wilson's interval.
+    assert figures([1.0] * MIN_SIZE).above_zero_interval == pytest.approx((0.839, 1.0), abs=0.001)
+    assert figures([-1.0] * MIN_SIZE).above_zero_interval == pytest.approx((0.0, 0.161), abs=0.001)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
