@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -162,6 +163,7 @@ class Afterwards:
         """The results, below the variant's name."""
         pairs = zip(TABLE_HEADER, rule_cells(self.by), strict=False)
         named = ", ".join(f"{name} {cell}" for name, cell in pairs)
+        named = textwrap.fill(named, results_text.WIDTH)
         return f"{named}\n{results_text.text(self._cases, self._unusable)}"
 
 

@@ -177,6 +177,9 @@ def test_a_days_results_end_with_its_window(
     assert "1 window, 1 of them alerted, 0 followed up; 1 had too few prices to judge." in shown
     assert "Best, window's end:\n  ABCD     2026-01-02 14:30:06 UTC     2.2000   +10.0 %" in shown
     assert shown.count("No fees and no slippage") == 1
+    every = ["--change-pct", "12.5", "--ratings", "BUY,HOLD,SELL"]
+    assert main(["--csv", str(tmp_path / "trades.csv"), "--results", *every]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_a_figures_file_that_cannot_be_written_is_refused(
