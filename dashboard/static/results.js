@@ -85,7 +85,10 @@ function tableOf({ groups, main, too_few: tooFew }, group) {
   }
   const frame = element("div", "table");
   frame.append(table);
+  // Where it is wider than the screen, keys scroll it.
   frame.tabIndex = 0;
+  frame.setAttribute("role", "region");
+  frame.setAttribute("aria-label", TITLES[group]);
   return [element("h2", "", TITLES[group]), frame];
 }
 
