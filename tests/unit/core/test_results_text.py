@@ -77,7 +77,14 @@ def test_the_best_and_the_worst_are_listed_once() -> None:
 def test_the_method_and_its_limits_stand_below() -> None:
     found = results_text.method()
     assert max(map(len, found.splitlines())) <= WIDTH
-    for limit in ("No fees and no slippage", "a sample", "not independent", "halted", "Survivors", TOO_FEW):
+    for limit in (
+        "No fees and no slippage",
+        "a sample",
+        "not independent",
+        "halted",
+        "Survivors",
+        TOO_FEW,
+    ):
         assert limit in found
 
 
