@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -189,6 +190,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             market_data_type=market_data_type,
             reference=reference,
             send=self._send,
+            first=lambda: nullcontext() if self.conn is None else self.conn.first(),
             hand_on=self._hand_on,
             data_came=self._note_data,
         )
@@ -674,11 +676,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     # --- Subscriptions ------------------------------------------------------
 
     def subscribe_ticker(self, ticker: str) -> bool:
-        """Ask for the trades of a US stock; True if asked, now or before. Never waits."""
+        """Ask for the trades of a US stock; True if asked, now or before. Never waits.
+
+        The request passes those that wait to be sent.
+        """
+        return self._subscribe(ticker, self._data.subscribe_first)
+
+    def _subscribe(self, ticker: str, subscribe: Callable[[str], bool]) -> bool:
         if not self.connected:
             logger.warning("Cannot subscribe %s: not connected to IBKR.", ticker)
             return False
-        return self._data.subscribe(ticker)
+        return subscribe(ticker)
 
     def unsubscribe_ticker(self, ticker: str) -> None:
         """End a subscription and forget its buffered ticks. Never waits."""
@@ -691,7 +699,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         for ticker in removed:
             self.unsubscribe_ticker(ticker)
         for ticker in added:
-            self.subscribe_ticker(ticker)
+            self._subscribe(ticker, self._data.subscribe)
         if added or removed:
             logger.info(
                 "Subscriptions: +%d -%d = %d active",
