@@ -53,6 +53,8 @@ class Article(NamedTuple):
     """As the row names it."""
     replayed: bool = False
     """Whether it may be one of the last messages, which a stream sends again when asked to."""
+    ahead_s: float = 0.0
+    """How many seconds after `received` the message says that it was created; 0 if before."""
 
     @property
     def tickers(self) -> tuple[str, ...]:
@@ -120,6 +122,10 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
     content = data.get("content")
     if not isinstance(content, dict):
         content = {}
+    created = (
+        text_of(content, "created") or text_of(content, "created_at"),
+        text_of(data, "timestamp"),
+    )
     article = Article(
         action=action,
         id=folded(str(content.get("id") or data.get("id") or ""), MAX_ID),
@@ -129,13 +135,11 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
         body=text_of(content, "body"),
         securities=tuple(securities(content)),
         channels=frozenset(plain_name(name) for name, _ in named(content.get("channels"))),
-        created=(
-            time_in(received, text_of(content, "created") or text_of(content, "created_at"))
-            or time_in(received, text_of(data, "timestamp"))
-        ),
+        created=time_in(received, created[0]) or time_in(received, created[1]),
         updated=time_in(received, text_of(content, "updated") or text_of(content, "updated_at")),
         received=received,
         received_at=received_at,
+        ahead_s=ahead_s(received, created[0] or created[1]),
     )
     if not article.id and not article.url:
         raise NoArticleError("it has neither id nor url")
@@ -154,6 +158,12 @@ def time_in(received: datetime, text: str) -> datetime | None:
     """Return the time in a text; None where there is none, or one that is yet to come."""
     time = parse_time(text)
     return None if time is None or time > received + MAX_AHEAD else time
+
+
+def ahead_s(received: datetime, text: str) -> float:
+    """Return how many seconds after `received` the time in a text is; 0 if before, or none."""
+    time = parse_time(text)
+    return 0.0 if time is None else max(0.0, (time - received).total_seconds())
 
 
 def _words(envelope: Any) -> str:
