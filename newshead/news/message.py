@@ -3,14 +3,17 @@
 import json
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from newshead.news.exchanges import Listing, Security, named, securities
+from newshead.news.exchanges import MAX_NAMES, Listing, Security, named, securities
 from newshead.text import folded, parse_time, plain_name, plain_title
 
 MAX_TITLE: Final = 1_000
 MAX_URL: Final = 2_000
 MAX_ID: Final = 100
+# Characters or bytes. Reading more would hold up the loop, and an article is a few thousand.
+MAX_MESSAGE: Final = 2 * 2**20
 # A time that lies further ahead is a mistake: clocks differ by less.
 MAX_AHEAD: Final = timedelta(seconds=60)
 
@@ -86,8 +89,11 @@ def parse_json(message: str | bytes) -> Any:
     Raises
     ------
     NoArticleError
-        It is not JSON.
+        It is not JSON, or larger than any article.
     """
+    if len(message) > MAX_MESSAGE:
+        size = len(message) / 2**20
+        raise NoArticleError(f"{size:.1f} MiB, and no article is larger than 2 MiB")
     try:
         return json.loads(message)
     except (ValueError, RecursionError):
@@ -134,7 +140,10 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
         teaser=text_of(content, "teaser"),
         body=text_of(content, "body"),
         securities=tuple(securities(content)),
-        channels=frozenset(plain_name(name) for name, _ in named(content.get("channels"))),
+        channels=frozenset(
+            plain_name(name[:MAX_ID])
+            for name, _ in islice(named(content.get("channels")), MAX_NAMES)
+        ),
         created=time_in(received, created[0]) or time_in(received, created[1]),
         updated=time_in(received, text_of(content, "updated") or text_of(content, "updated_at")),
         received=received,
