@@ -7,7 +7,7 @@ session, its price is 5 % or more above the lower of the second and the third, i
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -136,6 +136,21 @@ def inside(first_s: float, at_s: float, by: Rule | None = None) -> bool:
     return at_s - first_s <= (by or LIVE).window_s
 
 
+def windows(times: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield where each window among a ticker's stored rows begins and ends, by the rows' times.
+
+    The tables do not say which session a row is of. Rows are of one window up to its end, and after
+    that, where a monitor could not ask the database for it, as long as they follow each other.
+    """
+    begin = 0
+    while begin < len(times):
+        end = bisect_right(times, times[begin] + LIVE.window_s, begin)
+        while end < len(times) and inside(times[end - 1], times[end]):
+            end += 1
+        yield begin, end
+        begin = end
+
+
 def baseline(prices: Sequence[PricePoint], by: Rule | None = None) -> float:
     """Return the lowest price in USD of the rule's baseline rows; 0 before the last of them."""
     rows = (by or LIVE).baseline_rows
@@ -248,7 +263,7 @@ def describe(result: Outcome | None, by: Rule | None = None) -> str:
     rule = by or LIVE
     if result is None:
         return "no ticks"
-    best = f"best change {result.best_change_pct:+.1f} % of {rule.change_pct:g} %"
+    best = f"best change {percent(result.best_change_pct, rule)} of {rule.change_pct:g} %"
     if result.alerts:
         return f"{result.alerts} alert{'s' if result.alerts > 1 else ''}, {best}"
     if not result.judged:
@@ -260,7 +275,9 @@ def describe(result: Outcome | None, by: Rule | None = None) -> str:
     return f"no alert, not rated {' or '.join(rule.ratings)}, {best}"
 
 
-def describe_open(result: Outcome, due: int, recommendation: str) -> str:
+def describe_open(
+    result: Outcome, due: int, recommendation: str, change_pct: float | None = None
+) -> str:
     """Return why a window that is open has or has not alerted, in a trader's words.
 
     Parameters
@@ -269,13 +286,18 @@ def describe_open(result: Outcome, due: int, recommendation: str) -> str:
         The rows that qualify.
     recommendation
         The ticker's rating now.
+    change_pct
+        The newest price's change from the baseline.
     """
     if result.alerts:
         return "alerted once" if result.alerts == 1 else f"alerted {result.alerts} times"
     if not result.judged:
         return "waiting for the third price"
     if not result.rises:
-        return f"{result.best_change_pct:+.1f} % of {LIVE.change_pct:g} %"
+        best = f"{percent(result.best_change_pct)} of {LIVE.change_pct:g} %"
+        if change_pct is None or percent(change_pct) == percent(result.best_change_pct):
+            return best
+        return f"now {percent(change_pct)}, best {best}"
     if not result.rises_in_range:
         return _outside(LIVE)
     if due:
@@ -283,6 +305,18 @@ def describe_open(result: Outcome, due: int, recommendation: str) -> str:
     if recommendation in LIVE.ratings:
         return "held back: it rose before it was rated BUY"
     return f"held back: {recommendation}"
+
+
+def percent(change_pct: float, by: Rule | None = None) -> str:
+    """Return a change with one decimal, or with two where one would put it on the wrong side of the
+    rule's threshold."""
+    threshold = (by or LIVE).change_pct
+    for decimals in (1, 2):
+        shown = round(change_pct, decimals)
+        if (shown >= threshold) == (change_pct >= threshold):
+            return f"{shown:+z.{decimals}f} %"
+    # Nearer to it than can be shown.
+    return f"{threshold - 0.01 if change_pct < threshold else threshold:+.2f} %"
 
 
 def _outside(rule: Rule) -> str:

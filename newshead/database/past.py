@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from newshead.core.tickers import ibkr_name
+from newshead.core.tickers import ibkr_name, spellings
 from newshead.database.connection import Database
 from newshead.database.schema import existing_tables
 
@@ -17,7 +17,7 @@ PRICE_ROWS: Final = """
     SELECT ticker, toUnixTimestamp(timestamp), price, volume, recommendation
     FROM News.%(table)s
     WHERE timestamp >= {since:DateTime('UTC')} AND timestamp < {until:DateTime('UTC')}
-        AND ({ticker:String} = '' OR ticker = {ticker:String})
+        AND (empty({tickers:Array(String)}) OR ticker IN {tickers:Array(String)})
     ORDER BY ticker, timestamp, _block_number, _part_offset"""
 
 ALERT_ROWS: Final = """
@@ -36,12 +36,13 @@ SCORES: Final = """
 def price_rows(
     database: Database, table: str, since: datetime, until: datetime, ticker: str = ""
 ) -> Sequence[Sequence[Any]]:
-    """Return the rows of one of PRICE_TABLES, of one ticker or (empty) of all, by ticker and time:
-    ticker, Unix seconds, price, volume, recommendation."""
+    """Return the rows of one of PRICE_TABLES, of one ticker in any spelling or (empty) of all, by
+    ticker and time: ticker, Unix seconds, price, volume, recommendation."""
     if table not in existing_tables(database):
         return []
     statement = PRICE_ROWS % {"table": table}
-    return database.rows(statement, since=since, until=until, ticker=ticker)
+    tickers = spellings(ticker) if ticker else []
+    return database.rows(statement, since=since, until=until, tickers=tickers)
 
 
 def alert_rows(

@@ -35,7 +35,7 @@ from newshead.tws.subscriptions import (
     SubscribeReference,
     Subscriptions,
 )
-from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, TickReader
+from newshead.tws.ticks import DAY_VOLUMES, TRADE_SIZES, TRADE_TIMES, Tick, TickReader
 from newshead.tws.trades import Buffered, Recorded, TradeBuffer
 
 # The log knows the connection and its data by one name.
@@ -112,6 +112,7 @@ class MarketData:
         # The tick types of data that is late although live data is asked for.
         self._late_ticks = DELAYED_TICKS if market_data_type == LIVE else frozenset()
         self._condition_ticks = CONDITION_TICKS | self._late_ticks
+        self._told_ticks = self._condition_ticks | frozenset(DAY_VOLUMES)
         # Those that tell of a trade: its price, a lone size, its time.
         kinds = 1 if market_data_type == LIVE else 2
         self._trade_ticks = frozenset((*sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
@@ -119,6 +120,8 @@ class MarketData:
         self._heard: set[int] = set()
         # Those that are served data of a kind that does not count.
         self._unwanted: set[int] = set()
+        # The day's volumes in the messages at hand, by request.
+        self._volumes: dict[int, int] = {}
 
     # --- Ticks, on the API thread -------------------------------------------
 
@@ -132,8 +135,7 @@ class MarketData:
         GatewayError
             A message is needed and makes no sense; those before it are taken.
         """
-        heard, trade_ticks = self._heard, self._trade_ticks
-        condition_ticks = self._condition_ticks
+        heard, trade_ticks, told_ticks = self._heard, self._trade_ticks, self._told_ticks
         ticks: list[Tick] = []
         for message in messages:
             tick = read_tick(message)
@@ -144,9 +146,9 @@ class MarketData:
                     self._settle([glued] if self.counts(glued) else [])
                 continue
             req_id, tick_type, value, volume = tick
-            if tick_type in condition_ticks:
-                self._take_condition(tick)
             # As `counts`, without its call.
+            if tick_type in told_ticks:
+                self._take_told(tick)
             if req_id in self._unwanted or tick_type in self._late_ticks:
                 continue
             heard.add(req_id)
@@ -161,8 +163,8 @@ class MarketData:
     def counts(self, tick: Tick) -> bool:
         """Take in what a tick tells besides trades; return whether it tells of one that counts."""
         req_id, tick_type, *_ = tick
-        if tick_type in self._condition_ticks:
-            self._take_condition(tick)
+        if tick_type in self._told_ticks:
+            self._take_told(tick)
         if req_id in self._unwanted or tick_type in self._late_ticks:
             return False
         self._heard.add(req_id)
@@ -205,14 +207,21 @@ class MarketData:
         if line:
             logger.warning("%s", line)
 
+    def _take_told(self, tick: Tick) -> None:
+        """Take in what a tick tells besides trades."""
+        if tick[1] in DAY_VOLUMES:
+            self._volumes[tick[0]] = tick[3]
+        if tick[1] in self._condition_ticks:
+            self._take_condition(tick)
+
     def _take_condition(self, tick: Tick) -> None:
-        req_id, tick_type, value, size = tick
+        req_id, tick_type, value, _ = tick
         with self.lock:
             ticker = self.book.reqid_to_ticker.get(req_id)
             if ticker is None:
                 return
             conditions = self.memory.conditions
-            lines = [conditions.take_tick(ticker, tick_type, value, size)]
+            lines = [conditions.take_tick(ticker, tick_type, value)]
             self.book.set_halted(ticker, halted=conditions.of(ticker).halted != NOT_HALTED)
             if tick_type in self._late_ticks:
                 lines.append(conditions.take_data_type(ticker, DELAYED))
@@ -225,7 +234,11 @@ class MarketData:
         self.record(ticks)
         now = self._tape.monotonic()
         with self.lock:
+            for req_id, volume in self._volumes.items():
+                if (ticker := self.book.reqid_to_ticker.get(req_id)) is not None:
+                    self.memory.conditions.note_volume(ticker, volume)
             heard = self.book.heard(self._heard, now)
+        self._volumes.clear()
         reference_answered = self.book.reference_id in self._heard
         self._heard.clear()
         if reference_answered:
