@@ -220,6 +220,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         return self._link.state
 
     @property
+    def displaced_tickers(self) -> int:
+        """How often a ticker gave its market data line to one with a newer headline."""
+        return self._data.book.displaced
+
+    @property
     def stale_reason(self) -> str:
         """Why no data flows although TWS is connected; empty while it does."""
         return self._link.stale_reason

@@ -34,9 +34,9 @@ _KNOWN: Final = {
 }
 # Those that nest no deeper for want of their ends: they have none, or the next one implies it.
 _FLAT: Final = frozenset(
-    """
-    area base br col colgroup dd dt embed hr img input li link meta option p param source tbody td
-    tfoot th thead tr track wbr""".split()
+    {"area", "base", "br", "col", "colgroup", "dd", "dt", "embed", "hr", "img", "input", "li"}
+    | {"link", "meta", "option", "p", "param", "source", "tbody", "td", "tfoot", "th", "thead"}
+    | {"tr", "track", "wbr"}
 )
 # A bracket, and what makes it a tag if its name is known: attributes, whose values may hold
 # brackets, or the next bracket. Names are looked up, since a pattern of them all is many times
@@ -61,7 +61,8 @@ def visible(text: str) -> str:
 def folded(text: str, size: int) -> str:
     """Return the text as one line of at most `size` characters: white space and what cannot be seen
     become single blanks. What lies beyond 20 times that is not looked at."""
-    return " ".join(visible(" ".join(text[: 20 * size].split())[: 2 * size]).split())[:size].rstrip()
+    line = " ".join(text[: 20 * size].split())[: 2 * size]
+    return " ".join(visible(line).split())[:size].rstrip()
 
 
 def _escaped(bracket: re.Match[str]) -> str:

@@ -43,6 +43,7 @@ class Figures(NamedTuple):
     farms_away: tuple[str, ...] = ()
     halted_tickers: int = 0
     late_tickers: int = 0
+    displaced_tickers: int = 0
     unjudged: bool = False
     follow_up: Counts | None = None
 

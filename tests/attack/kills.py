@@ -1,8 +1,8 @@
 """Forty kills at random moments over the embedded engine, and then the account of all that was.
 
 `.venv/bin/python tests/attack/kills.py`. KILLS makes it shorter, ATTACK_SEED repeats a run's
-moments. Exit code 0 only if every row is there once, each that the alert rule holds for has its
-alert and its copy in `price_move` once and no other has, and each trigger led to a row and a rating.
+moments. Exit code 0 only if every row is there once, just those that the alert rule holds for have
+their alert and its copy in `price_move`, once, and each trigger led to a row and a rating.
 """
 
 import asyncio
