@@ -39,7 +39,7 @@ from newshead.tws.conditions import Condition
 from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
-from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
+from newshead.tws.farms import carries_us_stocks, farm_name, farms_away
 from newshead.tws.handshake import greet
 from newshead.tws.link import (
     AskForTime,
@@ -606,11 +606,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _farms_away(self, text: str) -> dict[str, str] | None:
         """Return the farms that code 1102 says are still away, each with a line; None if it
         names none at all."""
-        farms = farm_list(text)
-        if farms is None:
+        away = farms_away(text)
+        if away is None:
             return None
         line = CODES[2103].line
-        names = filter(carries_us_stocks, farms.away)
+        names = filter(carries_us_stocks, away)
         return {name: self._notices.line(line, "", name) for name in names}
 
     # --- Watching over the data, on the API thread ---------------------------

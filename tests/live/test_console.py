@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from commands import log_in, until
+from commands import log_in, ticking, until
 from rich.console import Console
 
 from dashboard.cards import Article, Card, Point, Told
@@ -28,7 +28,7 @@ from newshead.core.rule import Outcome
 from newshead.database.queries import Rating
 from newshead.database.tables import StatusRow
 from newshead.monitor.triggers import TriggerFolder
-from simulator import Gateway, GatewayThread, Market, Trade
+from simulator import Gateway
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30.0
@@ -270,9 +270,8 @@ class OnTerminal:
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
-    market = Market([Trade(s / 4, "ABCD", 5 + (s % 5) / 100, 100) for s in range(1000)])
-    with GatewayThread(Gateway(market)) as thread:
-        yield thread.gateway
+    with ticking() as gateway:
+        yield gateway
 
 
 @pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "server"])
