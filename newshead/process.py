@@ -140,7 +140,8 @@ async def until_stopped(
     and given the time it takes to clean up, which no exception of the cleanup undoes.
 
     A second signal ends this process and its children at once, with exit code 1, and so does
-    the first one after 8 s. This holds until the process ends, so this is for commands only.
+    the first one after 8 s. The end of the terminal (SIGHUP) ends nothing. This holds until the
+    process ends, so this is for commands only.
 
     Parameters
     ----------
@@ -174,6 +175,7 @@ async def until_stopped(
         signal.signal(number, lambda *_: signals.put(time.monotonic()))
         # As asyncio has it: no blocking call of the engine's threads breaks.
         signal.siginterrupt(number, False)
+    _outlive_terminal(loop)
     threading.Thread(
         target=_follow_signals, args=(signals, stop_soon, not with_parent), daemon=True
     ).start()
@@ -192,6 +194,21 @@ async def until_stopped(
     finally:
         with _ending_at_once:
             pass
+
+
+def _outlive_terminal(loop: asyncio.AbstractEventLoop) -> None:
+    """Let SIGHUP, the end of the terminal, be a line in the log and no more."""
+    told = "The terminal has gone; newshead goes on. `kill %d` stops it."
+
+    def tell(*_: object) -> None:
+        # The loop may have ended.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(logger.warning, told, os.getpid())
+
+    # nohup has it ignored.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, tell)
+        signal.siginterrupt(signal.SIGHUP, False)
 
 
 async def run_child(
