@@ -168,6 +168,8 @@ def test_the_first_alert_of_each_ticker_is_told_once_with_all_that_is_known(
     database: ClickHouseManager, settings: Settings, receiver: Receiver
 ) -> None:
     rate(database, "ABCD", "BUY", headline="ABCD <b>soars</b>\n on news")
+    # Not what the row's rating came from.
+    rate(database, "ABCD", "HOLD", headline="Others follow")
     now = datetime.now(UTC).replace(microsecond=0)
     for second, price in enumerate((2.0, 2.01, 2.02, 2.211)):
         row = PriceRow(now + timedelta(seconds=second), "ABCD", price, 1, "x", "p", "BUY", "high")
@@ -189,7 +191,7 @@ def test_the_first_alert_of_each_ticker_is_told_once_with_all_that_is_known(
         until(lambda: len(receiver.messages) == 3, "the message of the next session")
     assert receiver.titles == ["ALERT 2: ABCD $2.2110", "ALERT 1: EFGH $2.2000", *_first("ABCD")]
     at = f"{now + timedelta(seconds=3):%H:%M:%S}"
-    assert receiver.messages[0][2] == f"+10.00 % in 3 s, {at} UTC\nABCD <b>soars</b> on news"
+    assert receiver.messages[0][2] == f"+10.0 % in 3 s, {at} UTC\nABCD <b>soars</b> on news"
 
 
 def _first(ticker: str) -> list[str]:
