@@ -32,7 +32,7 @@ from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tape import Kind, Tape
 from newshead.tws import failures
-from newshead.tws.account import is_paper, masked, paper_by_port
+from newshead.tws.account import UNKNOWN, is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
 from newshead.tws.codes import CODES, NO_BARS, Reaction, is_notice
 from newshead.tws.conditions import Condition
@@ -275,7 +275,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @property
     def mode(self) -> str:
         """PAPER, LIVE or UNKNOWN; see `paper`."""
-        return {True: "PAPER", False: "LIVE", None: "UNKNOWN"}[self.paper]
+        return {True: "PAPER", False: "LIVE", None: UNKNOWN}[self.paper]
 
     @property
     def masked_account(self) -> str:

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.live import Live
 
 from dashboard.feed import Reader
-from dashboard.queries import blind, cards_of, clock, marks, status, until_next_reading_s
+from dashboard.queries import cards_of, clock, marks, parts, status, until_next_reading_s
 from dashboard.screen import LogLines, View, screen
+from newshead.core.parts import failing, newest
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.settings import ConfigurationError, Settings
 
@@ -106,11 +107,12 @@ class LiveTable:
 def read_view(database: Database, most: int) -> View:
     """Read the state and no more than the newest `most` cards. Blocks."""
     tickers = marks(database).tickers
+    now = clock(database)
     return View(
-        clock(database),
+        now,
         time.monotonic(),
         status(database),
         cards_of(database, dict(islice(tickers.items(), most))),
         len(tickers),
-        blind=blind(database) or "",
+        failing=tuple(part.problem for part in failing(newest(parts(database), now), now)),
     )

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -37,6 +37,7 @@ SAME_SIGNAL_S: Final = 0.2
 # pauses, counted by this process's own turns, hangs.
 PULSE_S: Final = 1.0
 MAX_MISSED_PULSES: Final = 20
+PULSE_BYTES: Final = 65_536
 # Lines that wait for a child; far more than news brings until the next one is there.
 MAX_LINES: Final = 1000
 # Killed children delay a sudden end no longer than this.
@@ -65,6 +66,21 @@ class CommandLine(argparse.ArgumentParser):
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
         self.add_argument("--version", action="version", version=f"newshead {__version__}")
+
+    def add_supervision(self) -> None:
+        """Add what run_system.py gives the processes that it starts."""
+        self.add_argument(
+            "--supervised",
+            action="store_true",
+            help="set by run_system.py: end with it, and leave settings and the log's rotation "
+            "to it",
+        )
+        self.add_argument(
+            "--pulse",
+            type=int,
+            metavar="FD",
+            help="set by run_system.py: the descriptor of a pipe for signs of life",
+        )
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_MISCONFIGURED, f"{self.prog}: {message}; --help shows what there is.\n")
@@ -202,7 +218,7 @@ async def run_child(
     folder: Path | None = None,
     descriptors: Sequence[int] = (),
     lines: Lines | None = None,
-    pulse: bool = False,
+    take_pulse: Callable[[str], object] | None = None,
 ) -> int:
     """Run a part of newshead as a process until it ends; give its exit code.
 
@@ -219,11 +235,12 @@ async def run_child(
         Those of this process that it has too.
     lines
         What is handed over to it while it runs.
-    pulse
-        It gives signs of life, see `give_pulse`, and is killed where they stay away.
+    take_pulse
+        Called with each sign of life that it gives, see `pulsing`; it is killed where they stay
+        away. Without this it gives none.
     """
     paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    signs = os.pipe() if pulse else ()
+    signs: tuple[int, ...] = os.pipe() if take_pulse is not None else ()
     given = [*descriptors, *signs[1:]]
     try:
         child = await asyncio.create_subprocess_exec(
@@ -243,9 +260,9 @@ async def run_child(
         if lines is not None:
             lines.connect(child.stdin)
         try:
-            if not signs:
+            if take_pulse is None:
                 return await child.wait()
-            async with in_background(_watch_pulse(name, child, signs[0])):
+            async with in_background(_watch_pulse(name, child, signs[0], take_pulse)):
                 return await child.wait()
         finally:
             if lines is not None:
@@ -269,17 +286,25 @@ async def _end(child: asyncio.subprocess.Process) -> None:
     _children.discard(child)
 
 
-async def _watch_pulse(name: str, child: asyncio.subprocess.Process, signs: int) -> None:
+async def _watch_pulse(
+    name: str,
+    child: asyncio.subprocess.Process,
+    signs: int,
+    take_pulse: Callable[[str], object],
+) -> None:
     """Kill a child that gives no sign of life any more."""
     os.set_blocking(signs, False)
-    missed = 0
+    missed, rest = 0, b""
     while missed < MAX_MISSED_PULSES:
         await asyncio.sleep(PULSE_S)
         # Its own turns are counted: this process may have been stopped, or the machine asleep.
         missed += 1
         with suppress(BlockingIOError):
-            if os.read(signs, 4096):
+            if read := os.read(signs, PULSE_BYTES):
                 missed = 0
+                *lines, rest = (rest + read).split(b"\n")
+                if lines:
+                    take_pulse(lines[-1].decode(errors="replace"))
     logger.error(
         "%s hangs: no sign of life for %.0f s. It is killed.", name, MAX_MISSED_PULSES * PULSE_S
     )
@@ -287,13 +312,24 @@ async def _watch_pulse(name: str, child: asyncio.subprocess.Process, signs: int)
         child.kill()
 
 
-async def give_pulse(descriptor: int) -> None:
-    """Write a byte a second to a pipe from the process that started this one: its loop runs."""
+@asynccontextmanager
+async def pulsing(descriptor: int | None, tell: Callable[[], str] = str) -> AsyncIterator[None]:
+    """Give signs of life while the context lasts; without a descriptor there is nobody to."""
+    if descriptor is None:
+        yield
+        return
+    async with in_background(_give_pulse(descriptor, tell)):
+        yield
+
+
+async def _give_pulse(descriptor: int, tell: Callable[[], str]) -> None:
+    """Write a line a second to a pipe from the process that started this one: its loop runs, and
+    what `tell` says of it."""
     os.set_blocking(descriptor, False)
     while True:
         # A parent that does not read, or has ended, is no reason to end here.
         with suppress(BlockingIOError, BrokenPipeError):
-            os.write(descriptor, b".")
+            os.write(descriptor, f"{tell()}\n".encode())
         await asyncio.sleep(PULSE_S)
 
 

@@ -131,9 +131,9 @@ class Intake:
         self._exchanges_told: set[str] = set()
 
     @property
-    def takes_nothing(self) -> bool:
-        """Whether no article can be taken: no stock is listed."""
-        return not (self._any_ticker or self.countries)
+    def needs_list(self) -> bool:
+        """Whether only tickers of the list are taken."""
+        return not self._any_ticker
 
     def list_tickers(self, countries: Mapping[str, str]) -> None:
         """Replace the ticker list; the countries are by ticker, in any spelling."""

@@ -89,9 +89,11 @@ class PastBars:
     def give_up(self) -> None:
         """Wait no longer for what was asked for."""
         with self._lock:
-            self._wanted = None
             req_id = self._req_id
+        # First, so that what fails about it at once is known to be about this request.
         self._cancel(req_id)
+        with self._lock:
+            self._wanted, self._outcome = None, None
 
     def take(self) -> Outcome | None:
         """Return what came of the request, once; None as long as nothing did."""

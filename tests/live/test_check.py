@@ -15,7 +15,8 @@ from monitoring import connected
 
 from newshead.check.database import RIGHTS
 from newshead.check.tws import CLIENT_IDS
-from newshead.database.queries import part_states
+from newshead.core.parts import PartState, Told
+from newshead.database.queries import told_parts
 from newshead.process import EXIT_FAILED, EXIT_OK
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Market, MessagesServer, Trade
@@ -179,6 +180,10 @@ def test_rights_that_the_databases_user_lacks_are_named(
     assert f"lacks the rights {', '.join(RIGHTS[3:])} on News.*: grant them" in told
 
 
+def fine_or_off(rows: list[Told]) -> set[str]:
+    return {row.name for row in rows if row.state in (PartState.OK, PartState.OFF)}
+
+
 def test_while_newshead_runs_its_own_state_is_shown_and_nothing_is_connected_to(
     start: Start, server: ClickHouseServer, gateway: Gateway, tmp_path: Path
 ) -> None:
@@ -189,7 +194,7 @@ def test_while_newshead_runs_its_own_state_is_shown_and_nothing_is_connected_to(
     where = socket.gethostname(), str(tmp_path)
     with connected(settings) as database:
         until(
-            lambda: {state for _, state, *_ in part_states(database, *where)} == {"ok"},
+            lambda: {"rating", "page", "ibkr"} <= fine_or_off(told_parts(database, *where)[1]),
             lambda: "the state of every part",
         )
     check = start("run_system.py", "--check", "--send", IBKR_PORT=gateway.port, **on)
@@ -197,5 +202,7 @@ def test_while_newshead_runs_its_own_state_is_shown_and_nothing_is_connected_to(
     told = check.text().partition("newshead runs in this folder")[2]
     assert "\nok      ibkr " in told
     assert "\nok      market data " in told
+    assert "\noff     page " in told
+    assert "\noff     rating " in told
     assert {request.client_id for request in gateway.requests} <= {settings.ibkr_client_id}
     assert newshead.stop() == EXIT_OK

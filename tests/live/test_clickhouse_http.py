@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError as EngineError
 from monitoring import connected
-from watching import write_alerts, write_news, write_prices, write_status
+from watching import write_alerts, write_news, write_part, write_prices, write_status
 
 from clickhouse_manager import ClickHouseManager
 from dashboard import earlier, queries
@@ -67,10 +67,11 @@ async def test_everything_that_readers_ask_is_answered(own: Settings, reading: S
             write_prices(owner, "ABCD", [2.0, 2.0, 2.0, 2.2])
             write_alerts(owner, "ABCD")
             write_status(owner)
+            write_part(owner, "ibkr", "ok")
             for ask in (
                 queries.clock,
                 queries.status,
-                queries.blind,
+                queries.parts,
                 queries.marks,
                 queries.cards,
                 queries.first_alerts,

@@ -125,7 +125,7 @@ def test_a_card_and_the_monitors_state_stand_in_a_line_each() -> None:
             view(status=STATUS._replace(timestamp=NOW - timedelta(seconds=16))),
             "NO SIGN OF THE MONITOR FOR",
         ),
-        (view()._replace(blind="BLIND: no data for any ticker."), "BLIND: no data for any ticker."),
+        (view()._replace(failing=("ibkr: gone.", "rating: gone.")), "ibkr: gone.  rating: gone."),
         (view(status=STATUS._replace(delayed=True)), "DELAYED DATA"),
         (view(status=STATUS._replace(kept_rows=7)), "7 rows kept"),
         (view(status=STATUS._replace(last_error="ClickHouse failed")), "last error ClickHouse"),

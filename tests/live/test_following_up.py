@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from commands import Command, on_server, start
+from commands import Command, free_port, on_server, start
 from monitoring import requested, running, tracked, trade_each_slot, until
 
 import price_checker
@@ -100,6 +101,12 @@ def followed(database: ClickHouseManager) -> list[tuple[str, int]]:
     ]
 
 
+def metrics_at(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
 async def test_windows_of_a_day_are_asked_for_once_when_due_at_a_pace_and_their_bars_stored(
     gateway: Gateway,
     settings: Settings,
@@ -149,7 +156,8 @@ async def test_refused_and_missing_requests_are_counted_and_told(
     caplog.set_level(logging.INFO)
     had_window(database, "ABCD", ago(minutes=41))
     had_window(database, "GONE", ago(minutes=40))
-    async with running(settings) as monitor:
+    port = free_port()
+    async with running(replace(settings, metrics_port=port)) as monitor:
         # Of a stock without trades in that time, and of one that IBKR does not know any more.
         await until(lambda: monitor.figures().follow_up == Counts(4, refused=4), "refusals")
         gateway.recalling = False
@@ -157,8 +165,11 @@ async def test_refused_and_missing_requests_are_counted_and_told(
         await until(
             lambda: monitor.figures().follow_up == Counts(6, refused=4, missing=2), "no answers"
         )
+        metrics = await asyncio.to_thread(metrics_at, port)
     assert [r.symbol for r in asked(gateway)] == ["ABCD", "ABCD", "GONE", "GONE", "EFGH", "EFGH"]
     assert len(requested(gateway, "cancelHistoricalData")) == 2
+    for outcome, count in (("answered", 0), ("refused", 4), ("missing", 2)):
+        assert f'newshead_follow_up_requests_total{{outcome="{outcome}"}} {count}.0' in metrics
     told = [record.getMessage() for record in caplog.records]
     assert sum("IBKR gives no past bars of ABCD" in line for line in told) == 2
     assert (

@@ -90,7 +90,7 @@ def test_a_monitor_that_waits_for_the_database_gives_signs_of_life(tmp_path: Pat
     ) as monitor:
         os.close(writing)
         try:
-            assert [os.read(reading, 1) for _ in range(4)] == [b"."] * 4
+            assert [os.read(reading, 1) for _ in range(4)] == [b"\n"] * 4
         finally:
             monitor.terminate()
     os.close(reading)

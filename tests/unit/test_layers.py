@@ -17,7 +17,7 @@ ROOMS = [
     COMMANDS,
     {"ibkr_client", "clickhouse_manager"},
     {"newshead.news", "dashboard"},
-    {"newshead.monitor", "newshead.recording"},
+    {"newshead.monitor", "newshead.recording", "newshead.supervision"},
     {"newshead.database", "newshead.tws"},
     {
         *("newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"),

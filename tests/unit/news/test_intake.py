@@ -47,10 +47,10 @@ def test_an_article_is_taken_once_for_each_listed_ticker() -> None:
 
 
 def test_without_a_list_nothing_is_taken_unless_any_ticker_is() -> None:
-    assert Intake().takes_nothing
+    assert Intake().needs_list
     assert Intake().take(ARTICLE, NOW) == []
     intake = Intake(any_ticker=True)
-    assert not intake.takes_nothing
+    assert not intake.needs_list
     assert intake.take(ARTICLE, NOW) == ["ABCD", "EFGH"]
 
 

@@ -98,3 +98,17 @@ def test_what_comes_about_another_request_or_one_that_is_over_counts_for_nothing
     bars.refuse(req_id, 162)
     assert bars.take() is None
     assert sent.cancelled == [req_id]
+
+
+def test_a_cancel_that_fails_at_once_is_told_about_its_request_and_is_no_outcome() -> None:
+    told: list[str] = []
+
+    def fail(req_id: int) -> None:
+        told.append(bars.ticker_of(req_id))
+        bars.refuse(req_id, 504)
+
+    bars = PastBars(lambda *_: None, fail)
+    bars.ask(WANTED)
+    bars.give_up()
+    assert told == ["ABCD"]
+    assert bars.take() is None
