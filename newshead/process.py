@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -84,6 +85,16 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_MISCONFIGURED, f"{self.prog}: {message}; --help shows what there is.\n")
+
+
+def day(text: str) -> date:
+    """Return the day that an argument names."""
+    with suppress(ValueError):
+        found = date.fromisoformat(text)
+        # Outside of this no column of ours could have it.
+        if 1970 < found.year < 2100:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is no day such as 2026-01-02")
 
 
 def lock_file(path: Path) -> int:
