@@ -32,8 +32,8 @@ SLOT_S: Final = 2
 TRADE_EVERY_S: Final = 0.4
 # From one newshead's start to its kill; the engine opens within the first of these seconds.
 LIFE_S: Final = (2.0, 9.0)
-# From the last trade on, for the last rows to be stored and judged.
-SETTLE_S: Final = 6.0
+# What is logged once the last rows are stored and judged.
+NOTHING_LEFT: Final = r"(?s)(: 0 rows, \d+ active tickers.*){2}"
 # Between two trades; at most up to HIGHEST, in the alert rule's range.
 RISE: Final = 1.008
 HIGHEST: Final = 10.5
@@ -70,10 +70,11 @@ class Attack:
                 told = self._await(f"ALERT . for {self.tickers[-1]}")
                 self._ended.set()
                 trading.join()
-                time.sleep(SETTLE_S)
+                judged = self._await(NOTHING_LEFT, len(self.output()))
                 newshead.send_signal(signal.SIGTERM)
                 code = newshead.wait(READY_S)
         problems = [] if told else ["the last ticker had no alert"]
+        problems += [] if judged else ["the last rows were not judged in time"]
         problems += [f"the last newshead ended with code {code}"] if code else []
         return [*problems, *self._account()]
 
@@ -103,11 +104,11 @@ class Attack:
         path.with_suffix(".new").rename(path)
         self.triggered.append(ticker)
 
-    def _await(self, pattern: str) -> bool:
-        """Return whether a line of the log comes in time."""
+    def _await(self, pattern: str, since: int = 0) -> bool:
+        """Return whether what is logged from a place in the log on shows a pattern in time."""
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
-            if re.search(pattern, self.output()):
+            if re.search(pattern, self.output()[since:]):
                 return True
             time.sleep(0.2)
         return False
