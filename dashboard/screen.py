@@ -125,9 +125,8 @@ def state_line(view: View, now: datetime) -> Text:
     silent_s = (now - found.timestamp).total_seconds()
     if silent_s > STALE_S:
         line.append(f" NO SIGN OF THE MONITOR FOR {silent_s:.0f} s ", BAD)
-    else:
-        for problem in view.failing:
-            line.append(f" {_printable(problem)} ", BAD)
+    for problem in view.failing:
+        line.append(f" {_printable(problem)} ", BAD)
     held_s = (now - found.state_since).total_seconds()
     line.append(f" {found.mode} ", MODE_STYLES.get(found.mode, "bold reverse"))
     if found.delayed:

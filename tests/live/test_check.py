@@ -194,7 +194,7 @@ def test_while_newshead_runs_its_own_state_is_shown_and_nothing_is_connected_to(
     where = socket.gethostname(), str(tmp_path)
     with connected(settings) as database:
         until(
-            lambda: {"rating", "page", "ibkr"} <= fine_or_off(told_parts(database, *where)[1]),
+            lambda: fine_or_off(told_parts(database, *where)[1]) >= {"rating", "price monitor"},
             lambda: "the state of every part",
         )
     check = start("run_system.py", "--check", "--send", IBKR_PORT=gateway.port, **on)
