@@ -37,6 +37,7 @@ from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
 from newshead.monitor.alerts import AlertDesk
 from newshead.monitor.clocks import log_disturbance, read_clocks
+from newshead.monitor.database_watch import watch_cycles, watch_folder
 from newshead.monitor.figures import Figures
 from newshead.monitor.follow_up import FollowUp
 from newshead.monitor.keeper import ConnectionKeeper
@@ -297,6 +298,7 @@ class ContinuousPriceMonitor:
             stored_age_s=self._status.stored_age_s,
             clock_difference_s=self._status.clock_difference_s,
             trigger_problem=self._triggers.problem,
+            displaced_tickers=client.displaced_tickers if client is not None else 0,
             follow_up=self._follow_up.counts if self._follow_up is not None else None,
         )
 
@@ -323,6 +325,8 @@ class ContinuousPriceMonitor:
                 self._keeper.keep(lambda: self.ibkr_connected),
                 self._keeper.watch(lambda: len(self.active_tickers)),
                 self._watch_clocks(),
+                watch_cycles(lambda: self.stats["cycles"]),
+                *([watch_folder()] if self.settings.embedded else []),
                 self._status.run(),
                 self.file_trigger_monitor_async(),
                 self.continuous_polling_loop(),

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, Self
@@ -77,9 +78,11 @@ class LiveTable:
         os.close(self._stderr)
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
-        self._live.stop()
-        for line in self._log.newest(LOG_LINES_LEFT):
-            self._terminal.out(line, highlight=False)
+        # The terminal may have gone.
+        with suppress(OSError):
+            self._live.stop()
+            for line in self._log.newest(LOG_LINES_LEFT):
+                self._terminal.out(line, highlight=False)
 
     def _read_log(self, descriptor: int) -> None:
         with open(descriptor, encoding="utf-8", errors="replace") as lines:
@@ -95,9 +98,10 @@ class LiveTable:
         self._reader.close()
 
     def _draw(self) -> None:
-        while not self._ending.wait(DRAW_EVERY_S):
-            width, height = self._terminal.size
-            self._live.update(screen(self._view, self._log, width, height), refresh=True)
+        with suppress(OSError):
+            while not self._ending.wait(DRAW_EVERY_S):
+                width, height = self._terminal.size
+                self._live.update(screen(self._view, self._log, width, height), refresh=True)
 
 
 def read_view(database: Database, most: int) -> View:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -86,6 +87,16 @@ class CommandLine(argparse.ArgumentParser):
         self.exit(EXIT_MISCONFIGURED, f"{self.prog}: {message}; --help shows what there is.\n")
 
 
+def day(text: str) -> date:
+    """Return the day that an argument names."""
+    with suppress(ValueError):
+        found = date.fromisoformat(text)
+        # Outside of this no column of ours could have it.
+        if 1970 < found.year < 2100:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is no day such as 2026-01-02")
+
+
 def lock_file(path: Path) -> int:
     """Take a lock that lasts until the descriptor it returns is closed, or the process ends.
 
@@ -140,7 +151,8 @@ async def until_stopped(
     and given the time it takes to clean up, which no exception of the cleanup undoes.
 
     A second signal ends this process and its children at once, with exit code 1, and so does
-    the first one after 8 s. This holds until the process ends, so this is for commands only.
+    the first one after 8 s. The end of the terminal (SIGHUP) ends nothing. This holds until the
+    process ends, so this is for commands only.
 
     Parameters
     ----------
@@ -174,6 +186,7 @@ async def until_stopped(
         signal.signal(number, lambda *_: signals.put(time.monotonic()))
         # As asyncio has it: no blocking call of the engine's threads breaks.
         signal.siginterrupt(number, False)
+    _outlive_terminal(loop)
     threading.Thread(
         target=_follow_signals, args=(signals, stop_soon, not with_parent), daemon=True
     ).start()
@@ -192,6 +205,21 @@ async def until_stopped(
     finally:
         with _ending_at_once:
             pass
+
+
+def _outlive_terminal(loop: asyncio.AbstractEventLoop) -> None:
+    """Let SIGHUP, the end of the terminal, be a line in the log and no more."""
+    told = "The terminal has gone; newshead goes on. `kill %d` stops it."
+
+    def tell(*_: object) -> None:
+        # The loop may have ended.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(logger.warning, told, os.getpid())
+
+    # nohup has it ignored.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, tell)
+        signal.siginterrupt(signal.SIGHUP, False)
 
 
 async def run_child(

@@ -91,6 +91,7 @@ async def tried(settings: Settings, *, send: bool) -> list[Finding]:
         listed,
         *push,
         machine.page_port(settings),
+        machine.metrics_port(settings),
     ]
 
 

@@ -1,12 +1,14 @@
-"""What is stored of this session and of those before it, read for a replay. Functions block."""
+"""What is stored of this session and of those before it, read by commands. Functions block."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
 from newshead.core.tickers import ibkr_name, spellings
 from newshead.database.connection import Database
 from newshead.database.schema import existing_tables
+from newshead.settings import ConfigurationError, Settings
 
 # Of the sessions before this one, and of this one.
 PRICE_TABLES: Final = ("price_tracking_history", "price_tracking")
@@ -33,6 +35,28 @@ SCORES: Final = """
     ORDER BY max(scraped_at)"""
 
 
+@contextmanager
+def opened(settings: Settings) -> Iterator[Database]:
+    """Connect to a database that is there, while the context lasts.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not; and as `Database.connect`.
+    """
+    if settings.embedded and not settings.clickhouse_path.is_dir():
+        raise ConfigurationError(
+            f"there is no database in {settings.clickhouse_path}: start this where newshead is "
+            "started, or set CLICKHOUSE_PATH or CLICKHOUSE_HOST."
+        )
+    database = Database(settings)
+    try:
+        database.connect()
+        yield database
+    finally:
+        database.close()
+
+
 def price_rows(
     database: Database, table: str, since: datetime, until: datetime, ticker: str = ""
 ) -> Sequence[Sequence[Any]]:
@@ -55,12 +79,15 @@ def alert_rows(
     return database.rows(ALERT_ROWS % {"table": table}, since=since, until=until)
 
 
-def unmoved_rows(database: Database) -> int:
-    """Return the number of rows that an interrupted move has left between the tables."""
+def left_out(database: Database) -> str:
+    """Return what is to be said of rows that an interrupted move has left between the tables; empty
+    where there are none."""
     if MOVING not in existing_tables(database):
-        return 0
+        return ""
     [(count,)] = database.rows(f"SELECT count() FROM News.{MOVING}")  # noqa: S608
-    return int(count)
+    if not count:
+        return ""
+    return f"Left out {count} rows of an interrupted move: newshead's next start ends it."
 
 
 def scores(database: Database) -> dict[str, float | None]:

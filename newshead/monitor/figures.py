@@ -44,6 +44,7 @@ class Figures(NamedTuple):
     farms_away: tuple[str, ...] = ()
     halted_tickers: int = 0
     late_tickers: int = 0
+    displaced_tickers: int = 0
     unjudged: bool = False
     stored_age_s: float = 0.0
     clock_difference_s: float = 0.0

@@ -53,6 +53,7 @@ def _market_data(figures: Figures) -> Part:
         "farms_away": len(figures.farms_away),
         "halted_tickers": figures.halted_tickers,
         "late_tickers": figures.late_tickers,
+        "displaced_tickers": figures.displaced_tickers,
     }
     state, reason = PartState.OK, ""
     if figures.blind:

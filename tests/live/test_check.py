@@ -87,6 +87,7 @@ async def test_each_configured_part_is_tried_and_nothing_is_sent_made_or_shown_t
         "TICKER_LIST_CSV": "list.csv",
         "ALERT_URLS": f"json://127.0.0.1:{receiver.server_port}/?-token={KEY}",
         "DASHBOARD_PORT": closed_port(),
+        "METRICS_PORT": closed_port(),
     }
     async with MessagesServer() as service, NewsServer() as stream, FeedServer() as feed:
         variables |= {
@@ -104,7 +105,7 @@ async def test_each_configured_part_is_tried_and_nothing_is_sent_made_or_shown_t
     told = command.text()
     for part in (
         *("Python", "variables", "folders", "clock", "TWS", "market data", "database", "news"),
-        *("rating", "ticker list", "push", "page"),
+        *("rating", "ticker list", "push", "page", "metrics"),
     ):
         assert f"\nok      {part} " in told
     assert "PAPER" in told
@@ -136,6 +137,7 @@ async def test_each_part_that_does_not_work_says_what_to_do(start: Start, tmp_pa
                 TICKER_LIST_CSV="none.csv",
                 ALERT_URLS="nonsense",
                 DASHBOARD_PORT=taken.getsockname()[1],
+                METRICS_PORT=taken.getsockname()[1],
             )
             assert await asyncio.to_thread(command.ends) == EXIT_FAILED
     found = " ".join(command.text().split())
@@ -148,6 +150,7 @@ async def test_each_part_that_does_not_work_says_what_to_do(start: Start, tmp_pa
         ("ticker list", "check TICKER_LIST_CSV"),
         ("push", "no address that apprise knows"),
         ("page", "DASHBOARD_PORT to a free port"),
+        ("metrics", "Set METRICS_PORT to a free port"),
     ):
         assert told in found.partition(f"FAILED {part} ")[2], part
     assert KEY not in found

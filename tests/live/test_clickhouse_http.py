@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,16 @@ from monitoring import connected
 from watching import write_alerts, write_news, write_part, write_prices, write_status
 
 from clickhouse_manager import ClickHouseManager
-from dashboard import earlier, queries
+from dashboard import earlier, queries, results
 from dashboard.server import STATEMENTS
 from newshead import listening
+from newshead.core.times import NEW_YORK
 from newshead.database import connection
 from newshead.database.http import LOOPBACK, USER, basic_authorization, engine_served
 from newshead.loop import off_loop
 from newshead.settings import Settings
+
+TODAY = datetime.now(NEW_YORK).date()
 
 
 @pytest.fixture
@@ -78,6 +82,7 @@ async def test_everything_that_readers_ask_is_answered(own: Settings, reading: S
                 earlier.sessions,
                 lambda database: earlier.windows(database, session="20261124T090000Z"),
                 lambda database: earlier.windows(database, ticker="ABCD"),
+                lambda database: results.find((TODAY, TODAY), database),
             ):
                 assert ask is queries.clock or ask(reader) == ask(owner)
                 ask(reader)

@@ -268,9 +268,9 @@ async def test_markup_that_takes_too_long_costs_the_text_and_not_the_row(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(stories, "TEXT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(stories, "TEXT_TIMEOUT_S", 0.0)
     async with at_work(settings, stream):
-        stream.publish(news_message("Deep", ["ABCD"], body="<div>" * 50_000))
+        stream.publish(news_message("Deep", ["ABCD"], body="<p>long</p>"))
         await until(lambda: news(database), "the row")
     assert news(database)[0]["full_content"] == ""
     assert "Reading the text of 'Deep' timed out" in caplog.text

@@ -180,6 +180,8 @@ def test_the_first_alert_of_each_ticker_is_told_once_with_all_that_is_known(
         explanation="A first approval.",
         article_url="https://example.com/soars",
     )
+    # Not what the row's rating came from.
+    rate(database, "ABCD", "HOLD", headline="Others follow")
     now = datetime.now(UTC).replace(microsecond=0)
     for second, price in enumerate((2.0, 2.01, 2.02, 2.211)):
         row = PriceRow(now + timedelta(seconds=second), "ABCD", price, 1, "x", "p", "BUY", "high")

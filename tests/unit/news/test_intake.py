@@ -232,6 +232,10 @@ def test_a_clock_that_is_off_is_told_by_new_articles_alone(
     come()
     [line] = caplog.records
     assert "clock seems to be about 600 s ahead" in line.getMessage()
+    caplog.clear()
+    come(created=None, ahead_s=570.0)
+    [line] = caplog.records
+    assert "clock seems to be about 570 s behind" in line.getMessage()
 
 
 def test_the_id_stands_for_a_missing_url_in_the_hash() -> None:
