@@ -144,11 +144,16 @@ NEWS: Final = f"""
     WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker"""  # noqa: S608
 
+# Parts and order of the history are by `timestamp`, which is about when news was detected.
 EARLIER_NEWS: Final = f"""
     SELECT ticker, (detected_at, substringUTF8(headline, 1, {MAX_HEADLINE}), article_url),
         if({RATED}, (sentiment, recommendation, confidence), ('', '', ''))
     FROM News.breaking_news_history
     WHERE detected_at >= {{since:DateTime}} - INTERVAL 1 HOUR AND detected_at < {{until:DateTime}}
+        AND timestamp >= {{since:DateTime}} - INTERVAL 1 DAY
+        AND timestamp < {{until:DateTime}} + INTERVAL 1 DAY
+        AND toDate(timestamp, 'UTC') >= toDate({{since:DateTime}} - INTERVAL 1 DAY, 'UTC')
+        AND toDate(timestamp, 'UTC') <= toDate({{until:DateTime}} + INTERVAL 1 DAY, 'UTC')
         AND ticker != '' AND ({{ticker:String}} = '' OR ticker = {{ticker:String}})
     ORDER BY detected_at DESC, analyzed_at DESC
     LIMIT {{limit:UInt32}}"""  # noqa: S608
@@ -447,19 +452,30 @@ def _card(
     if window is None:
         return card
     _, opened, last_row, rows = window
-    prices = [PricePoint(*row) for row in rows]
-    judged = rule.judge(prices)
+    prices = list(map(PricePoint._make, rows))
+    result = rule.outcome(rule.changes(prices), len(alerted))
+    begun_s = prices[0].time
+    # A day has tens of thousands: made in C, and judged only where a row may qualify.
     points = tuple(
-        Point(row.time, row.price, row.volume, row.change_pct, row.seconds_elapsed)
-        for row in judged
+        map(
+            Point._make,
+            zip(
+                (price.time for price in prices),
+                (price.price for price in prices),
+                (price.volume for price in prices),
+                rule.all_changes_pct(prices),
+                (price.time - begun_s for price in prices),
+                strict=True,
+            ),
+        )
     )
-    by_time = {point.time: point for point in points}
+    by_time = {point.time: point for point in points} if alerted else {}
     return card._replace(
-        outcome=rule.outcome(rule.changes(prices), len(alerted)),
+        outcome=result,
         opened=opened,
         last_row=last_row,
         baseline=rule.baseline(prices),
-        due=sum(row.qualifies for row in judged),
+        due=sum(row.qualifies for row in rule.judge(prices)) if result.rises_in_range else 0,
         points=points,
         # They come newest first.
         alerts=tuple(_alert(row, by_time) for row in reversed(alerted)),

@@ -1,11 +1,15 @@
 """What is stored of this session and of those before it, read for a replay. Functions block."""
 
+import heapq
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
 from newshead.core.tickers import ibkr_name
-from newshead.database.connection import Database
+from newshead.database.connection import MISSING_TABLE_CODES, Database
 from newshead.database.schema import existing_tables
 
 # Of the sessions before this one, and of this one.
@@ -38,10 +42,7 @@ def price_rows(
 ) -> Sequence[Sequence[Any]]:
     """Return the rows of one of PRICE_TABLES, of one ticker or (empty) of all, by ticker and time:
     ticker, Unix seconds, price, volume, recommendation."""
-    if table not in existing_tables(database):
-        return []
-    statement = PRICE_ROWS % {"table": table}
-    return database.rows(statement, since=since, until=until, ticker=ticker)
+    return _rows(database, PRICE_ROWS, table, since=since, until=until, ticker=ticker)
 
 
 def alert_rows(
@@ -49,9 +50,33 @@ def alert_rows(
 ) -> Sequence[Sequence[Any]]:
     """Return the alerts of one of ALERT_TABLES, by ticker and time: ticker, Unix seconds, priority,
     price."""
+    return _rows(database, ALERT_ROWS, table, since=since, until=until)
+
+
+def _rows(database: Database, statement: str, table: str, **asked: Any) -> Sequence[Sequence[Any]]:
+    """Return the rows of a table, and those of its older layout that are not in it yet."""
+    # In this order no row is missed: it leaves the older table after it is in the other.
+    older = _rows_if_there(database, statement, f"{table}_old", **asked)
+    rows = _rows_if_there(database, statement, table, **asked)
+    if not older:
+        return rows
+    brought = set(older)
+    fresh = [row for row in rows if row not in brought]
+    return list(heapq.merge(older, fresh, key=itemgetter(0, 1)))
+
+
+def _rows_if_there(
+    database: Database, statement: str, table: str, **asked: Any
+) -> Sequence[Sequence[Any]]:
     if table not in existing_tables(database):
         return []
-    return database.rows(ALERT_ROWS % {"table": table}, since=since, until=until)
+    try:
+        return database.rows(statement % {"table": table}, **asked)
+    except ClickHouseError as problem:
+        # It went meanwhile: its rows are all in the other.
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            return []
+        raise
 
 
 def unmoved_rows(database: Database) -> int:

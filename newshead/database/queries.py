@@ -120,10 +120,12 @@ LATEST_RATED: Final = f"""
 # Of this session, of those before it and of a move between them that goes on.
 _ALL_NEWS: Final = "merge('News', '^breaking_news(_history(_old)?|_moving)?$')"
 
+# The history's parts are by `timestamp`, which is about when news was detected.
 RECENT_HASHES: Final = f"""
     SELECT content_hash, toUnixTimestamp(max(detected_at)) AS newest
     FROM {_ALL_NEWS}
     WHERE detected_at >= now64(3) - INTERVAL 1 DAY AND content_hash != ''
+        AND timestamp >= now64(3) - INTERVAL 2 DAY
     GROUP BY content_hash
     ORDER BY newest"""  # noqa: S608
 
