@@ -613,7 +613,9 @@ class ContinuousPriceMonitor:
         await self._alerts.log_outcomes()
         if self.ibkr_client is not None:
             client = self.ibkr_client
-            await self._ticker_status.store(client.get_conditions(), client.get_refusals())
+            await self._ticker_status.store(
+                self.active_tickers, client.get_conditions(), client.get_refusals()
+            )
         logger.info(
             "Cycle %d: %d rows, %d active tickers, %.3f s.",
             number,

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from clickhouse_manager import ClickHouseManager
-from dashboard import queries
-from dashboard.console import LiveTable
+from dashboard import earlier, queries
+from dashboard.console import LiveTable, can_draw
 from ibkr_client import GatewayError
 from newshead.database.connection import (
     DATABASE_ERRORS,
@@ -135,7 +135,7 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
         environment = dict(inherited.variables)
         if settings.embedded and (options.dashboard or settings.alert_urls):
             environment |= await stack.enter_async_context(
-                engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS)
+                engine_served(settings, earlier.PAGE_STATEMENTS, queries.READ_SETTINGS)
             )
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
@@ -394,8 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         settle_proxies(os.environ, outside)
         configure_logging(settings.log_folder, rotate=True)
-        on_a_terminal = sys.stdout.isatty() and sys.stderr.isatty()
-        with nullcontext() if options.plain or not on_a_terminal else LiveTable(settings):
+        with LiveTable(settings) if can_draw() and not options.plain else nullcontext():
             return run_until_stopped(options, settings, Inherited(variables, lock))
     except ConfigurationError as problem:
         print(f"run_system.py: {problem}", file=sys.stderr)

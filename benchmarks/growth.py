@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -19,8 +19,8 @@ from benchmarks.cycle import cycle_and_floor_ms
 from benchmarks.figures import Figure, Target
 from benchmarks.parts import PROJECT
 from clickhouse_manager import ClickHouseManager
-from dashboard import queries as page
-from newshead.core.times import NEW_YORK
+from dashboard import earlier
+from dashboard.queries import READ_SETTINGS
 from newshead.database import queries, sessions
 from newshead.database.http import engine_served
 from newshead.settings import Settings
@@ -31,9 +31,9 @@ DAYS: Final = 2000
 ROUNDS: Final = 9
 CYCLES: Final = 15
 AT_ONCE: Final = 5_000_000
-# The last of the days, and the one that is asked for.
 LAST_DAY: Final = datetime.now(UTC).replace(hour=14, minute=0, second=0, microsecond=0)
-DAY_ASKED: Final = (LAST_DAY - timedelta(days=100)).astimezone(NEW_YORK).date()
+# How many sessions back the one is that is asked for.
+BACK: Final = 100
 
 # Window w of each day begins at its own second; each ticker has a window every few days.
 INSERT_PRICES: Final = """
@@ -64,16 +64,15 @@ INSERT_SESSION: Final = """
 # Someone who turns a page twice a second, in a process of their own as the page's server is.
 PAGING: Final = """
 import itertools, time
-from datetime import timedelta
-from benchmarks.growth import DAY_ASKED
-from dashboard import queries
+from benchmarks.growth import BACK
+from dashboard import earlier
 from newshead.database.connection import Database
 from newshead.settings import Settings
 database = Database(Settings.from_environment())
 database.connect()
 for number in itertools.count():
-    queries.days(database)
-    queries.earlier(database, day=DAY_ASKED + timedelta(days=number % 50))
+    key = earlier.sessions(database)[BACK - number % 50].key
+    earlier.windows(database, session=key)
     time.sleep(0.5)
 """
 
@@ -128,10 +127,11 @@ def _figures(
     roll: float,
     references: tuple[float, float],
 ) -> list[Figure]:
+    key = earlier.sessions(manager)[BACK].key
     asked: dict[str, Callable[[ClickHouseManager], object]] = {
-        "days": page.days,
-        "a day": lambda database: page.earlier(database, day=DAY_ASKED),
-        "a ticker": lambda database: page.earlier(database, ticker="T7"),
+        "sessions": earlier.sessions,
+        "a session": lambda database: earlier.windows(database, session=key),
+        "a ticker": lambda database: earlier.windows(database, ticker="T7"),
     }
     of = f"{rows / 1e6:g} million rows"
     return [
@@ -175,7 +175,7 @@ async def _cycles(settings: Settings, rounds: int, *, paging: bool) -> tuple[flo
     manager.connect()
     manager.move_session()
     manager.close()
-    async with engine_served(settings, page.STATEMENTS, page.READ_SETTINGS) as environment:
+    async with engine_served(settings, earlier.PAGE_STATEMENTS, READ_SETTINGS) as environment:
         if not paging:
             return await cycle_and_floor_ms(settings, 10, 0, rounds)
         command = (sys.executable, "-c", PAGING)

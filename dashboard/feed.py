@@ -5,10 +5,11 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from dashboard import queries
-from dashboard.queries import Card
+from dashboard.cards import Card
+from dashboard.queries import Mark
 from dashboard.wire import RULE, card_json, compact, status_json
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import StatusRow
@@ -64,27 +65,29 @@ class Reader:
 
 
 class Round(NamedTuple):
-    """One reading: the database's clock, the status, why newshead is blind if it is, a mark per
-    ticker, the cards that changed."""
+    """One reading: the database's clock, the status, why newshead is blind if it is, the session's
+    name, a mark per ticker, the cards that changed."""
 
     now: datetime
     status: StatusRow | None
     blind: str
-    marks: dict[str, tuple[Any, ...]]
+    session: str
+    marks: dict[str, Mark]
     cards: list[Card]
 
 
-def read_round(database: Database, known: Mapping[str, tuple[Any, ...]]) -> Round:
+def read_round(database: Database, known: Mapping[str, Mark]) -> Round:
     """Read what changed since the marks were `known`. Blocks."""
     now = queries.clock(database)
-    marks = queries.marks(database)
-    changed = [ticker for ticker, mark in marks.items() if known.get(ticker) != mark]
+    session, marks = queries.marks(database)
+    changed = {ticker: mark for ticker, mark in marks.items() if known.get(ticker) != mark}
     return Round(
         now,
         queries.status(database),
         queries.blind(database) or "",
+        session,
         marks,
-        queries.cards(database, changed),
+        queries.cards_of(database, changed),
     )
 
 
@@ -93,6 +96,7 @@ class _Shown(NamedTuple):
 
     card: Card
     reason: str
+    condition: str
     version: int
     json: str
 
@@ -119,7 +123,8 @@ class Feed:
         self._outage = Outage()
         self._status: StatusRow | None = None
         self._blind = ""
-        self._marks: dict[str, tuple[Any, ...]] = {}
+        self._session = ""
+        self._marks: dict[str, Mark] = {}
         self._shown: dict[str, _Shown] = {}
         self._gone: dict[str, int] = {}
 
@@ -189,19 +194,19 @@ class Feed:
         if self._outage.ends():
             logger.info("The page reads the database again.")
         self._now, self._status, self._blind = read.now, read.status, read.blind
-        self._marks = read.marks
+        self._session, self._marks = read.session, read.marks
         for ticker in self._shown.keys() - read.marks.keys():
             del self._shown[ticker]
             self._gone[ticker] = self._version
         current = {ticker: shown.card for ticker, shown in self._shown.items()}
         current.update((card.ticker, card) for card in read.cards)
         for ticker, card in current.items():
-            # It may change with nothing but the time.
-            reason = card.reason(read.now)
+            # They may change with nothing but the time.
+            said = card.reason(read.now), card.condition(read.now)
             shown = self._shown.get(ticker)
-            if shown is None or shown.card is not card or shown.reason != reason:
-                text = compact(card_json(card, reason))
-                self._shown[ticker] = _Shown(card, reason, self._version, text)
+            if shown is None or shown.card is not card or shown[1:3] != said:
+                text = compact(card_json(card, *said))
+                self._shown[ticker] = _Shown(card, *said, self._version, text)
                 self._gone.pop(ticker, None)
 
     def _update(self, told: int) -> str:
@@ -210,6 +215,7 @@ class Feed:
             "problem": self._outage.reason,
             "status": status_json(self._status),
             "blind": visible(self._blind),
+            "session": self._session,
             "full": told == 0,
             "gone": [ticker for ticker, version in self._gone.items() if version > told > 0],
             **({"rule": RULE} if told == 0 else {}),

@@ -19,9 +19,11 @@ from typing import Final
 from apprise import NotifyType
 
 from dashboard import queries
+from dashboard.cards import Card
 from dashboard.feed import Reader
 from dashboard.sent import SentMessages
 from dashboard.services import Message, Service, services
+from newshead.core.rule import percent
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import StatusRow
 from newshead.logs import configure_logging
@@ -178,13 +180,15 @@ class AlertWatch:
         return [alert_message(alert, by_ticker.get(alert.ticker)) for alert in reversed(new)]
 
 
-def alert_message(alert: queries.FirstAlert, card: queries.Card | None) -> Message:
+def alert_message(alert: queries.FirstAlert, card: Card | None) -> Message:
     """Return the message for a ticker's first alert, with what else is known of the ticker."""
     body = f"{alert.timestamp:%H:%M:%S} UTC"
     if card is not None:
-        if card.alerts and card.alerts[0].change_pct is not None:
-            body = f"{card.alerts[0].change_pct:+.2f} % in {card.alerts[0].seconds} s, {body}"
-        body = f"{body}\n{' '.join(card.headline.split())}".strip()
+        first = card.alerts[0] if card.alerts else None
+        if first is not None and first.change_pct is not None:
+            body = f"{percent(first.change_pct)} in {first.seconds} s, {body}"
+        article = (first.article if first else None) or card.article
+        body = f"{body}\n{' '.join(article.headline.split()) if article else ''}".strip()
     title = f"ALERT {alert.priority}: {alert.ticker} ${alert.price:.4f}"
     key = f"alert {alert.ticker} {alert.timestamp.isoformat()}"
     return Message(title, body, NotifyType.INFO, time.monotonic(), key)

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,11 +23,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from dashboard import queries, wire
+from dashboard import earlier, queries, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
+from dashboard.cards import Card
 from dashboard.connections import guarded_protocol
 from dashboard.feed import Feed, Reader
-from dashboard.queries import Card
+from dashboard.icon import icon
+from newshead.core.tickers import parse_ticker
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.http import engine_served
 from newshead.loop import in_background, off_loop
@@ -42,7 +44,7 @@ STATIC: Final = Path(__file__).with_name("static")
 # A browser that lost the server tries again after so long.
 RETRY_MS: Final = 1000
 END_TIMEOUT_S: Final = 2
-MAX_TICKER_LENGTH: Final = 32
+MAX_NAME_LENGTH: Final = 32
 
 T = TypeVar("T")
 
@@ -101,8 +103,9 @@ def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
     return Starlette(
         routes=[
             Route("/", _index),
+            Route("/icon.svg", _icon),
             Route("/feed", Stream(feed), methods=["GET"]),
-            Route("/earlier/days", asked.days),
+            Route("/earlier/sessions", asked.sessions),
             Route("/earlier/windows", asked.windows),
             Route("/csv/{what}.csv", asked.csv),
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -116,6 +119,12 @@ def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
 
 async def _index(_request: Request) -> Response:
     return FileResponse(STATIC / "index.html")
+
+
+async def _icon(request: Request) -> Response:
+    alerts = request.query_params.get("alerts", "")
+    number = int(alerts) if alerts.isascii() and alerts.isdigit() and len(alerts) < 6 else 0
+    return Response(icon(request.query_params.get("state", ""), number), media_type="image/svg+xml")
 
 
 class Stream:
@@ -180,35 +189,37 @@ class Asked:
         except (*DATABASE_ERRORS, ConfigurationError) as problem:
             raise HTTPException(503, f"ClickHouse cannot be read: {one_line(problem)}") from problem
 
-    async def days(self, _request: Request) -> Response:
-        """Return the days of earlier sessions: (day, windows, alerts), newest first."""
-        days = await self._read(queries.days)
-        return _json([(str(day.day), day.windows, day.alerts) for day in days])
+    async def sessions(self, _request: Request) -> Response:
+        """Return the earlier sessions, newest first, their times in Unix seconds."""
+        found = await self._read(earlier.sessions)
+        return _json([wire.session_json(each) for each in found])
 
     async def windows(self, request: Request) -> Response:
-        """Return the windows of a day, or of a ticker, of earlier sessions."""
+        """Return the windows of an earlier session, or of a ticker in all of them."""
         query = _earlier(request)
         if query is None:
-            raise HTTPException(400, "day or ticker must be given.")
+            raise HTTPException(400, "session or ticker must be given.")
         now, cards = await self._read(functools.partial(_at, query))
-        return _json([wire.card_json(card, card.reason(now)) for card in cards])
+        return _json([wire.card_json(card, card.reason(now), "") for card in cards])
 
     async def csv(self, request: Request) -> Response:
-        """Return a list or a chart of the session, or with `day` or `ticker` of an earlier one."""
+        """Return a list or a chart of the session, or with `session` or `ticker` of earlier ones;
+        of the cards that `card` names, where it does, in that order."""
         what = request.path_params["what"]
         if what not in ("cards", "alerts", "points"):
             raise HTTPException(404, "There are cards.csv, alerts.csv and points.csv.")
-        session_ticker = _ticker(request, "session_ticker")
-        query = _earlier(request) or functools.partial(
-            queries.cards, tickers=[session_ticker] if session_ticker else None
-        )
+        keys = request.query_params.getlist("card")
+        query = _earlier(request) or functools.partial(queries.cards, tickers=keys or None)
         now, cards = await self._read(functools.partial(_at, query))
+        cards = _named(cards, keys)
         if what == "cards":
             text = wire.cards_csv(cards, now)
         elif what == "alerts":
             text = wire.alerts_csv(cards)
         else:
-            text = wire.points_csv(_one(request, cards))
+            if len(cards) != 1:
+                raise HTTPException(404, "There is no such window.")
+            text = wire.points_csv(cards[0])
         return Response(
             text,
             media_type="text/csv; charset=utf-8",
@@ -224,33 +235,24 @@ def _at(query: Callable[[Database], list[Card]], database: Database) -> tuple[da
 
 
 def _earlier(request: Request) -> Callable[[Database], list[Card]] | None:
-    """Return the reading of earlier sessions that a request asks for with `day` or `ticker`."""
-    day, ticker = request.query_params.get("day", ""), _ticker(request, "ticker")
-    if not day and not ticker:
+    """Return the reading of earlier sessions that a request asks for."""
+    session, ticker = (request.query_params.get(name, "") for name in ("session", "ticker"))
+    if not session and not ticker:
         return None
-    try:
-        parsed = date.fromisoformat(day) if day else None
-    except ValueError:
-        raise HTTPException(400, "day must be a date such as 2026-11-24.") from None
-    if parsed is not None and not 1970 < parsed.year < 2100:
-        raise HTTPException(400, "day must be a date of this century.")
-    return functools.partial(queries.earlier, day=parsed, ticker=ticker)
+    if max(len(session), len(ticker)) > MAX_NAME_LENGTH:
+        raise HTTPException(400, "session and ticker must be the names of one.")
+    # Some tickers are told by their case, so that is not for the page to mend.
+    return functools.partial(
+        earlier.windows, session=session, ticker=parse_ticker(ticker) or ticker
+    )
 
 
-def _ticker(request: Request, name: str) -> str:
-    ticker = request.query_params.get(name, "")
-    if len(ticker) > MAX_TICKER_LENGTH:
-        raise HTTPException(400, f"{name} must be a ticker.")
-    return ticker
-
-
-def _one(request: Request, cards: list[Card]) -> Card:
-    """Return the card of the window that a request names by `opened`, in Unix seconds."""
-    opened = request.query_params.get("opened", "")
-    for card in cards:
-        if card.opened is not None and opened in ("", str(int(card.opened.timestamp()))):
-            return card
-    raise HTTPException(404, "There is no such window.")
+def _named(cards: list[Card], keys: list[str]) -> list[Card]:
+    """Return the cards that these keys name, in their order; all where there are none."""
+    if not keys:
+        return cards
+    by_key = {wire.card_key(card): card for card in cards}
+    return [by_key[key] for key in keys if key in by_key]
 
 
 def _json(value: object) -> Response:
@@ -307,7 +309,9 @@ async def serving(settings: Settings, listener: socket.socket, folder: Path) -> 
     # In a folder without a .env, and with the user's variables emptied.
     nothing = dict.fromkeys(Settings.variables(), "")
     descriptor = listener.fileno()
-    async with engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS) as environment:
+    async with engine_served(
+        settings, earlier.PAGE_STATEMENTS, queries.READ_SETTINGS
+    ) as environment:
         page = run_child(
             "Page",
             *("-m", "dashboard", "--listener", str(descriptor)),

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dashboard.queries import STALE_S, Alert, Card
+from dashboard.cards import Alert, Article, Card
+from dashboard.earlier import Session
+from dashboard.queries import STALE_S
 from newshead.core.rule import ALERT_CHANGE_PCT, WINDOW_S
+from newshead.core.times import NEW_YORK
 from newshead.database.connection import MAX_CLOCK_DIFFERENCE_S
 from newshead.database.tables import StatusRow
 from newshead.text import visible
@@ -29,10 +32,18 @@ CARD_COLUMNS: Final = (
     "ticker",
     "headline",
     "article_url",
+    "source",
+    "published_at",
     "detected_at",
+    "articles",
     "recommendation",
     "sentiment",
     "confidence",
+    "explanation",
+    "country",
+    "float_shares",
+    "previous_close",
+    "day_volume",
     "first_row",
     "last_row",
     "baseline",
@@ -43,8 +54,13 @@ CARD_COLUMNS: Final = (
     "alerts",
     "reason",
 )
-ALERT_COLUMNS: Final = ("timestamp", "ticker", "priority", "price", "change_pct", "seconds")
-POINT_COLUMNS: Final = ("timestamp", "price", "volume", "change_pct", "seconds")
+ALERT_COLUMNS: Final = (
+    *("timestamp", "ticker", "priority", "price", "change_pct", "seconds"),
+    *("headline", "article_url"),
+)
+POINT_COLUMNS: Final = ("timestamp", "price", "trade_size", "change_pct", "seconds")
+# Of a ticker's other articles no more are shown than these, the newest, and those that alerted.
+MAX_OTHERS: Final = 20
 
 
 def compact(value: object) -> str:
@@ -63,14 +79,45 @@ def status_json(status: StatusRow | None) -> dict[str, Any] | None:
     }
 
 
-def card_json(card: Card, reason: str) -> dict[str, Any]:
-    """Return a card with its times in Unix seconds, and the reason it has or has not alerted."""
+def session_json(session: Session) -> dict[str, Any]:
+    """Return an earlier session with its times in Unix seconds."""
+    times = {"begin": session.begin.timestamp(), "end": session.end.timestamp()}
+    return session._asdict() | times
+
+
+def card_key(card: Card) -> str:
+    """Return what names a card: in earlier sessions a ticker may have several."""
+    if card.session and card.opened is not None:
+        return f"{card.ticker}@{int(card.opened.timestamp())}"
+    return card.ticker
+
+
+def card_json(card: Card, reason: str, condition: str) -> dict[str, Any]:
+    """Return a card with its times in Unix seconds, the reason it has or has not alerted, and what
+    keeps it from having new prices."""
+    told = card.told
+    alerting = {alert.article for alert in card.alerts}
+    others = [
+        article
+        for number, article in enumerate(card.others)
+        if number < MAX_OTHERS or article in alerting
+    ]
     return {
+        "key": visible(card_key(card)),
         "ticker": visible(card.ticker),
+        "session": card.session,
         "began": card.began.timestamp(),
-        "headline": visible(card.headline),
-        "url": _link(card.article_url),
+        "article": _article_json(card.article) if card.article else None,
+        "others": [_article_json(article) for article in others],
+        "articles": len(card.others) + (card.article is not None),
+        "explanation": visible(card.explanation),
         **{name: visible(value) for name, value in card.rating._asdict().items()},
+        "country": visible(card.company.country),
+        "float_shares": card.company.float_shares,
+        "previous_close": told.previous_close if told else 0,
+        "gap_pct": card.gap_pct,
+        "day_volume": told.day_volume if told else 0,
+        "condition": condition,
         "opened": _unix(card.opened),
         "closes": _unix(card.closes),
         "baseline": card.baseline,
@@ -78,47 +125,85 @@ def card_json(card: Card, reason: str) -> dict[str, Any]:
         "best_pct": card.outcome.best_change_pct,
         "reason": visible(reason),
         "points": [point[:4] for point in card.points],
-        "alerts": [
-            [_unix(a.timestamp), a.priority, a.price, a.change_pct, a.seconds] for a in card.alerts
-        ],
+        "alerts": [_alert_json(alert, others) for alert in card.alerts],
     }
+
+
+def _article_json(article: Article) -> dict[str, Any]:
+    return {
+        "headline": visible(article.headline),
+        "url": _link(article.url),
+        "source": visible(article.source),
+        "published": _unix(article.published_at),
+        "detected": article.detected_at.timestamp(),
+        "recommendation": visible(article.rating.recommendation) if article.rated else "",
+    }
+
+
+def _alert_json(alert: Alert, others: Sequence[Article]) -> list[Any]:
+    """Return an alert; its article is the place among the other ones, or -1 for the card's own."""
+    place = others.index(alert.article) if alert.article in others else -1
+    return [
+        _unix(alert.timestamp),
+        alert.priority,
+        alert.price,
+        alert.change_pct,
+        alert.seconds,
+        place,
+    ]
 
 
 def cards_csv(cards: Iterable[Card], now: datetime) -> str:
     """Return the cards, one a line."""
-    return _csv(
-        CARD_COLUMNS,
-        (
-            (
-                card.ticker,
-                card.headline,
-                card.article_url,
-                card.news_at,
-                card.rating.recommendation,
-                card.rating.sentiment,
-                card.rating.confidence,
-                card.opened,
-                card.last_row,
-                card.baseline or None,
-                card.price,
-                card.change_pct,
-                card.outcome.best_change_pct,
-                card.outcome.rows,
-                card.outcome.alerts,
-                card.reason(now),
-            )
-            for card in cards
-        ),
-    )
+    return _csv(CARD_COLUMNS, (_card_cells(card, now) for card in cards))
+
+
+def _card_cells(card: Card, now: datetime) -> list[object]:
+    article, told = card.article, card.told
+    return [
+        card.ticker,
+        *((article.headline, article.url, article.source) if article else ("", "", "")),
+        *((article.published_at, article.detected_at) if article else (None, None)),
+        len(card.others) + (article is not None),
+        card.rating.recommendation,
+        card.rating.sentiment,
+        card.rating.confidence,
+        card.explanation,
+        card.company.country,
+        card.company.float_shares or None,
+        (told.previous_close if told else 0) or None,
+        (told.day_volume if told else 0) or None,
+        card.opened,
+        card.last_row,
+        card.baseline or None,
+        card.price,
+        card.change_pct,
+        card.outcome.best_change_pct,
+        card.outcome.rows,
+        card.outcome.alerts,
+        card.reason(now),
+    ]
 
 
 def alerts_csv(cards: Iterable[Card]) -> str:
     """Return the cards' alerts, newest first."""
-    alerts = sorted((a for card in cards for a in card.alerts), key=_when, reverse=True)
+    found = sorted(
+        ((alert, card) for card in cards for alert in card.alerts),
+        key=lambda each: each[0].timestamp,
+        reverse=True,
+    )
     return _csv(
         ALERT_COLUMNS,
-        ((a.timestamp, a.ticker, a.priority, a.price, a.change_pct, a.seconds) for a in alerts),
+        (
+            (a.timestamp, a.ticker, a.priority, a.price, a.change_pct, a.seconds, *_news(a, card))
+            for a, card in found
+        ),
     )
+
+
+def _news(alert: Alert, card: Card) -> tuple[str, str]:
+    article = alert.article or card.article
+    return (article.headline, article.url) if article else ("", "")
 
 
 def points_csv(card: Card) -> str:
@@ -127,10 +212,6 @@ def points_csv(card: Card) -> str:
         POINT_COLUMNS,
         ((datetime.fromtimestamp(point.time, UTC), *point[1:]) for point in card.points),
     )
-
-
-def _when(alert: Alert) -> datetime:
-    return alert.timestamp
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -143,7 +224,7 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _cell(value: object) -> object:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return value.astimezone(NEW_YORK).isoformat()
     if isinstance(value, float):
         return round(value, 6)
     return _FORMULA.sub(r"\1'", visible(value)) if isinstance(value, str) else value

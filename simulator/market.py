@@ -77,7 +77,8 @@ class Market:
 
     @classmethod
     def sample(cls) -> "Market":
-        """Make the built-in market: twelve stocks around steady prices, the same at every call."""
+        """Make the built-in market: twelve stocks around steady prices, but one that climbs; the
+        same at every call."""
         return cls(_walks(), repeat=True)
 
     def play(self) -> Iterator[Trade]:
@@ -128,6 +129,7 @@ class _Walk(NamedTuple):
     ticker: str
     price: float
     trades_per_second: float
+    climb_pct_a_minute: float = 0.0
 
 
 _SAMPLE: Final = [
@@ -141,13 +143,15 @@ _SAMPLE: Final = [
     _Walk("GEVO", 2.12, 0.4),
     _Walk("SENS", 0.4135, 0.4),
     _Walk("CTXR", 1.08, 0.3),
-    _Walk("OCGN", 1.31, 0.3),
+    # It climbs, so that a window of it alerts if it is rated BUY.
+    _Walk("OCGN", 1.31, 3.0, 30.0),
     _Walk("BNGO", 1.72, 0.2),
 ]
 
 
 def _walks() -> Iterator[Trade]:
-    """Random walks that are drawn back to where they began, so that a repeat makes no jump."""
+    """Random walks that are drawn back to where they began, so that a repeat makes no jump but of
+    the one that climbs."""
     for walk in _SAMPLE:
         dice = random.Random(walk.ticker)
         decimals = 2 if walk.price >= 1 else 4
@@ -159,5 +163,6 @@ def _walks() -> Iterator[Trade]:
             yield Trade(round(seconds, 3), walk.ticker, round(price, decimals), size)
             # About half of all trades repeat the last price.
             if dice.random() < 0.6:
-                price += 0.05 * (walk.price - price) + dice.gauss(0, step)
+                drawn_to = walk.price * (1 + walk.climb_pct_a_minute / 100) ** (seconds / 60)
+                price += 0.05 * (drawn_to - price) + dice.gauss(0, step)
             seconds += dice.expovariate(walk.trades_per_second)

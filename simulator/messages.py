@@ -96,7 +96,8 @@ class MessagesServer:
         The most requests that were under way together.
     """
 
-    def __init__(self, ratings: Mapping[str, ScriptedRating] | None = None) -> None:
+    def __init__(self, ratings: Mapping[str, ScriptedRating] | None = None, port: int = 0) -> None:
+        """A port of 0 is a free one."""
         self.ratings = dict(ratings or {})
         self.fault = Fault()
         self.next_faults: deque[Fault] = deque()
@@ -107,7 +108,7 @@ class MessagesServer:
         self._at_once = 0
         self._counting = threading.Lock()
         self._ended = threading.Event()
-        self._server = _Server(self)
+        self._server = _Server(self, port)
 
     @property
     def url(self) -> str:
@@ -202,9 +203,9 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, api: MessagesServer) -> None:
+    def __init__(self, api: MessagesServer, port: int) -> None:
         self.api = api
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def handle_error(self, *_: object) -> None:
         """A client that went away is no news."""

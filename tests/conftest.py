@@ -19,6 +19,8 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, min(8192, _hard)), _hard)
 
 # The environment of the old client's tests has no ClickHouse.
 pytest_plugins = ["commands", "monitoring", "watching"] if find_spec("clickhouse_connect") else []
+if find_spec("playwright"):
+    pytest_plugins.append("browsing")
 
 
 @pytest.fixture(autouse=True)

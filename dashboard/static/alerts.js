@@ -1,29 +1,41 @@
-// The alerts: a list, newest first, and what draws attention to a ticker's first one.
+// The alerts: a group per ticker, the newest first alert on top, which unfolds to its rows.
 
-import { Roving, byId, element, setText } from "./dom.js";
-import { day, percent, price, time } from "./format.js";
+import { changeOf, lastPoint } from "./card.js";
+import { Roving, byId, element, setClass, setText } from "./dom.js";
+import { count, day, direction, percent, price, time, unbroken } from "./format.js";
 
 const MOST_SHOWN = 300;
 
+/** The article that an alert's rating came from. */
+export function articleOf(card, alert) {
+  return card.others[alert[5]] ?? card.article;
+}
+
 export class AlertList {
-  // ticker → the times of its alerts; of the list only the newest are shown.
-  #known = new Map();
+  // A card's key → its group.
+  #groups = new Map();
   #dated = false;
 
   constructor(onChoose) {
     this.list = byId("alerts");
     this.roving = new Roving(this.list);
-    const choose = (event) => {
-      const row = event.target.closest("li");
-      if (row) onChoose(row.dataset.ticker, Number(row.dataset.at));
-    };
-    this.list.addEventListener("click", choose);
-    this.list.addEventListener("keydown", (event) => event.key === "Enter" && choose(event));
+    this.list.addEventListener("click", (event) => {
+      const group = this.#groupOf(event.target);
+      if (!group || event.target.closest("a")) return;
+      if (event.target.closest(".unfold")) unfold(group);
+      else onChoose(group.card.key);
+    });
+    this.list.addEventListener("keydown", (event) => {
+      const group = this.#groupOf(event.target);
+      if (event.key === "Enter" && event.target === group?.node) onChoose(group.card.key);
+      if (event.key === "ArrowRight" && group?.unfolded === false) unfold(group);
+      if (event.key === "ArrowLeft" && group?.unfolded) unfold(group);
+    });
   }
 
   /** Shows the alerts of just these cards. */
   reset(cards, dated) {
-    this.#known.clear();
+    this.#groups.clear();
     this.list.replaceChildren();
     this.#dated = dated;
     this.update(cards, []);
@@ -31,132 +43,112 @@ export class AlertList {
 
   /** Takes the alerts of cards that are new or changed. */
   update(cards, gone) {
-    for (const ticker of gone) this.#forget(ticker);
-    const fresh = cards.flatMap((card) => this.#fresh(card));
-    fresh.sort(([, a], [, b]) => a[0] - b[0]);
-    for (const [ticker, alert] of fresh.slice(-MOST_SHOWN)) this.#place(build(ticker, alert, this.#dated));
+    for (const key of gone) {
+      this.#groups.get(key)?.node.remove();
+      this.#groups.delete(key);
+    }
+    const alerted = cards.filter((card) => card.alerts.length);
+    for (const card of alerted.sort((a, b) => firstAt(a) - firstAt(b))) this.#put(card);
     while (this.list.children.length > MOST_SHOWN) this.list.lastElementChild.remove();
-    const all = [...this.#known.values()].reduce((sum, times) => sum + times.size, 0);
-    setText(byId("alert-count"), all > MOST_SHOWN ? `the newest ${MOST_SHOWN} of ${all}` : String(all || ""));
+    const groups = [...this.#groups.values()];
+    const all = groups.reduce((sum, group) => sum + group.card.alerts.length, 0);
+    const told = all ? `${count(all, "alert")} of ${count(groups.length, "ticker")}` : "";
+    setText(byId("alert-count"), groups.length > MOST_SHOWN ? `${told}, the newest ${MOST_SHOWN} shown` : told);
+    setText(byId("jump-count"), groups.length ? String(groups.length) : "");
     byId("no-alerts").hidden = all > 0;
     this.roving.settle();
   }
 
-  #fresh(card) {
-    const known = this.#known.get(card.ticker) ?? new Set();
-    const fresh = card.alerts.filter((alert) => !known.has(alert[0]));
-    for (const alert of fresh) known.add(alert[0]);
-    if (known.size) this.#known.set(card.ticker, known);
-    return fresh.map((alert) => [card.ticker, alert]);
+  #groupOf(target) {
+    const node = target.closest("#alerts > li");
+    return node && this.#groups.get(node.dataset.key);
   }
 
-  #forget(ticker) {
-    if (!this.#known.delete(ticker)) return;
-    for (const row of [...this.list.children]) if (row.dataset.ticker === ticker) row.remove();
+  #put(card) {
+    let group = this.#groups.get(card.key);
+    if (!group) {
+      group = build(card.key);
+      this.#groups.set(card.key, group);
+    }
+    const moved = !group.card || firstAt(group.card) !== firstAt(card);
+    group.card = card;
+    fill(group, this.#dated);
+    if (moved) this.#place(group);
   }
 
-  #place(row) {
+  #place({ node, card }) {
+    node.dataset.at = firstAt(card);
     let before = this.list.firstElementChild;
-    while (before && Number(before.dataset.at) > Number(row.dataset.at)) before = before.nextElementSibling;
-    this.list.insertBefore(row, before);
+    while (before && (before === node || Number(before.dataset.at) > firstAt(card))) before = before.nextElementSibling;
+    this.list.insertBefore(node, before);
   }
 }
 
-function build(ticker, [at, priority, value, change, seconds], dated) {
-  const row = element("li");
-  row.tabIndex = -1;
-  row.dataset.ticker = ticker;
-  row.dataset.at = at;
-  const mark = element("span", `priority p${priority}`, String(priority));
-  mark.title = `priority ${priority}`;
-  row.append(
-    element("span", "quiet", dated ? `${day(at)} ${time(at).slice(0, 5)}` : time(at)),
-    mark,
-    element("b", "ticker", ticker),
+const firstAt = (card) => card.alerts[0][0];
+
+function build(key) {
+  const node = element("li");
+  node.tabIndex = -1;
+  node.dataset.key = key;
+  const parts = {
+    time: element("span", "quiet"),
+    priority: element("span"),
+    ticker: element("b", "ticker"),
+    price: element("span", "price"),
+    change: element("span", "change up"),
+    unfold: element("button", "unfold"),
+    best: element("span"),
+    now: element("span"),
+    headline: element("bdi", "headline"),
+    rows: element("ol", "rows"),
+  };
+  parts.unfold.type = "button";
+  parts.unfold.tabIndex = -1;
+  parts.unfold.setAttribute("aria-expanded", "false");
+  parts.headline.dir = "auto";
+  parts.rows.hidden = true;
+  const first = element("div", "first");
+  first.append(parts.time, parts.priority, parts.ticker, parts.price, parts.change, parts.unfold);
+  const since = element("div", "since quiet");
+  since.append(parts.best, parts.now, parts.headline);
+  node.append(first, since, parts.rows);
+  return { node, parts, card: null, unfolded: false };
+}
+
+function fill({ parts, card }, dated) {
+  const [at, priority, value, change] = card.alerts[0];
+  setText(parts.time, dated ? `${day(at)} ${time(at).slice(0, 5)}` : time(at));
+  setText(parts.priority, String(priority));
+  setClass(parts.priority, `priority p${priority}`);
+  parts.priority.title = `priority ${priority}`;
+  setText(parts.ticker, card.ticker);
+  setText(parts.price, price(value));
+  setText(parts.change, change === null ? "" : unbroken(percent(change)));
+  setText(parts.unfold, `×${card.alerts.length}`);
+  parts.unfold.setAttribute("aria-label", `${count(card.alerts.length, "alert")} of ${card.ticker}`);
+  setText(parts.best, `best ${percent(card.best_pct)}`);
+  const now = changeOf(card);
+  const last = lastPoint(card);
+  setText(parts.now, now === null ? "" : `now ${price(last[1])} ${percent(now)}`);
+  setClass(parts.now, direction(now));
+  setText(parts.headline, articleOf(card, card.alerts[0])?.headline ?? "");
+  parts.rows.replaceChildren(...card.alerts.map(row));
+}
+
+function row([at, priority, value, change, seconds]) {
+  const made = element("li");
+  made.append(
+    element("span", "quiet", time(at)),
+    element("span", `priority p${priority}`, String(priority)),
     element("span", "price", price(value)),
     element("span", "change up", change === null ? "" : percent(change)),
-    element("span", "quiet seconds", seconds === null ? "" : `${seconds} s`),
+    element("span", "quiet", seconds === null ? "" : `${seconds} s`),
   );
-  return row;
+  return made;
 }
 
-/** Says, sounds and shows a ticker's first alert, once; what was there at the start is no news. */
-export class Attention {
-  #known = null;
-  #audio = null;
-
-  constructor(onChoose) {
-    this.onChoose = onChoose;
-    byId("sound").addEventListener("click", () => this.toggleSound());
-    byId("notify").addEventListener("click", () => this.toggleNotify());
-    if (!("Notification" in window) || !isSecureContext) {
-      byId("notify").disabled = true;
-      byId("notify").title = "Browsers notify only from this machine's own page or over HTTPS.";
-    }
-  }
-
-  update(cards, gone) {
-    const alerted = cards.filter((card) => card.alerts.length);
-    const first = this.#known ? alerted.filter((card) => !this.#known.has(card.ticker)) : [];
-    this.#known ??= new Set();
-    for (const ticker of gone) this.#known.delete(ticker);
-    for (const card of alerted) this.#known.add(card.ticker);
-    if (!first.length) return;
-    const texts = first.map((card) => tell(card));
-    setText(byId("announcements"), texts.join(" "));
-    if (isOn("sound")) this.#beep();
-    if (isOn("notify")) first.forEach((card, i) => this.#notify(card, texts[i]));
-  }
-
-  toggleSound() {
-    this.#audio ??= new AudioContext();
-    this.#audio.resume();
-    if (toggle("sound")) this.#beep();
-  }
-
-  async toggleNotify() {
-    if (!isOn("notify") && (await Notification.requestPermission()) !== "granted") {
-      byId("notify").title = "The browser does not allow this page to notify.";
-      return;
-    }
-    toggle("notify");
-  }
-
-  #beep() {
-    const start = this.#audio.currentTime;
-    [880, 1320].forEach((frequency, i) => {
-      const tone = this.#audio.createOscillator();
-      const loudness = this.#audio.createGain();
-      const at = start + i * 0.14;
-      tone.frequency.value = frequency;
-      loudness.gain.setValueAtTime(0.0001, at);
-      loudness.gain.exponentialRampToValueAtTime(0.2, at + 0.02);
-      loudness.gain.exponentialRampToValueAtTime(0.0001, at + 0.13);
-      tone.connect(loudness).connect(this.#audio.destination);
-      tone.start(at);
-      tone.stop(at + 0.14);
-    });
-  }
-
-  #notify(card, text) {
-    const shown = new Notification(text, { body: card.headline, tag: card.ticker });
-    shown.onclick = () => {
-      window.focus();
-      this.onChoose(card.ticker, card.alerts[0][0]);
-    };
-  }
-}
-
-function tell(card) {
-  const [, priority, value, change] = card.alerts[0];
-  const risen = change === null ? "" : `, ${percent(change)}`;
-  return `Alert ${priority} for ${card.ticker}: ${price(value)} dollars${risen}.`;
-}
-
-const isOn = (id) => byId(id).getAttribute("aria-pressed") === "true";
-
-function toggle(id) {
-  const on = !isOn(id);
-  byId(id).setAttribute("aria-pressed", String(on));
-  return on;
+function unfold(group) {
+  group.unfolded = !group.unfolded;
+  group.parts.rows.hidden = !group.unfolded;
+  group.parts.unfold.setAttribute("aria-expanded", String(group.unfolded));
 }

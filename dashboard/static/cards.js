@@ -1,28 +1,35 @@
-// The list of cards, one per ticker, newest first.
+// The list of cards, one per ticker, in the order and with the filters that the viewer chose.
 
-import { Roving, byId, element, setClass, setProperty, setText } from "./dom.js";
-import { day, direction, duration, now, percent, price, unbroken } from "./format.js";
+import { build, changeOf, countDown, fill, headlineOf, isOpen } from "./card.js";
+import { Roving, byId, setText } from "./dom.js";
+import { count } from "./format.js";
+import { Switch, chosen, remember } from "./prefs.js";
 
-const SVG = "http://www.w3.org/2000/svg";
-const SPARK = { width: 96, height: 30 };
-const CALM = matchMedia("(prefers-reduced-motion: reduce)");
-const CALM_STEPS = 6;
-const RATING_CLASSES = { BUY: "buy", SELL: "sell" };
+const TOP_PX = 8;
 
-export const lastPoint = (card) => card.points.at(-1) ?? null;
-export const isOpen = (card) => card.closes !== null && now() < card.closes;
-/** The newest price's change from the baseline; null before there is a baseline. */
-export const changeOf = (card) => (card.baseline ? lastPoint(card)[3] : null);
-
-export function ratingClass(card) {
-  return `rating ${RATING_CLASSES[card.recommendation] ?? ""}`;
-}
+const lastAlert = (card) => card.alerts.at(-1)?.[0] ?? 0;
+const byAge = (a, b) => b.began - a.began;
+// name → which of two cards comes first; the newer one where they are equal.
+const ORDERS = {
+  newest: () => 0,
+  alerted: (a, b) => lastAlert(b) - lastAlert(a),
+  change: (a, b) => (changeOf(b) ?? -1e9) - (changeOf(a) ?? -1e9),
+  left: (a, b) => (isOpen(a) ? a.closes : 1e12) - (isOpen(b) ? b.closes : 1e12),
+};
+const CHIPS = {
+  open: isOpen,
+  buy: (card) => card.recommendation === "BUY",
+  alerted: (card) => card.alerts.length > 0,
+};
 
 export class CardList {
   #items = new Map();
   #filter = "";
   #dated = false;
   #none = "";
+  #above = 0;
+  #order = chosen("order", "newest");
+  #chips = [];
 
   constructor(onSelect) {
     this.list = byId("cards");
@@ -30,6 +37,20 @@ export class CardList {
     this.onSelect = onSelect;
     this.roving = new Roving(this.list, (item) => this.select(item.dataset.key));
     this.list.addEventListener("click", (event) => event.target.closest("li")?.focus());
+    this.list.addEventListener("scroll", () => this.#tellAbove(), { passive: true });
+    byId("above").addEventListener("click", () => this.list.scrollTo({ top: 0 }));
+    if (!(this.#order in ORDERS)) this.#order = "newest";
+    byId("order").value = this.#order;
+    byId("order").addEventListener("change", () => {
+      this.#order = byId("order").value;
+      remember("order", this.#order);
+      this.#sort();
+    });
+    for (const [name, passes] of Object.entries(CHIPS)) {
+      const chip = new Switch(byId(`chip-${name}`), `chip.${name}`, false, () => this.#refilter());
+      this.#chips.push([chip, passes]);
+    }
+    this.dense = new Switch(byId("dense"), "dense", false, (on) => document.body.classList.toggle("dense", on));
   }
 
   /** What is said while there is no card. */
@@ -38,40 +59,41 @@ export class CardList {
     this.#tellCount();
   }
 
-  /** Shows just these cards. `dated`: they are of several sessions, a ticker may be there twice. */
+  /** Shows just these cards. `dated`: they are of earlier sessions, a ticker may be there twice. */
   reset(cards, rule, dated) {
     this.#items.clear();
     this.list.replaceChildren();
     this.#dated = dated;
+    this.#above = 0;
     this.selected = null;
     this.update(cards, [], rule);
   }
 
   /** Takes cards that are new or changed, and forgets those that are gone. */
   update(cards, gone, rule) {
-    for (const ticker of gone) {
-      this.#items.get(ticker)?.node.remove();
-      this.#items.delete(ticker);
+    for (const key of gone) {
+      this.#items.get(key)?.node.remove();
+      this.#items.delete(key);
     }
     // Oldest first: each new one goes to its place near the top.
     for (const card of [...cards].sort((a, b) => a.began - b.began)) this.#put(card, rule);
     this.#tellCount();
+    this.#tellAbove();
     this.roving.settle();
   }
 
   filter(text) {
     this.#filter = text.trim().toLowerCase();
-    for (const { node, card } of this.#items.values()) node.hidden = !this.#passes(card);
-    this.#tellCount();
-    this.roving.settle();
+    this.#refilter();
   }
 
   select(key) {
     if (this.selected === key || !this.#items.has(key)) return;
     this.#items.get(this.selected)?.node.setAttribute("aria-selected", "false");
     this.selected = key;
-    this.#items.get(key).node.setAttribute("aria-selected", "true");
-    this.onSelect(this.#items.get(key).card);
+    const { node, card } = this.#items.get(key);
+    node.setAttribute("aria-selected", "true");
+    this.onSelect(card);
   }
 
   selectFirst() {
@@ -80,144 +102,97 @@ export class CardList {
     return Boolean(first);
   }
 
+  /** Brings a card into sight and selects it. */
+  show(key) {
+    const item = this.#items.get(key);
+    if (!item) return;
+    this.select(key);
+    item.node.scrollIntoView({ block: "nearest" });
+  }
+
   card(key) {
     return this.#items.get(key)?.card ?? null;
   }
 
-  keyOf(card) {
-    return this.#dated ? `${card.ticker} ${card.opened}` : card.ticker;
+  /** The keys of the cards that are shown, in order; all of them in the order they came is null. */
+  get shown() {
+    const nodes = [...this.list.children].filter((node) => !node.hidden);
+    if (nodes.length === this.#items.size && this.#order === "newest") return null;
+    return nodes.map((node) => node.dataset.key);
   }
 
   /** Counts the open windows down. */
   tick() {
-    for (const node of this.list.querySelectorAll("li.open")) {
+    for (const node of this.list.querySelectorAll("li.open, li.waits")) {
       countDown(this.#items.get(node.dataset.key));
     }
   }
 
+  #refilter() {
+    for (const { node, card } of this.#items.values()) node.hidden = !this.#passes(card);
+    this.#tellCount();
+    this.roving?.settle();
+  }
+
   #passes(card) {
-    return !this.#filter || `${card.ticker} ${card.headline}`.toLowerCase().includes(this.#filter);
+    if (this.#chips.some(([chip, passes]) => chip.on && !passes(card))) return false;
+    return !this.#filter || `${card.ticker} ${headlineOf(card)}`.toLowerCase().includes(this.#filter);
   }
 
   #tellCount() {
     const shown = this.list.querySelectorAll("li:not([hidden])").length;
     const all = this.#items.size;
-    setText(byId("count"), shown === all ? `${all} tickers` : `${shown} of ${all} tickers`);
+    setText(byId("count"), shown === all ? count(all, "ticker") : `${shown} of ${count(all, "ticker")}`);
     byId("nothing").hidden = shown > 0;
     setText(byId("nothing"), all ? "No ticker fits the filter." : this.#none);
   }
 
+  #tellAbove() {
+    if (this.list.scrollTop <= TOP_PX) this.#above = 0;
+    byId("above").hidden = !this.#above;
+    setText(byId("above"), `${this.#above} new above`);
+  }
+
   #put(card, rule) {
-    const key = this.keyOf(card);
-    let item = this.#items.get(key);
-    const moved = !item || item.card.began !== card.began;
-    if (!item) {
-      item = build(key);
-      this.#items.set(key, item);
+    let item = this.#items.get(card.key);
+    const known = Boolean(item);
+    if (!known) {
+      item = build(card.key);
+      this.#items.set(card.key, item);
     }
     item.card = card;
     fill(item, rule, this.#dated);
     item.node.hidden = !this.#passes(card);
-    if (moved) this.#place(item);
+    this.#place(item);
+    if (!known && !item.node.hidden && this.list.scrollTop > TOP_PX
+      && item.node.offsetTop < this.list.offsetTop + this.list.scrollTop) this.#above += 1;
+  }
+
+  #compare(a, b) {
+    return ORDERS[this.#order](a, b) || byAge(a, b);
+  }
+
+  #sort() {
+    const items = [...this.#items.values()].sort((a, b) => this.#compare(a.card, b.card));
+    this.list.replaceChildren(...items.map((item) => item.node));
+  }
+
+  #cardOf(node) {
+    return this.#items.get(node.dataset.key).card;
   }
 
   #place({ node, card }) {
-    node.dataset.began = card.began;
+    const { previousElementSibling: previous, nextElementSibling: next } = node;
+    const stays = node.isConnected
+      && (!previous || this.#compare(this.#cardOf(previous), card) <= 0)
+      && (!next || this.#compare(card, this.#cardOf(next)) <= 0);
+    if (stays) return;
+    const focused = document.activeElement === node;
     let before = this.list.firstElementChild;
-    while (before && (before === node || Number(before.dataset.began) > card.began)) {
+    while (before && (before === node || this.#compare(this.#cardOf(before), card) < 0)) {
       before = before.nextElementSibling;
     }
     this.list.insertBefore(node, before);
+    if (focused) node.focus();
   }
-}
-
-function build(key) {
-  const node = element("li");
-  node.setAttribute("role", "option");
-  node.setAttribute("aria-selected", "false");
-  node.tabIndex = -1;
-  node.dataset.key = key;
-  const parts = {
-    ticker: element("b", "ticker"),
-    rating: element("span", "rating"),
-    confidence: element("span", "quiet"),
-    price: element("span", "price"),
-    change: element("span"),
-    headline: element("bdi", "headline"),
-    spark: document.createElementNS(SVG, "svg"),
-    reason: element("span", "reason"),
-    meta: element("span", "quiet"),
-    left: element("span", "left"),
-    bar: element("i"),
-  };
-  parts.headline.dir = "auto";
-  parts.spark.setAttribute("viewBox", `0 0 ${SPARK.width} ${SPARK.height}`);
-  parts.spark.setAttribute("aria-hidden", "true");
-  parts.line = document.createElementNS(SVG, "polyline");
-  parts.goal = document.createElementNS(SVG, "line");
-  parts.goal.setAttribute("x2", SPARK.width);
-  parts.spark.append(parts.goal, parts.line);
-  const top = element("div", "top");
-  top.append(parts.ticker, parts.rating, parts.confidence, parts.price, parts.change);
-  const middle = element("div", "middle");
-  middle.append(parts.headline, parts.spark);
-  const foot = element("div", "foot");
-  foot.append(parts.reason, parts.meta, parts.left);
-  const track = element("div", "window");
-  track.setAttribute("aria-hidden", "true");
-  track.append(parts.bar);
-  node.append(top, middle, foot, track);
-  return { node, parts, card: null };
-}
-
-function fill(item, rule, dated) {
-  const { node, parts, card } = item;
-  const last = lastPoint(card);
-  const change = changeOf(card);
-  const open = !dated && isOpen(card);
-  setClass(node, [open ? "open" : "", card.alerts.length ? "alerted" : ""].join(" ").trim());
-  setText(parts.ticker, card.ticker);
-  setClass(parts.rating, ratingClass(card));
-  setText(parts.rating, card.recommendation);
-  setText(parts.confidence, card.confidence);
-  setText(parts.price, last ? price(last[1]) : "–");
-  setText(parts.change, change === null ? "" : percent(change));
-  setClass(parts.change, `change ${direction(change)}`);
-  setText(parts.headline, card.headline || "No news");
-  setText(parts.reason, unbroken(card.reason));
-  const alerts = card.alerts.length ? ` · ${card.alerts.length} alerts` : "";
-  setText(parts.meta, `${dated ? `${day(card.began)} · ` : ""}${card.rows} rows${alerts}`);
-  if (open) countDown(item);
-  else setText(parts.left, "");
-  drawSpark(parts, card, rule, change);
-}
-
-/** What is left of an open window, in seconds and as a bar that shrinks in steps. */
-function countDown({ parts, card }) {
-  const left = card.closes - now();
-  setText(parts.left, duration(left));
-  const window_s = card.closes - card.opened;
-  const steps = CALM.matches ? CALM_STEPS : window_s;
-  setProperty(parts.bar, "--left", Math.max(0, Math.ceil((left / window_s) * steps) / steps));
-}
-
-function drawSpark(parts, card, rule, change) {
-  const points = card.points;
-  parts.spark.style.visibility = points.length > 1 ? "visible" : "hidden";
-  if (points.length < 2) return;
-  const goal = card.baseline * (1 + rule.change_pct / 100);
-  const prices = points.map((point) => point[1]);
-  const low = Math.min(...prices, card.baseline || Infinity);
-  // Never less than the change that counts, so that a flat price looks flat.
-  const high = Math.max(...prices, low * (1 + rule.change_pct / 100));
-  const y = (value) => (SPARK.height - 2 - ((value - low) / (high - low)) * (SPARK.height - 4)).toFixed(1);
-  const begin = points[0][0];
-  // The whole width is the window.
-  const length = Math.max(rule.window_s, points.at(-1)[0] - begin);
-  const x = (at) => (((at - begin) / length) * SPARK.width).toFixed(1);
-  parts.line.setAttribute("points", points.map((point) => `${x(point[0])},${y(point[1])}`).join(" "));
-  parts.line.setAttribute("class", direction(change));
-  parts.goal.setAttribute("y1", y(goal));
-  parts.goal.setAttribute("y2", y(goal));
-  parts.goal.style.visibility = goal ? "visible" : "hidden";
 }

@@ -1,6 +1,7 @@
-// Earlier sessions: asked for by day or by ticker.
+// Earlier sessions: asked for one by one, or by ticker.
 
 import { byId, element } from "./dom.js";
+import { count, day, time } from "./format.js";
 
 /** Hands the cards found, and the question as it stands in an address, to `onFound`; what is to be
  * said where there are none, to `onSay`. */
@@ -10,34 +11,38 @@ export class Earlier {
   constructor(onFound, onSay) {
     this.onFound = onFound;
     this.onSay = onSay;
-    byId("day").addEventListener("change", () => {
+    byId("session").addEventListener("change", () => {
       byId("ticker").value = "";
       this.#ask();
     });
     byId("ticker").addEventListener("change", () => this.#ask());
   }
 
-  async open() {
-    const days = await this.#read("/earlier/days");
-    if (!days) return;
-    byId("day").replaceChildren(...days.map(([day, windows, alerts]) => {
-      const option = element("option", "", `${day}: ${windows} windows, ${alerts} alerts`);
-      option.value = day;
+  /** Shows the newest session, or the one that is named. */
+  async open(session = "") {
+    const sessions = await this.#read("/earlier/sessions");
+    if (!sessions) return;
+    byId("ticker").value = "";
+    byId("session").replaceChildren(...sessions.map((each) => {
+      const option = element("option", "", describe(each));
+      option.value = each.key;
       return option;
     }));
-    if (days.length) await this.#ask();
-    else this.onSay("No earlier sessions are stored yet.");
+    if (session) byId("session").value = session;
+    if (!sessions.length) this.onSay("No earlier sessions are stored yet.");
+    else if (byId("session").value) await this.#ask();
+    else this.onSay("That session is not stored.");
   }
 
   async #ask() {
     const asked = ++this.#asked;
-    const ticker = byId("ticker").value.trim().toUpperCase();
-    const query = String(new URLSearchParams(ticker ? { ticker } : { day: byId("day").value }));
+    const ticker = byId("ticker").value.trim();
+    const query = String(new URLSearchParams(ticker ? { ticker } : { session: byId("session").value }));
     const cards = await this.#read(`/earlier/windows?${query}`);
     // An answer that comes after the next question is no answer to it.
     if (!cards || asked !== this.#asked) return;
     this.onFound(cards, query);
-    this.onSay("No window of that day or ticker is stored.");
+    this.onSay("No window of that session or ticker is stored.");
   }
 
   async #read(address) {
@@ -51,4 +56,9 @@ export class Earlier {
     }
     return null;
   }
+}
+
+function describe({ begin, end, windows, alerts }) {
+  const ends = day(begin) === day(end) ? time(end).slice(0, 5) : `${day(end)} ${time(end).slice(0, 5)}`;
+  return `${day(begin)} ${time(begin).slice(0, 5)}–${ends}: ${count(windows, "window")}, ${count(alerts, "alert")}`;
 }

@@ -1,15 +1,35 @@
 // Numbers and times as a trader reads them, and the database's clock.
 
-const NEW_YORK = new Intl.DateTimeFormat("en-GB", {
-  timeZone: "America/New_York", hour: "2-digit", minute: "2-digit", second: "2-digit",
-});
-const NEW_YORK_DAY = new Intl.DateTimeFormat("en-GB", {
-  timeZone: "America/New_York", day: "numeric", month: "short",
-});
+const NEW_YORK = "America/New_York";
 const WHOLE = new Intl.NumberFormat("en-US");
+const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
+// A time of day cannot be meant by more: it is no age that anyone knows.
+const LONGEST_S = 366 * 86400;
 
+let clock = null;
+let date = null;
+let threshold = Infinity;
 let serverNow = 0;
 let heardAt = 0;
+
+/** Shows times in New York, or in the viewer's own zone. */
+export function setLocal(local) {
+  const timeZone = local ? undefined : NEW_YORK;
+  clock = new Intl.DateTimeFormat("en-GB", { timeZone, hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  date = new Intl.DateTimeFormat("en-GB", { timeZone, day: "numeric", month: "short" });
+}
+setLocal(false);
+
+/** The name of the zone that times are shown in. */
+export function zone() {
+  const { timeZone } = clock.resolvedOptions();
+  return timeZone === NEW_YORK ? "New York" : timeZone.replaceAll("_", " ");
+}
+
+/** Takes the change in percent from which a row alerts. */
+export function setThreshold(changePct) {
+  threshold = changePct;
+}
 
 /** Takes the database's clock, in Unix seconds, as it was just now. */
 export function setNow(now) {
@@ -31,34 +51,49 @@ export function price(value) {
   return value.toFixed(decimals(value));
 }
 
+/** One decimal; two where one would put a change on the wrong side of the alert's threshold. */
 export function percent(value) {
-  const text = Math.abs(value).toFixed(1);
+  const sides = (shown) => shown >= threshold === value >= threshold;
+  let text = value.toFixed(1);
+  if (!sides(Number(text))) text = value.toFixed(2);
+  if (!sides(Number(text))) text = (value < threshold ? threshold - 0.01 : threshold).toFixed(2);
+  const size = text.replace("-", "");
   // A minus sign as wide as the plus.
-  return `${value < 0 && text !== "0.0" ? "−" : "+"}${text} %`;
+  return `${text.startsWith("-") && Number(size) ? "−" : "+"}${size} %`;
 }
 
 export function whole(value) {
   return WHOLE.format(value);
 }
 
+/** 12,345,678 as 12.3M. */
+export function short(value) {
+  return SHORT.format(value);
+}
+
 export function time(unix) {
-  return NEW_YORK.format(unix * 1000);
+  return clock.format(unix * 1000);
 }
 
 export function day(unix) {
-  return NEW_YORK_DAY.format(unix * 1000);
+  return date.format(unix * 1000);
 }
 
 export function duration(seconds) {
   const s = Math.max(0, Math.floor(seconds));
+  if (s > LONGEST_S) return "an unknown time";
   if (s < 120) return `${s} s`;
   if (s < 7200) return `${Math.floor(s / 60)} min`;
   return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
 }
 
-/** Keeps a number and its percent sign on one line. */
+export function count(number, word) {
+  return `${whole(number)} ${word}${number === 1 ? "" : "s"}`;
+}
+
+/** Keeps a number and its percent sign on one line, and gives it the page's minus sign. */
 export function unbroken(text) {
-  return text.replaceAll(" %", "\u00a0%");
+  return text.replaceAll(" %", "\u00a0%").replace(/(^|\s)-(?=\d)/g, "$1−");
 }
 
 /** "up", "down" or "": the class that colours a change. */

@@ -1,31 +1,53 @@
 // Puts the page together: the feed on one side, what is shown and the keys on the other.
 
-import { AlertList, Attention } from "./alerts.js";
+import { AlertList } from "./alerts.js";
+import { Attention } from "./attention.js";
 import { CardList } from "./cards.js";
 import { Chart } from "./chart.js";
-import { byId } from "./dom.js";
+import { Details } from "./details.js";
+import { byId, setText } from "./dom.js";
 import { Earlier } from "./earlier.js";
 import { Feed } from "./feed.js";
-import { setNow } from "./format.js";
+import { now, setLocal, setNow, setThreshold, zone } from "./format.js";
+import { editTemplate, linked } from "./links.js";
+import { Switch } from "./prefs.js";
 import { StatusBar } from "./status.js";
+import { followTheme } from "./theme.js";
 
 const TICK_MS = 500;
 const WAITING = "Waiting for the first news of the session.";
+const PHONE = matchMedia("(max-width: 760px)");
 
 // The present session, which goes on also while an earlier one is shown.
 const session = new Map();
+let sessionKey = "";
 let rule = null;
 let problem = "";
+let read = false;
 let live = true;
 let query = "";
+let shown = [];
+// What the address names is shown once it is there.
+let awaited = linked();
 
+followTheme(() => chart.redraw());
 const status = new StatusBar();
 const chart = new Chart();
-const cards = new CardList(select);
-const alerts = new AlertList(choose);
-const attention = new Attention((ticker, at) => {
+const details = new Details();
+const cards = new CardList((card) => showChart(card));
+const alerts = new AlertList((key) => {
+  cards.show(key);
+  toChart();
+});
+const attention = new Attention((key) => {
   showSession();
-  choose(ticker, at);
+  cards.show(key);
+});
+const follow = new Switch(byId("follow"), "follow", true);
+const local = new Switch(byId("zone"), "local", false, (on) => {
+  setLocal(on);
+  setText(byId("zone"), `Times: ${zone()}`);
+  if (rule) redraw();
 });
 const earlier = new Earlier((found, asked) => {
   if (live) return;
@@ -35,60 +57,67 @@ const earlier = new Earlier((found, asked) => {
 
 const feed = new Feed((update) => {
   rule = update.rule ?? rule;
+  setThreshold(rule.change_pct);
   problem = update.problem;
   // While the database cannot be read, its clock goes on as it did.
-  if (!problem) setNow(update.now);
+  if (!problem || !now()) setNow(update.now);
+  read ||= !problem;
+  sessionKey = update.session;
   status.show(update.status, update.blind, rule);
   const gone = update.full ? [...session.keys()] : update.gone;
   for (const ticker of gone) session.delete(ticker);
-  for (const card of update.cards) session.set(card.ticker, card);
-  attention.update(update.cards, update.full ? gone.filter((ticker) => !session.has(ticker)) : gone);
-  if (live) showUpdate(update);
+  for (const card of update.cards) session.set(card.key, card);
+  const first = attention.update(update.cards, update.full ? gone.filter((ticker) => !session.has(ticker)) : gone);
+  if (live) showUpdate(update, first);
+  if (awaited) showLinked();
   tick();
 });
 
-function showUpdate(update) {
+function showUpdate(update, first) {
+  cards.say(read ? WAITING : "The database cannot be read yet.");
   if (update.full) {
     const chosen = cards.selected;
     show(update.cards);
     if (chosen !== null) cards.select(chosen);
     return;
   }
+  shown = [...session.values()];
   cards.update(update.cards, update.gone, rule);
   alerts.update(update.cards, update.gone);
-  if (cards.selected !== null && !cards.card(cards.selected)) chart.hide();
-  const current = update.cards.find((card) => card.ticker === cards.selected);
-  if (current) chart.show(current, rule);
+  if (cards.selected !== null && !cards.card(cards.selected)) hideChart();
+  const current = update.cards.find((card) => card.key === cards.selected);
+  if (follow.on && first.length) cards.show(first.at(-1).key);
   else if (cards.selected === null) cards.selectFirst();
+  if (current?.key === cards.selected && current) showChart(current);
 }
 
 function show(found) {
+  shown = found;
   cards.reset(found, rule, !live);
   alerts.reset(found, !live);
-  byId("cards-csv").href = `/csv/cards.csv?${query}`;
-  byId("alerts-csv").href = `/csv/alerts.csv?${query}`;
-  if (!cards.selectFirst()) chart.hide();
+  if (!cards.selectFirst()) hideChart();
 }
 
-function select(card) {
+/** Shows all anew, with other times. */
+function redraw() {
+  const chosen = cards.selected;
+  show(shown);
+  if (chosen !== null) cards.select(chosen);
+}
+
+function showChart(card) {
   chart.show(card, rule);
-  const asked = new URLSearchParams(query || { session_ticker: card.ticker });
-  if (query) {
-    asked.set("ticker", card.ticker);
-    asked.set("opened", String(card.opened));
-  }
-  byId("chart-csv").href = `/csv/points.csv?${asked}`;
+  details.show(card, live ? sessionKey : card.session, live);
 }
 
-/** Shows the window an alert came from. */
-function choose(ticker, at) {
-  const item = [...byId("cards").children].find((node) => {
-    const card = cards.card(node.dataset.key);
-    return card.ticker === ticker && (live || (card.opened <= at && at <= card.points.at(-1)[0]));
-  });
-  if (!item) return;
-  cards.select(item.dataset.key);
-  item.scrollIntoView({ block: "nearest" });
+function hideChart() {
+  chart.hide();
+  details.hide();
+}
+
+/** On a phone, brings the chart to where one looks. */
+function toChart() {
+  if (PHONE.matches) byId("chart-panel").scrollIntoView();
 }
 
 function showSession() {
@@ -99,11 +128,23 @@ function showSession() {
   show([...session.values()]);
 }
 
-function showEarlier() {
-  if (!live || !rule) return;
-  setView(false);
-  show([]);
-  earlier.open();
+function showEarlier(named = "") {
+  if ((live || named) && rule) {
+    setView(false);
+    show([]);
+    return earlier.open(named);
+  }
+  return null;
+}
+
+/** Shows the window that the page's address names. */
+async function showLinked() {
+  const { session: named, ticker } = awaited;
+  awaited = null;
+  if (named === sessionKey) showSession();
+  else await showEarlier(named);
+  const card = shown.find((each) => each.ticker === ticker);
+  if (card) cards.show(card.key);
 }
 
 function setView(toLive) {
@@ -114,16 +155,39 @@ function setView(toLive) {
 }
 
 function tick() {
-  status.tick(feed, problem, rule);
+  const lost = status.tick(feed, problem, rule);
+  attention.see(lost, status.mode);
   if (live) cards.tick();
-  chart.tick(live);
+  details.tick();
 }
+
+/** Has a link save what is shown at that moment. */
+function saves(id, path, keys) {
+  const link = byId(id);
+  const set = () => {
+    const asked = new URLSearchParams(query);
+    for (const key of keys() ?? []) asked.append("card", key);
+    link.href = `${path}?${asked}`;
+  };
+  link.addEventListener("pointerdown", set);
+  link.addEventListener("click", set);
+}
+
+saves("cards-csv", "/csv/cards.csv", () => cards.shown);
+saves("alerts-csv", "/csv/alerts.csv", () => null);
+saves("chart-csv", "/csv/points.csv", () => [cards.selected]);
 
 const filter = byId("filter");
 filter.addEventListener("input", () => cards.filter(filter.value));
+byId("cards").addEventListener("click", toChart);
 byId("show-session").addEventListener("click", showSession);
-byId("show-earlier").addEventListener("click", showEarlier);
+byId("show-earlier").addEventListener("click", () => showEarlier());
 byId("help-button").addEventListener("click", () => byId("help").showModal());
+editTemplate(() => cards.card(cards.selected) && showChart(cards.card(cards.selected)));
+addEventListener("hashchange", () => {
+  awaited = linked();
+  if (awaited && rule) showLinked();
+});
 
 const KEYS = {
   j: () => cards.roving.move(1),
@@ -131,12 +195,16 @@ const KEYS = {
   t: () => cards.roving.focus(),
   a: () => alerts.roving.focus(),
   f: () => chart.fit(),
-  s: () => attention.toggleSound(),
-  n: () => !byId("notify").disabled && attention.toggleNotify(),
+  l: () => follow.toggle(),
+  d: () => cards.dense.toggle(),
+  z: () => local.toggle(),
+  s: () => byId("sound").click(),
+  n: () => byId("notify").click(),
+  c: () => byId("copy").click(),
   "/": () => filter.focus(),
   "?": () => byId("help").showModal(),
   1: showSession,
-  2: showEarlier,
+  2: () => showEarlier(),
 };
 
 document.addEventListener("keydown", (event) => {
@@ -154,5 +222,5 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-cards.say(WAITING);
+cards.say("Waiting for the page's server.");
 setInterval(tick, TICK_MS);

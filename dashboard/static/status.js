@@ -59,7 +59,7 @@ export class StatusBar {
     setText(byId("last-error"), status.last_error);
   }
 
-  /** What goes on with the time alone. */
+  /** What goes on with the time alone; returns what costs alerts, empty where nothing does. */
   tick(feed, problem, rule) {
     const status = this.#status;
     if (status) {
@@ -70,6 +70,13 @@ export class StatusBar {
     banner.hidden = !said;
     document.body.classList.toggle("blind", Boolean(said));
     setText(banner, said);
+    return said;
+  }
+
+  /** PAPER or LIVE, as far as it is known. */
+  get mode() {
+    const { mode } = document.body.dataset;
+    return mode === "UNKNOWN" ? "" : mode;
   }
 
   #warning(feed, problem, rule) {
@@ -79,6 +86,6 @@ export class StatusBar {
     if (!this.#status) return "No price monitor has reported to this database yet.";
     const age = now() - this.#status.timestamp;
     if (age <= rule.stale_s) return this.#blind;
-    return `The price monitor has not reported since ${time(this.#status.timestamp)} New York time: prices and alerts are missing.`;
+    return `The price monitor has not reported since ${time(this.#status.timestamp)}: prices and alerts are missing.`;
   }
 }

@@ -255,7 +255,7 @@ def describe(result: Outcome | None, by: Rule | None = None) -> str:
     rule = by or LIVE
     if result is None:
         return "no ticks"
-    best = f"best change {result.best_change_pct:+.1f} % of {rule.change_pct:g} %"
+    best = f"best change {percent(result.best_change_pct, rule)} of {rule.change_pct:g} %"
     if result.alerts:
         return f"{result.alerts} alert{'s' if result.alerts > 1 else ''}, {best}"
     if not result.judged:
@@ -267,7 +267,9 @@ def describe(result: Outcome | None, by: Rule | None = None) -> str:
     return f"no alert, not rated {' or '.join(rule.ratings)}, {best}"
 
 
-def describe_open(result: Outcome, due: int, recommendation: str) -> str:
+def describe_open(
+    result: Outcome, due: int, recommendation: str, change_pct: float | None = None
+) -> str:
     """Return why a window that is open has or has not alerted, in a trader's words.
 
     Parameters
@@ -276,13 +278,18 @@ def describe_open(result: Outcome, due: int, recommendation: str) -> str:
         The rows that qualify.
     recommendation
         The ticker's rating now.
+    change_pct
+        The newest price's change from the baseline.
     """
     if result.alerts:
         return "alerted once" if result.alerts == 1 else f"alerted {result.alerts} times"
     if not result.judged:
         return "waiting for the third price"
     if not result.rises:
-        return f"{result.best_change_pct:+.1f} % of {LIVE.change_pct:g} %"
+        best = f"{percent(result.best_change_pct)} of {LIVE.change_pct:g} %"
+        if change_pct is None or percent(change_pct) == percent(result.best_change_pct):
+            return best
+        return f"now {percent(change_pct)}, best {best}"
     if not result.rises_in_range:
         return _outside(LIVE)
     if due:
@@ -290,6 +297,18 @@ def describe_open(result: Outcome, due: int, recommendation: str) -> str:
     if recommendation in LIVE.ratings:
         return "held back: it rose before it was rated BUY"
     return f"held back: {recommendation}"
+
+
+def percent(change_pct: float, by: Rule | None = None) -> str:
+    """Return a change with one decimal, or with two where one would put it on the wrong side of the
+    rule's threshold."""
+    threshold = (by or LIVE).change_pct
+    for decimals in (1, 2):
+        shown = round(change_pct, decimals)
+        if (shown >= threshold) == (change_pct >= threshold):
+            return f"{shown:+z.{decimals}f} %"
+    # Nearer to it than can be shown.
+    return f"{threshold - 0.01 if change_pct < threshold else threshold:+.2f} %"
 
 
 def _outside(rule: Rule) -> str:

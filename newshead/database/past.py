@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from newshead.core.tickers import ibkr_name
+from newshead.core.tickers import ibkr_name, spellings
 from newshead.database.connection import MISSING_TABLE_CODES, Database
 from newshead.database.schema import existing_tables
 
@@ -21,7 +21,7 @@ PRICE_ROWS: Final = """
     SELECT ticker, toUnixTimestamp(timestamp), price, volume, recommendation
     FROM News.%(table)s
     WHERE timestamp >= {since:DateTime('UTC')} AND timestamp < {until:DateTime('UTC')}
-        AND ({ticker:String} = '' OR ticker = {ticker:String})
+        AND (empty({tickers:Array(String)}) OR ticker IN {tickers:Array(String)})
     ORDER BY ticker, timestamp, _block_number, _part_offset"""
 
 ALERT_ROWS: Final = """
@@ -40,9 +40,10 @@ SCORES: Final = """
 def price_rows(
     database: Database, table: str, since: datetime, until: datetime, ticker: str = ""
 ) -> Sequence[Sequence[Any]]:
-    """Return the rows of one of PRICE_TABLES, of one ticker or (empty) of all, by ticker and time:
-    ticker, Unix seconds, price, volume, recommendation."""
-    return _rows(database, PRICE_ROWS, table, since=since, until=until, ticker=ticker)
+    """Return the rows of one of PRICE_TABLES, of one ticker in any spelling or (empty) of all, by
+    ticker and time: ticker, Unix seconds, price, volume, recommendation."""
+    tickers = spellings(ticker) if ticker else []
+    return _rows(database, PRICE_ROWS, table, since=since, until=until, tickers=tickers)
 
 
 def alert_rows(

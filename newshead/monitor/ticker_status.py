@@ -1,8 +1,9 @@
-"""What TWS says of each ticker besides its trades, in `ticker_status`: a row where it changed."""
+"""What TWS says of each ticker besides its trades, in `ticker_status`: a row when it is tracked,
+and where it changed."""
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -44,11 +45,17 @@ class TickerStatus:
         self._run = run
         self._stored: dict[str, _Told] = {}
 
-    async def store(self, conditions: Mapping[str, Condition], refused: Mapping[str, str]) -> None:
-        """Write a row for each ticker of which something else holds than was written last."""
+    async def store(
+        self,
+        tracked: Collection[str],
+        conditions: Mapping[str, Condition],
+        refused: Mapping[str, str],
+    ) -> None:
+        """Write a row for each ticker that is tracked, and for each of which something else holds
+        than was written last."""
         told = {
             ticker: _told(conditions.get(ticker, UNKNOWN), refused.get(ticker, ""))
-            for ticker in conditions.keys() | refused.keys() | self._stored.keys()
+            for ticker in {*tracked, *conditions, *refused, *self._stored}
         }
         changed = {t: each for t, each in told.items() if self._stored.get(t) != each}
         if not changed:

@@ -7,7 +7,6 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from monitoring import connected
 from watching import write_alerts, write_news, write_prices, write_status
 
 from clickhouse_manager import ClickHouseManager
-from dashboard import queries
+from dashboard import earlier, queries
+from dashboard.earlier import PAGE_STATEMENTS
 from newshead import listening
 from newshead.database import connection
 from newshead.database.http import LOOPBACK, USER, basic_authorization, engine_served
@@ -32,7 +32,7 @@ def own(tmp_path: Path) -> Settings:
 
 def served(own: Settings) -> AbstractAsyncContextManager[dict[str, str]]:
     """The engine served to the page's and the push's statements."""
-    return engine_served(own, queries.STATEMENTS, queries.READ_SETTINGS)
+    return engine_served(own, PAGE_STATEMENTS, queries.READ_SETTINGS)
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ async def test_everything_that_readers_ask_is_answered(own: Settings, reading: S
                 queries.marks,
                 queries.cards,
                 queries.first_alerts,
-                queries.days,
-                lambda database: queries.earlier(database, day=date(2026, 11, 24)),
-                lambda database: queries.earlier(database, ticker="ABCD"),
+                earlier.sessions,
+                lambda database: earlier.windows(database, session="20261124T090000Z"),
+                lambda database: earlier.windows(database, ticker="ABCD"),
             ):
                 assert ask is queries.clock or ask(reader) == ask(owner)
                 ask(reader)

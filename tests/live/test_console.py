@@ -21,8 +21,8 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from rich.console import Console
 
-from dashboard.console import LogLines, View, screen
-from dashboard.queries import Card, Point
+from dashboard.cards import Article, Card, Point, Told
+from dashboard.screen import LogLines, View, screen
 from newshead.core.rule import Outcome
 from newshead.database.queries import Rating
 from newshead.database.tables import StatusRow
@@ -61,9 +61,17 @@ def card(ticker: str, headline: str = "A headline", recommendation: str = "HOLD"
     )
     return Card(
         ticker=ticker,
-        news_at=NOW - timedelta(seconds=21),
-        headline=headline,
-        article_url="",
+        article=Article(
+            detected_at=NOW - timedelta(seconds=21),
+            published_at=None,
+            source="",
+            headline=headline,
+            url="",
+            rating=Rating("neutral", recommendation, "low"),
+            explanation="",
+            analyzed_at=NOW - timedelta(seconds=20),
+            rated=True,
+        ),
         rating=Rating("neutral", recommendation, "low"),
         opened=NOW - timedelta(seconds=20),
         last_row=NOW - timedelta(seconds=14),
@@ -81,23 +89,29 @@ def view(
     return View(NOW, time.monotonic(), status, cards, len(cards), problem)
 
 
-def drawn(shown: View, log: LogLines | None = None, height: int = 24) -> list[str]:
+def drawn(
+    shown: View, log: LogLines | None = None, height: int = 24, width: int = 160
+) -> list[str]:
     """The screen's lines, with the codes that steer a terminal."""
     terminal = Console(
-        file=io.StringIO(), width=160, height=height, force_terminal=True, color_system="standard"
+        file=io.StringIO(), width=width, height=height, force_terminal=True, color_system="standard"
     )
     with terminal.capture() as captured:
-        terminal.print(screen(shown, log or LogLines(), height))
+        terminal.print(screen(shown, log or LogLines(), width, height))
     return captured.get().splitlines()
+
+
+def plain(lines: list[str]) -> list[str]:
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
 
 
 def test_a_card_and_the_monitors_state_stand_in_a_line_each() -> None:
     lines = drawn(view(cards=(card("ABCD"),)))
     assert "PAPER" in lines[0]
     assert "ready" in lines[0]
-    assert "for 0:01:15, account *******67, 1 tickers, cycle 12 in 31 ms" in lines[0]
+    assert "for 0:01:15, account *******67, 1 ticker, cycle 12 in 31 ms" in lines[0]
     [line] = [line for line in lines if "ABCD" in line]
-    for text in ("A headline", "HOLD low", "2.2000", "+10.0 %", "41 s", "held back: HOLD"):
+    for text in ("A headline", "HOLD low", "2.20", "+10.0 %", "41 s", "held back: HOLD"):
         assert text in line
 
 
@@ -124,7 +138,9 @@ def test_a_hostile_headline_or_log_line_cannot_steer_the_terminal() -> None:
     log = LogLines()
     log.add("\x1b]0;title\x07\x1b[2Jlog")
     headline = "[red]\x1b[2J\x9b2J\u202egnp.exe[/red]"
-    refused = card("EFGH")._replace(opened=None, refused="No \x9bdata\x1b[2J for \u202ethis")
+    refused = card("EFGH")._replace(
+        opened=None, told=Told(NOW, refused="No \x9bdata\x1b[2J for \u202ethis")
+    )
     status = STATUS._replace(account="\x1b[2J67", state="\x9bready", last_error="\x1b]0;x\x07")
     shown = view(status, (card("ABCD", headline), refused), "\x1b[2J broken")
     text = "\n".join(drawn(shown, log))
@@ -141,8 +157,49 @@ def test_everything_fits_the_terminals_height_and_says_what_it_leaves_out() -> N
     many = tuple(card(f"T{number}") for number in range(50))
     lines = drawn(view(cards=many), log, height=24)
     assert len(lines) == 24
-    assert any("35 more tickers" in line for line in lines)
+    assert any("36 more tickers" in line for line in lines)
     assert "line 99" in lines[-1]
+
+
+def test_the_cycles_line_and_the_pages_address_have_a_line_of_their_own() -> None:
+    log = LogLines()
+    log.add("10:00:00 INFO dashboard.server: The page is at http://127.0.0.1:8180/")
+    log.add("10:00:01 INFO price_checker: ALERT 1: ABCD $2.20")
+    log.add("10:00:01 WARNING price_checker: 3 rows were kept")
+    for number in range(500):
+        log.add(f"10:00:02 INFO price_checker: Cycle {number}: 2 rows, 1 active tickers, 0.031 s.")
+    lines = plain(drawn(view(cards=(card("ABCD"),)), log))
+    standing = "http://127.0.0.1:8180/  Cycle 499: 2 rows, 1 active tickers, 0.031 s."
+    assert standing in lines[1]
+    assert "ALERT 1: ABCD" in lines[-2]
+    assert "3 rows were kept" in lines[-1]
+    assert sum("Cycle" in line for line in lines) == 1
+
+
+def test_on_eighty_columns_the_reason_stands_in_full() -> None:
+    held_back = card("ABCD", recommendation="BUY")
+    over = card("EFGH")._replace(opened=NOW - timedelta(seconds=70))
+    lines = plain(drawn(view(cards=(held_back, over)), width=80))
+    for reason in (
+        "held back: it rose before it was rated BUY",
+        "over no alert, not rated BUY, best +10.0 % of 5 %",
+    ):
+        assert any(reason in line for line in lines)
+
+
+def test_no_colour_stands_on_the_terminals_own_background() -> None:
+    log = LogLines()
+    for line in ("1 ERROR x: broken", "2 WARNING x: late", "3 INFO x: ALERT 1: ABCD"):
+        log.add(line)
+    alerted = card("ABCD", recommendation="BUY")._replace(outcome=Outcome(2, 4, 2, 10.0, 1, 1))
+    status = STATUS._replace(kept_rows=7, last_error="failed", delayed=True, state="connecting")
+    shown = view(status, (alerted, card("EFGH", recommendation="SELL")))
+    codes = re.findall(r"\x1b\[([0-9;]+)m", "\n".join(drawn(shown, log)))
+    parted = [set(map(int, code.split(";"))) for code in codes]
+    coloured = [code for code in parted if code & {*range(30, 38), *range(90, 98)}]
+    assert len(coloured) > 5
+    for code in coloured:
+        assert code & {*range(40, 48), *range(100, 108)}, code
 
 
 class OnTerminal:
@@ -153,7 +210,8 @@ class OnTerminal:
         self._master, self._slave = pty.openpty()
         fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 160, 0, 0))
         self.modes = termios.tcgetattr(self._slave)
-        environment = dict(os.environ) | {name: str(value) for name, value in variables.items()}
+        given = {name: str(value) for name, value in variables.items()}
+        environment = dict(os.environ) | {"TERM": "xterm-256color"} | given
         # They would stand in for the terminal's own size.
         for name in ("COLUMNS", "LINES"):
             environment.pop(name, None)
@@ -164,7 +222,7 @@ class OnTerminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", opening + starting, str(PROJECT / "run_system.py"), *arguments],
             cwd=folder,
-            env=environment | {"TERM": "xterm-256color"},
+            env=environment,
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
@@ -218,7 +276,7 @@ def test_the_table_shows_the_session_and_ctrl_c_restores_the_terminal(
         command.shows("PAPER  ready for")
         TriggerFolder(tmp_path / "triggers").write("ABCD")
         # The card, and the log line of the price monitor's own process.
-        command.shows(r"ABCD .*5\.0\d00 .* % of 5 %")
+        command.shows(r"ABCD .*5\.0\d .* % of 5 %")
         command.shows("Trigger for ABCD: tracking it")
         command.type(b"\x03")
         assert command.process.wait(DEADLINE_S) == 0
@@ -241,11 +299,15 @@ def test_a_failure_stands_on_the_terminal_when_the_table_has_gone(
         command.end()
 
 
-def test_plain_lines_come_where_they_are_asked_for(tmp_path: Path, gateway: Gateway) -> None:
-    command = OnTerminal(tmp_path, "--skip-list", "--plain", IBKR_PORT=gateway.port)
+@pytest.mark.parametrize(("option", "term"), [("--plain", "xterm-256color"), ("", "dumb")])
+def test_plain_lines_come_where_they_are_asked_for_and_on_a_dumb_terminal(
+    tmp_path: Path, gateway: Gateway, option: str, term: str
+) -> None:
+    options = filter(None, ("--skip-list", option))
+    command = OnTerminal(tmp_path, *options, IBKR_PORT=gateway.port, TERM=term)
     try:
         command.shows("Price monitor initialized")
-        assert "\x1b[?1049h" not in command.text
+        assert "\x1b[" not in command.text
         command.process.send_signal(signal.SIGTERM)
         assert command.process.wait(DEADLINE_S) == 0
     finally:

@@ -124,7 +124,9 @@ async def test_other_machines_are_served_with_a_password_only(page_settings: Set
             assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["", "feed", "csv/cards.csv", "static/page.js", "earlier/days"])
+@pytest.mark.parametrize(
+    "path", ["", "feed", "csv/cards.csv", "static/page.js", "earlier/sessions"]
+)
 @pytest.mark.usefixtures("session")
 async def test_without_the_password_nothing_is_told(
     page_settings: Settings,
@@ -178,7 +180,7 @@ async def test_another_sites_page_makes_the_database_work_for_nobody(
 ) -> None:
     async with served(page_settings) as url, httpx.AsyncClient() as client:
         before = len(server.statements())
-        for path in ("feed", "csv/cards.csv", "earlier/days"):
+        for path in ("feed", "csv/cards.csv", "earlier/sessions"):
             answer = await client.get(url + path, headers={"Sec-Fetch-Site": site})
             assert answer.status_code == 403
         assert len(server.statements()) == before
@@ -187,7 +189,7 @@ async def test_another_sites_page_makes_the_database_work_for_nobody(
             answer = await client.get(url + path, headers={"Sec-Fetch-Site": site})
             assert answer.status_code == 200
         for own in ("same-origin", "none"):
-            answer = await client.get(f"{url}earlier/days", headers={"Sec-Fetch-Site": own})
+            answer = await client.get(f"{url}earlier/sessions", headers={"Sec-Fetch-Site": own})
             assert answer.status_code == 200
 
 
@@ -295,10 +297,10 @@ async def test_a_viewer_gets_all_there_is_and_then_only_what_changed(
         changed = await until(updates, lambda u: any(card["alerts"] for card in u["cards"]))
         assert tickers(changed) == ["ZOOM"]
         [card] = changed["cards"]
-        assert card["headline"] == "FDA approves"
+        assert card["article"]["headline"] == "FDA approves"
         assert card["baseline"] == 2.0
         assert [point[1] for point in card["points"]] == RISE
-        [[_, priority, price, change, seconds]] = card["alerts"]
+        [[_, priority, price, change, seconds, _]] = card["alerts"]
         assert (priority, price, round(change, 6), seconds) == (3, 2.2, 10.0, 8)
         assert card["reason"] == "alerted once"
 
@@ -323,7 +325,7 @@ async def test_an_article_that_was_not_rated_takes_no_rating_s_place_on_the_page
     write_prices(session, "ZOOM", RISE, began=ago(45))
 
     def shown(card: dict[str, Any]) -> tuple[str, str]:
-        return card["headline"], card["recommendation"]
+        return card["article"]["headline"], card["recommendation"]
 
     async with served(page_settings) as url, httpx.AsyncClient() as client:
         async with follow(url) as updates:
@@ -492,7 +494,7 @@ async def test_a_database_newshead_never_used_is_shown_as_an_empty_session(
         update = await anext(updates)
         assert (update["problem"], update["status"], update["cards"]) == ("", None, [])
         async with httpx.AsyncClient() as client:
-            assert (await client.get(f"{url}earlier/days")).json() == []
+            assert (await client.get(f"{url}earlier/sessions")).json() == []
 
 
 async def test_every_reading_is_bounded_and_takes_one_thread_of_the_database(
@@ -506,7 +508,7 @@ async def test_every_reading_is_bounded_and_takes_one_thread_of_the_database(
     async with served(page_settings) as url, httpx.AsyncClient() as client:
         async with follow(url) as updates:
             await anext(updates)
-        for path in ("earlier/days", "earlier/windows?ticker=ZOOM", "csv/alerts.csv"):
+        for path in ("earlier/sessions", "earlier/windows?ticker=ZOOM", "csv/alerts.csv"):
             assert (await client.get(url + path)).status_code == 200
     statements, settings = server.statements()[before:], server.settings()[before:]
     asked = [(sql, sent) for sql, sent in zip(statements, settings, strict=True) if "News." in sql]
@@ -528,7 +530,7 @@ async def test_every_reading_is_bounded_and_takes_one_thread_of_the_database(
         ([2.0], "BUY", 2, "waiting for the third price"),
         ([2.0, 2.0], "BUY", 4, "waiting for the third price"),
         ([2.0, 2.0, 2.0, 2.062], "BUY", 8, "+3.1 % of 5 %"),
-        ([2.0, 2.0, 2.0, 1.9], "BUY", 8, "+0.0 % of 5 %"),
+        ([2.0, 2.0, 2.0, 1.9], "BUY", 8, "now -5.0 %, best +0.0 % of 5 %"),
         ([2.0, 2.0, 2.0, 2.2], "HOLD", 8, "held back: HOLD"),
         ([2.0, 2.0, 2.0, 2.2], "SELL", 8, "held back: SELL"),
         ([12.0, 12.0, 12.0, 13.0], "BUY", 8, "price outside 0.40 to 11"),
@@ -588,45 +590,52 @@ def test_a_monitor_whose_clock_is_off_is_judged_by_the_databases(
 # --- Earlier sessions, and CSV ------------------------------------------------
 
 
-async def test_earlier_sessions_are_found_by_day_and_by_ticker_each_with_its_own_window(
+async def test_each_earlier_session_has_its_own_windows_of_sixty_seconds_found_in_any_spelling(
     session: ClickHouseManager, page_settings: Settings
 ) -> None:
     noon = noon_of_yesterday()
-    began = [noon, noon + timedelta(minutes=5), noon - timedelta(days=1)]
+    # The second one begins within a minute of the first one's last row.
+    began = [noon, noon + timedelta(seconds=30), noon - timedelta(days=1)]
     heads = ["morning news", "later news", "old news"]
     for at, headline in zip(began, heads, strict=True):
-        write_news(session, "ZOOM", headline, detected_at=at - timedelta(seconds=2))
-        rises = headline != "later news"
-        write_prices(session, "ZOOM", RISE if rises else [3.0, 3.0, 3.0, 3.03], began=at)
-        write_alerts(session, "ZOOM")
+        detected = at - timedelta(seconds=2)
+        write_news(session, "BRK.B", headline, detected_at=detected, analyzed_at=detected)
+        prices = {"later news": [3.0, 3.0, 3.0, 3.03], "old news": [*RISE, *[2.2] * 30]}
+        write_prices(session, "BRK B", prices.get(headline, RISE), began=at)
+        write_alerts(session, "BRK B")
         if headline == "morning news":
             write_prices(session, "CALM", [5.0, 5.0, 5.0], began=at)
         session.move_session()
-    day = str(noon.astimezone(queries.NEW_YORK).date())
     async with served(page_settings) as url, httpx.AsyncClient() as client:
-        days = (await client.get(f"{url}earlier/days")).json()
-        assert days[0] == [day, 3, 1]
-        assert [entry[1:] for entry in days] == [[3, 1], [1, 1]]
 
-        cards = (await client.get(f"{url}earlier/windows", params={"day": day})).json()
-        told = [(card["ticker"], card["headline"], card["reason"]) for card in cards]
-        assert told == [
-            ("ZOOM", "later news", "window over: no alert, best change +1.0 % of 5 %"),
-            *sorted(
-                [
-                    ("CALM", "", "window over: no alert, best change +0.0 % of 5 %"),
-                    ("ZOOM", "morning news", "window over: 1 alert, best change +10.0 % of 5 %"),
-                ],
-                key=lambda entry: [card["ticker"] for card in cards[1:]].index(entry[0]),
-            ),
-        ]
-        of_ticker = (await client.get(f"{url}earlier/windows", params={"ticker": "ZOOM"})).json()
-        assert [card["headline"] for card in of_ticker] == heads[1::-1] + heads[2:]
-        assert [len(card["alerts"]) for card in of_ticker] == [0, 1, 1]
+        async def windows(**asked: str) -> list[dict[str, Any]]:
+            answer = await client.get(f"{url}earlier/windows", params=asked)
+            found: list[dict[str, Any]] = answer.json()
+            return found
+
+        sessions = (await client.get(f"{url}earlier/sessions")).json()
+        assert [(each["windows"], each["alerts"]) for each in sessions] == [(1, 0), (2, 1), (1, 27)]
+        keys = [each["key"] for each in sessions]
+        assert keys[1] == f"{noon:%Y%m%dT%H%M%SZ}"
+
+        [later] = await windows(session=keys[0])
+        assert later["article"]["headline"] == "later news"
+        assert later["reason"] == "window over: no alert, best change +1.0 % of 5 %"
+        told = {
+            card["ticker"]: (card["article"] and card["article"]["headline"], card["reason"])
+            for card in await windows(session=keys[1])
+        }
+        assert told == {
+            "BRK B": ("morning news", "window over: 1 alert, best change +10.0 % of 5 %"),
+            "CALM": (None, "window over: no alert, best change +0.0 % of 5 %"),
+        }
+        for spelling in ("BRK.B", "brk/b", "BRK B"):
+            found = await windows(ticker=spelling)
+            assert [card["session"] for card in found] == keys
+            assert [len(card["points"]) for card in found] == [4, 5, 31]
 
         points = await client.get(
-            f"{url}csv/points.csv",
-            params={"ticker": "ZOOM", "opened": str(int(began[0].timestamp()))},
+            f"{url}csv/points.csv", params={"ticker": "BRK-B", "card": found[1]["key"]}
         )
         assert [float(row["price"]) for row in table(points.text)] == RISE
 
@@ -652,7 +661,7 @@ async def test_csv_is_quoted_and_no_cell_is_a_formula(
         assert float(rows["ZOOM"]["change_pct"]) == -5.0
         [alert] = table((await client.get(f"{url}csv/alerts.csv")).text)
         assert (alert["ticker"], alert["priority"], alert["seconds"]) == ("CALM", "3", "8")
-        points = await client.get(f"{url}csv/points.csv", params={"session_ticker": "CALM"})
+        points = await client.get(f"{url}csv/points.csv", params={"card": "CALM"})
         assert [float(row["price"]) for row in table(points.text)] == RISE
         assert datetime.fromisoformat(table(points.text)[0]["timestamp"]).utcoffset() is not None
 
@@ -661,15 +670,13 @@ async def test_csv_is_quoted_and_no_cell_is_a_formula(
     ("path", "code"),
     [
         ("earlier/windows", 400),
-        ("earlier/windows?day=yesterday", 400),
-        ("earlier/windows?day=0001-01-01", 400),
-        ("earlier/windows?day=9999-12-31", 400),
-        ("earlier/windows?day=1999-01-01", 200),
+        ("earlier/windows?session=" + "2" * 33, 400),
+        ("earlier/windows?session=yesterday", 200),
         ("earlier/windows?ticker=" + "A" * 33, 400),
         ("earlier/windows?ticker=%27%20OR%201%3D1%20--", 200),
         ("earlier/windows?ticker=%00%0a%5c%27", 200),
-        ("csv/points.csv?session_ticker=NONE", 404),
-        ("csv/points.csv?ticker=NONE&opened=x", 404),
+        ("csv/points.csv?card=NONE", 404),
+        ("csv/points.csv?ticker=NONE&card=x", 404),
         ("csv/secrets.csv", 404),
         ("static/../settings.py", 404),
         ("static/%2e%2e/server.py", 404),
@@ -702,10 +709,10 @@ async def test_what_a_row_holds_cannot_break_the_feed(
     async with served(page_settings) as url, follow(url) as updates:
         cards = {card["ticker"]: card for card in (await anext(updates))["cards"]}
         # What cannot be seen is a blank: nothing turns the line's direction.
-        assert cards["EVIL"]["headline"].startswith("a\n\ndata: {} \n </script> x")
-        assert len(cards["EVIL"]["headline"]) == queries.MAX_HEADLINE
-        assert cards["EVIL"]["url"] == ""
-        assert cards["<b>"]["url"] == "https://ok.example/a"
+        assert cards["EVIL"]["article"]["headline"].startswith("a\n\ndata: {} \n </script> x")
+        assert len(cards["EVIL"]["article"]["headline"]) == queries.MAX_HEADLINE
+        assert cards["EVIL"]["article"]["url"] == ""
+        assert cards["<b>"]["article"]["url"] == "https://ok.example/a"
 
 
 def test_the_page_loads_nothing_of_ibkrs_client_or_the_monitor() -> None:

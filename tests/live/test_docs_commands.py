@@ -19,7 +19,7 @@ from newshead.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
-PORTS = ("7496", "7497", "8765")
+PORTS = ("7496", "7497", "8765", "8766")
 # A person starts the next command once the simulator listens.
 LISTENS = "until (: > /dev/tcp/127.0.0.1/\\1) 2> /dev/null; do sleep 0.1; done"
 # At the end bash waits for what it runs.
@@ -89,7 +89,8 @@ def test_newshead_runs_against_the_simulators_as_in_the_readme(run: Run) -> None
         "Connected to the news stream",
         r"Trigger for \w+: tracking it",
         r"Cycle \d+: [1-9]\d* rows",
-        r"News \w+: .* HOLD low, trigger after",
+        r"News \w+: .* BUY \w+, trigger after",
+        r"ALERT \d for OCGN",
     )
 
 

@@ -126,19 +126,22 @@ async def test_what_tws_says_of_a_ticker_is_stored_when_it_changes_and_shown_on_
     rate(database, "ABCD", "BUY")
     gateway.book("ABCD").previous_close = 1.5
     async with running(settings):
+        await tracked(gateway, settings, "EFGH")
+        # Of which nothing is known, no news and no trade.
+        await come(lambda: [card.ticker for card in queries.cards(database)][:1] == ["EFGH"], "it")
         await tracked(gateway, settings)
         gateway.trade("ABCD", 2.0, 100)
         gateway.halt("ABCD", 2)
 
         def newest() -> dict[str, object]:
-            found = rows_of_status(database)
+            found = [row for row in rows_of_status(database) if row["ticker"] == "ABCD"]
             return found[-1] if found else {}
 
         await come(lambda: newest().get("halted") == 2, "the halt's row")
         assert newest()["previous_close"] == 1.5
         assert newest()["day_volume"] == 100
         assert newest()["data_type"] == 1
-        (card,) = queries.cards(database)
+        (card,) = queries.cards(database, ["ABCD"])
         assert "halted (volatility pause): " in card.reason(queries.clock(database))
         gateway.halt("ABCD", 0)
         await come(lambda: newest().get("halted") == 0, "its end's row")

@@ -127,11 +127,11 @@ def test_rows_that_an_outage_brought_after_the_windows_end_are_of_it(
     assert windows(found) == [("ABCD", FIRST_DAY.isoformat(), 71, 0)]
 
 
-def test_days_and_a_ticker_can_be_asked_for(
+def test_days_and_a_ticker_in_any_spelling_can_be_asked_for(
     database: ClickHouseManager, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for began in (FIRST_DAY, SECOND_DAY):
-        for ticker in ("ABCD", "EFGH"):
+        for ticker in ("ABCD", "BRK B"):
             write_prices(database, ticker, FLAT, began=began)
         database.move_session()
 
@@ -140,9 +140,9 @@ def test_days_and_a_ticker_can_be_asked_for(
         return [(ticker, first[:10]) for result in found for ticker, first, *_ in result]
 
     first, second = str(FIRST_DAY.date()), str(SECOND_DAY.date())
-    assert asked("--since", second) == [("ABCD", second), ("EFGH", second)]
-    assert asked("--until", first) == [("ABCD", first), ("EFGH", first)]
-    assert asked("--since", first, "--until", first, "--ticker", "efgh") == [("EFGH", first)]
+    assert asked("--since", second) == [("ABCD", second), ("BRK B", second)]
+    assert asked("--until", first) == [("ABCD", first), ("BRK B", first)]
+    assert asked("--since", first, "--until", first, "--ticker", "brk.b") == [("BRK B", first)]
     assert asked("--ticker", "ZZZZ") == []
     assert main(["--history", "--since", "2026-01-02", "--until", "2026-01-02"]) == 0
     assert capsys.readouterr().err == "No rows are stored for this.\n"

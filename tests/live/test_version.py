@@ -23,7 +23,13 @@ NEWSHEAD = [
 ]
 SIMULATOR = [
     ["-m", module]
-    for module in ("simulator", "simulator.news", "simulator.alpaca", "simulator.feeds")
+    for module in (
+        "simulator",
+        "simulator.news",
+        "simulator.alpaca",
+        "simulator.feeds",
+        "simulator.ratings",
+    )
 ]
 
 

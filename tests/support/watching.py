@@ -113,6 +113,32 @@ def write_news(
     _insert(database, "breaking_news", values)
 
 
+def write_ticker_status(database: ClickHouseManager, ticker: str, **columns: Any) -> None:
+    """A row of ticker_status, of a ticker that trades live unless `columns` say otherwise."""
+    values = {
+        "ticker": ticker,
+        "timestamp": now(),
+        "halted": 0,
+        "data_type": 1,
+        "refused": "",
+        "previous_close": 0.0,
+        "day_volume": 0,
+        **columns,
+    }
+    _insert(database, "ticker_status", values)
+
+
+def write_company(
+    database: ClickHouseManager, ticker: str, *, country: str, float_shares: float
+) -> None:
+    """A row of float_list."""
+    _insert(
+        database,
+        "float_list",
+        {"ticker": ticker, "country": country, "float_shares": float_shares},
+    )
+
+
 def write_prices(
     database: ClickHouseManager,
     ticker: str,

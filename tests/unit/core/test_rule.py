@@ -17,6 +17,7 @@ from newshead.core.rule import (
     inside,
     judge,
     outcome,
+    percent,
     priority,
     rises,
 )
@@ -225,3 +226,34 @@ def test_an_open_window_says_what_is_in_the_way_of_an_alert(
     result: Outcome, due: int, rating: str, text: str
 ) -> None:
     assert describe_open(result, due, rating) == text
+
+
+@pytest.mark.parametrize(
+    ("change_pct", "text"),
+    [
+        (4.96, "+4.96 %"),
+        (4.9996, "+4.99 %"),
+        (5.04, "+5.0 %"),
+        (4.94, "+4.9 %"),
+        (-5.0, "-5.0 %"),
+        (-0.01, "+0.0 %"),
+    ],
+)
+def test_no_change_is_shown_on_the_wrong_side_of_the_threshold(
+    change_pct: float, text: str
+) -> None:
+    assert percent(change_pct) == text
+
+
+@pytest.mark.parametrize(
+    ("change_pct", "text"),
+    [
+        (3.21, "+3.2 % of 5 %"),
+        (1.0, "now +1.0 %, best +3.2 % of 5 %"),
+        (-5.0, "now -5.0 %, best +3.2 % of 5 %"),
+    ],
+)
+def test_an_open_window_says_where_the_price_is_beside_its_best(
+    change_pct: float, text: str
+) -> None:
+    assert describe_open(Outcome(0, 9, 7, 3.21, 0, 0), 0, "BUY", change_pct) == text
