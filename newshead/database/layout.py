@@ -30,8 +30,8 @@ def bring_over(database: Database, go_on: Callable[[float], bool]) -> None:
         history = f"{table}_history"
         [(token, *_)] = database.rows(MOVING_TABLE, table=f"{history}_old")
         logger.info(
-            "Bringing %s into monthly parts; until that is logged as done, earlier sessions and "
-            "replays may lack rows.",
+            "Bringing %s into monthly parts; until that is logged as done, earlier sessions take "
+            "longer to find.",
             history,
         )
         # Rows of a history are all different ones, whatever its engine.
