@@ -33,7 +33,7 @@ from newshead.tape import Kind, Tape
 from newshead.tws import failures
 from newshead.tws.account import is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
-from newshead.tws.codes import CODES, Reaction
+from newshead.tws.codes import CODES, NO_BARS, Reaction, is_notice
 from newshead.tws.conditions import Condition
 from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
@@ -51,6 +51,7 @@ from newshead.tws.link import (
 from newshead.tws.market_data import TRADE_PRICES, MarketData
 from newshead.tws.memory import Memory
 from newshead.tws.notices import Notice, Notices
+from newshead.tws.past_bars import PastBars, Wanted
 from newshead.tws.subscriptions import (
     Cancel,
     FindListing,
@@ -192,6 +193,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             hand_on=self._hand_on,
             data_came=self._note_data,
         )
+        # Recordings leave these out: no row and no alert rests on them.
+        self.past_bars = PastBars(self._ask_for_bars, self.cancelHistoricalData)
 
     # Why the connection failed or ended; the monitor hands it on to the next client.
     failure = Shared[GatewayError | None]("_attempt.failure")
@@ -236,6 +239,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @connected.setter
     def connected(self, connected: bool) -> None:
         self._attempt.step(self._link.assign, connected)
+
+    @property
+    def unoccupied(self) -> bool:
+        """Whether data flows, and no request waits to be sent."""
+        return self.state is ConnectionState.READY and self.conn.idle()
 
     @property
     def serves_data(self) -> bool:
@@ -541,6 +549,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             `(errorTime, errorCode, errorString, advancedOrderRejectJson)` since.
         """
         number, text = details[1:3] if isinstance(details[1], int) else details[0:2]
+        if past := self.past_bars.ticker_of(reqId):
+            self._take_code_of_bars(reqId, past, number, text)
+            return
         ticker, now = self._data.ticker_of(reqId), self._tape.monotonic()
         of_request = reqId != NO_VALID_ID
         notice = self._notices.read(number, text, ticker, now, of_request=of_request)
@@ -558,6 +569,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if ticker:
             self._data.note_problem(ticker, notice.line)
         self._react(notice, reqId, text, now)
+
+    def _take_code_of_bars(self, req_id: int, ticker: str, number: int, text: str) -> None:
+        level = logging.DEBUG if is_notice(number) else NO_BARS.level
+        line = self._notices.line(NO_BARS.line, ticker, text)
+        logger.log(level, "IBKR code %d: %s", number, line)
+        self.past_bars.refuse(req_id, number)
 
     def _react(self, notice: Notice, req_id: int, text: str, now: float) -> None:
         match notice.reaction:
@@ -662,6 +679,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         trusted = self._link.knows_stocks(self._tape.monotonic())
         self._data.choose_listing(reqId, trusted=trusted)
 
+    @never_raises
+    def historicalData(self, reqId: int, bar: Any) -> None:
+        """Take in a past bar."""
+        self.past_bars.add(reqId, bar)
+
+    @never_raises
+    def historicalDataEnd(self, reqId: int, start: str, end: str) -> None:  # noqa: ARG002
+        """Note that all past bars of a request have come."""
+        self.past_bars.end(reqId)
+
     def _hand_on(self, trades: Sequence[Recorded]) -> None:
         if self.price_callback is None:
             return
@@ -742,6 +769,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 self.cancelMktData(req_id)
             case FindListing(req_id, ticker):
                 self.reqContractDetails(req_id, self._create_stock_contract(ticker))
+
+    def _ask_for_bars(self, req_id: int, wanted: Wanted) -> None:
+        with self.price_buffer_lock:
+            listing = self.memory.listings.get(wanted.ticker)
+        contract = listing or self._create_stock_contract(wanted.ticker)
+        self.reqHistoricalData(req_id, contract, *wanted.query)
 
     def _create_stock_contract(self, ticker: str) -> Contract:
         contract = Contract()

@@ -38,6 +38,7 @@ from newshead.loop import attempt, in_background, off_loop
 from newshead.monitor.alerts import AlertDesk
 from newshead.monitor.clocks import log_disturbance, read_clocks
 from newshead.monitor.figures import Figures
+from newshead.monitor.follow_up import FollowUp
 from newshead.monitor.keeper import ConnectionKeeper
 from newshead.monitor.questions import Question, Questions
 from newshead.monitor.status import StatusWriter
@@ -184,6 +185,7 @@ class ContinuousPriceMonitor:
             self.stats,
         )
         self._ticker_status = TickerStatus(self.ch_manager, self._tape.aside)
+        self._follow_up = self._new_follow_up() if self.settings.follow_up else None
         self._metrics: Metrics | None = None
         # time.monotonic() of the end of the last cycle.
         self.last_cycle_at = -math.inf
@@ -197,6 +199,15 @@ class ContinuousPriceMonitor:
 
         told = in_force(self.settings, wait=self.wait, slot_s=CYCLE_S)
         return Recorder(folder, int(self.settings.record_max_gb * 1e9), told)
+
+    def _new_follow_up(self) -> FollowUp | None:
+        if self.settings.ibkr_market_data_type != LIVE:
+            # Their rows are 15 minutes older than IBKR's bars of the same time.
+            logger.warning(
+                "FOLLOW_UP needs live data: windows of delayed data are not followed up."
+            )
+            return None
+        return FollowUp(self.settings, lambda: self.ibkr_client, self._has_unserved)
 
     # What these tell, any thread may ask.
 
@@ -273,6 +284,7 @@ class ContinuousPriceMonitor:
             farms_away=client.farms_away if client is not None else (),
             halted_tickers=sum(conditions.of(t).halted != NOT_HALTED for t in active),
             late_tickers=sum(not conditions.counts(t) for t in active),
+            follow_up=self._follow_up.counts if self._follow_up is not None else None,
         )
 
     # --- Life ---------------------------------------------------------------
@@ -301,6 +313,7 @@ class ContinuousPriceMonitor:
                 self._status.run(),
                 self.file_trigger_monitor_async(),
                 self.continuous_polling_loop(),
+                *([self._follow_up.run()] if self._follow_up is not None else []),
             ):
                 tasks.append(asyncio.create_task(part))
             await asyncio.gather(*tasks)
@@ -403,6 +416,8 @@ class ContinuousPriceMonitor:
             "to write the last status": self._status.close(),
             "to end the recording": off_loop(self._tape.close),
         }
+        if self._follow_up is not None:
+            closing["to close the follow-up's database"] = off_loop(self._follow_up.close)
         if self._metrics is not None:
             closing["to close the metrics"] = off_loop(self._metrics.close)
         await asyncio.gather(
@@ -506,6 +521,13 @@ class ContinuousPriceMonitor:
                     latency_s = time.time() - trigger.written_at
                     self._metrics.trigger_latency_seconds.observe(latency_s)
 
+    def _has_unserved(self) -> bool:
+        """Return whether a ticker waits for its subscription, and not for IBKR's leave."""
+        client = self.ibkr_client
+        if client is None:
+            return bool(self.active_tickers)
+        return bool(self.active_tickers - {*client.subscribed(), *client.get_refusals()})
+
     def _is_subscribed(self, ticker: str) -> bool:
         return self.ibkr_client is not None and ticker in self.ibkr_client.active_subscriptions
 
@@ -519,6 +541,8 @@ class ContinuousPriceMonitor:
 
     def answer_trigger(self, ticker: str) -> None:
         """Track the ticker of a trigger, if it may be, and subscribe it at once."""
+        if self._follow_up is not None:
+            self._follow_up.give_way()
         with self._tape.step(Kind.TRIGGER, ticker):
             answer = self._tickers.answer(ticker)
             logger.info("Trigger for %s: %s.", ticker, answer.value)
@@ -813,6 +837,15 @@ class ContinuousPriceMonitor:
             self.stats["ibkr_reconnections"],
             mode,
         )
+        if self._follow_up is not None:
+            counts = self._follow_up.counts
+            logger.info(
+                "Follow-up: %d requests for past bars, %d answered, %d refused, %d missing.",
+                counts.asked,
+                counts.answered,
+                counts.refused,
+                counts.missing,
+            )
 
 
 def _milliseconds(begin: datetime, end: datetime) -> int:

@@ -45,6 +45,7 @@ class Settings:
     ibkr_client_id: int = 10
     ibkr_market_data_type: int = 1
     ibkr_reference: str = "SPY"
+    follow_up: bool = False
     clickhouse_host: str = ""
     clickhouse_port: int = 0
     clickhouse_user: str = "default"
@@ -358,6 +359,7 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "IBKR_CLIENT_ID": _client_id,
     "IBKR_MARKET_DATA_TYPE": _market_data_type,
     "IBKR_REFERENCE": _ticker_or_nothing,
+    "FOLLOW_UP": _switch,
     "SESSION_ROLL": _time_or_off,
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,

@@ -7,7 +7,7 @@ session, its price is 5 % or more above the lower of the second and the third, i
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -134,6 +134,21 @@ def inside(first_s: float, at_s: float, by: Rule | None = None) -> bool:
     """Return whether the window of a ticker with its first row at `first_s` is open at `at_s`, both
     in Unix seconds."""
     return at_s - first_s <= (by or LIVE).window_s
+
+
+def windows(times: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield where each window among a ticker's stored rows begins and ends, by the rows' times.
+
+    The tables do not say which session a row is of. Rows are of one window up to its end, and after
+    that, where a monitor could not ask the database for it, as long as they follow each other.
+    """
+    begin = 0
+    while begin < len(times):
+        end = bisect_right(times, times[begin] + LIVE.window_s, begin)
+        while end < len(times) and inside(times[end - 1], times[end]):
+            end += 1
+        yield begin, end
+        begin = end
 
 
 def baseline(prices: Sequence[PricePoint], by: Rule | None = None) -> float:

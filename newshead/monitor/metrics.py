@@ -137,6 +137,15 @@ class _Collector(Collector):
             ("reconnects", "Lost connections made anew.", figures.reconnects),
         ):
             yield CounterMetricFamily(f"newshead_{name}", text, value)
+        if figures.follow_up is not None:
+            outcomes = CounterMetricFamily(
+                "newshead_follow_up_requests",
+                "Requests for past bars that are over, by what came of them.",
+                labels=["outcome"],
+            )
+            for outcome in ("answered", "refused", "missing"):
+                outcomes.add_metric([outcome], getattr(figures.follow_up, outcome))
+            yield outcomes
         for name, text, value in (
             ("active_tickers", "Tickers tracked now.", figures.active_tickers),
             ("kept_rows", "Rows that ClickHouse does not take now.", figures.kept_rows),

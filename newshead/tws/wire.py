@@ -71,7 +71,7 @@ class TwsSocket:
         self._wake()
 
     def idle(self) -> bool:
-        """Return whether no message waits to be sent. API thread."""
+        """Return whether no message waits to be sent. Any thread."""
         return not self._outbox and not self._unsent
 
     def slow_down(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from monitoring import connected, with_tables
 
 from clickhouse_manager import ClickHouseManager
-from dashboard import earlier as page
+from dashboard import earlier
 from newshead.database import past, queries, slices
 from newshead.database.layout import bring_over
 from newshead.database.tables import NOT_ENDED, SESSION_TABLES, SessionRow
@@ -163,7 +163,7 @@ def test_an_older_history_is_brought_into_monthly_parts_beside_new_sessions(
         assert partition == "toYYYYMM(timestamp)"
     assert count(older, "price_tracking_history") == OLD_ROWS + 3
     assert not older.rows("SELECT 1 FROM system.tables WHERE name LIKE '%history_old'")
-    days = page.sessions(older)
+    days = earlier.sessions(older)
     assert (len(days), days[-1].windows, days[-1].alerts) == (OLD_ROWS // 2 + 1, 1, 2)
 
 
@@ -176,14 +176,14 @@ def test_bringing_over_is_resumed_wherever_it_ended_and_all_rows_are_read_meanwh
         left = iter(range(end_after))
         bring_over(older, lambda _, left=left: next(left, None) is not None)  # type: ignore[misc]
         assert rows_of_a_replay(older) == replayed
-        for session in page.sessions(older)[::30]:
-            [card] = page.windows(older, session=session.key)
+        for session in earlier.sessions(older)[::30]:
+            [card] = earlier.windows(older, session=session.key)
             assert (len(card.points), len(card.alerts), len(card.others)) == (2, 1, 0)
     with connected(settings) as again:
         again.create_tables()
         bring_over(again, lambda _: True)
         assert content(again) == before
-        assert len(page.sessions(again)) == OLD_ROWS // 2
+        assert len(earlier.sessions(again)) == OLD_ROWS // 2
         again.create_tables()
         bring_over(again, lambda _: pytest.fail("there was something left to bring over"))
 

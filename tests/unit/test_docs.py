@@ -126,6 +126,7 @@ COMMANDS = {
     "newshead.replay": "newshead/replay/__main__.py",
     "simulator": "simulator/__main__.py",
     "simulator.news": "simulator/news.py",
+    "simulator.ratings": "simulator/ratings.py",
     "simulator.alpaca": "simulator/alpaca.py",
     "simulator.feeds": "simulator/feeds.py",
     "benchmarks": "benchmarks/__main__.py",

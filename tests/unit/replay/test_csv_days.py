@@ -130,6 +130,12 @@ def expected(rows: dict[str, list[Row]], variant: dict[str, Any]) -> dict[str, A
     return {"variant": variant, "windows": windows, "alerts": alerts, "rows": kept_rows}
 
 
+def shown(change: float, threshold: float) -> str:
+    if change < threshold <= round(change, 1):
+        return f"{min(round(change, 2), threshold - 0.01):+.2f} %"
+    return f"{round(change, 1) + 0.0:+.1f} %"
+
+
 def words(
     variant: dict[str, Any], rows: int, alerts: int, changes: list[float], rose: int, in_range: int
 ) -> str:
@@ -137,7 +143,9 @@ def words(
         return "no ticks"
     if not changes:
         return f"no alert, only {rows} prices"
-    best = f"best change {max(changes):+.1f} % of {variant['change_pct']:g} %"
+    best = (
+        f"best change {shown(max(changes), variant['change_pct'])} of {variant['change_pct']:g} %"
+    )
     if alerts:
         return f"{alerts} alert{'s' * (alerts > 1)}, {best}"
     if not rose:
