@@ -71,7 +71,7 @@ async def test_alerts_are_stored_once_each_and_none_is_missing_while_a_replica_l
             writer,
             Questions(writer),
             tickers,
-            Counter(),
+            {"alerts_triggered": 0.0},
             copy=copy,
             was_halted=lambda _: False,
         )
