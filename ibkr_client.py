@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -31,14 +32,14 @@ from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tape import Kind, Tape
 from newshead.tws import failures
-from newshead.tws.account import is_paper, masked, paper_by_port
+from newshead.tws.account import UNKNOWN, is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
 from newshead.tws.codes import CODES, NO_BARS, Reaction, is_notice
 from newshead.tws.conditions import Condition
 from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
-from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
+from newshead.tws.farms import carries_us_stocks, farm_name, farms_away
 from newshead.tws.handshake import greet
 from newshead.tws.link import (
     AskForTime,
@@ -190,6 +191,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             market_data_type=market_data_type,
             reference=reference,
             send=self._send,
+            first=lambda: nullcontext() if self.conn is None else self.conn.first(),
             hand_on=self._hand_on,
             data_came=self._note_data,
         )
@@ -216,6 +218,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def state(self) -> ConnectionState:
         """How far the connection has come."""
         return self._link.state
+
+    @property
+    def displaced_tickers(self) -> int:
+        """How often a ticker gave its market data line to one with a newer headline."""
+        return self._data.book.displaced
 
     @property
     def stale_reason(self) -> str:
@@ -268,7 +275,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @property
     def mode(self) -> str:
         """PAPER, LIVE or UNKNOWN; see `paper`."""
-        return {True: "PAPER", False: "LIVE", None: "UNKNOWN"}[self.paper]
+        return {True: "PAPER", False: "LIVE", None: UNKNOWN}[self.paper]
 
     @property
     def masked_account(self) -> str:
@@ -599,11 +606,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _farms_away(self, text: str) -> dict[str, str] | None:
         """Return the farms that code 1102 says are still away, each with a line; None if it
         names none at all."""
-        farms = farm_list(text)
-        if farms is None:
+        away = farms_away(text)
+        if away is None:
             return None
         line = CODES[2103].line
-        names = filter(carries_us_stocks, farms.away)
+        names = filter(carries_us_stocks, away)
         return {name: self._notices.line(line, "", name) for name in names}
 
     # --- Watching over the data, on the API thread ---------------------------
@@ -701,11 +708,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     # --- Subscriptions ------------------------------------------------------
 
     def subscribe_ticker(self, ticker: str) -> bool:
-        """Ask for the trades of a US stock; True if asked, now or before. Never waits."""
+        """Ask for the trades of a US stock; True if asked, now or before. Never waits.
+
+        The request passes those that wait to be sent.
+        """
+        return self._subscribe(ticker, self._data.subscribe_first)
+
+    def _subscribe(self, ticker: str, subscribe: Callable[[str], bool]) -> bool:
         if not self.connected:
             logger.warning("Cannot subscribe %s: not connected to IBKR.", ticker)
             return False
-        return self._data.subscribe(ticker)
+        return subscribe(ticker)
 
     def unsubscribe_ticker(self, ticker: str) -> None:
         """End a subscription and forget its buffered ticks. Never waits."""
@@ -718,7 +731,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         for ticker in removed:
             self.unsubscribe_ticker(ticker)
         for ticker in added:
-            self.subscribe_ticker(ticker)
+            self._subscribe(ticker, self._data.subscribe)
         if added or removed:
             logger.info(
                 "Subscriptions: +%d -%d = %d active",

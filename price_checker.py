@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,9 +34,10 @@ from newshead.database.queries import UNRATED, Rating
 from newshead.database.store import Outbox, RowWriter
 from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
-from newshead.loop import attempt, in_background, off_loop
+from newshead.loop import attempt, off_loop
 from newshead.monitor.alerts import AlertDesk
 from newshead.monitor.clocks import log_disturbance, read_clocks
+from newshead.monitor.database_watch import watch_cycles, watch_folder
 from newshead.monitor.figures import Figures
 from newshead.monitor.follow_up import FollowUp
 from newshead.monitor.keeper import ConnectionKeeper
@@ -51,7 +52,7 @@ from newshead.process import (
     EXIT_MISCONFIGURED,
     EXIT_OK,
     CommandLine,
-    give_pulse,
+    pulsing,
     until_stopped,
 )
 from newshead.proxies import outside_of, settle_proxies
@@ -59,6 +60,7 @@ from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.tape import Kind, Tape
 from newshead.text import parse_time
+from newshead.tws.account import UNKNOWN
 from newshead.tws.memory import Memory
 
 if TYPE_CHECKING:
@@ -176,7 +178,10 @@ class ContinuousPriceMonitor:
         )
         self._roll_outage = Outage()
         self._roll_wait = Outage()
-        self._status = StatusWriter(self.settings, self.figures)
+        self._status = StatusWriter(
+            self.settings, self.figures, follow_others=bool(self.settings.metrics_port)
+        )
+        self._mode = UNKNOWN
         self._keeper = ConnectionKeeper(
             lambda: self.ibkr_client,
             self.reconnect_ibkr,
@@ -257,13 +262,19 @@ class ContinuousPriceMonitor:
         stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
         return len(self._writer.outbox) if self._writer.outage.lasts or stuck else 0
 
+    def _last_mode(self, client: IBKRClient | None) -> str:
+        """Return PAPER or LIVE, also while the connection that told it is lost."""
+        if client is not None and (client.accounts or self._mode == UNKNOWN):
+            self._mode = client.mode
+        return self._mode
+
     def figures(self) -> Figures:
         """Return the figures of the moment. Any thread."""
         client, stats = self.ibkr_client, self.stats
         conditions, active = self._memory.conditions, self.active_tickers.copy()
         return Figures(
             state=self.state,
-            mode=client.mode if client is not None else "UNKNOWN",
+            mode=self._last_mode(client),
             delayed=self.settings.ibkr_market_data_type != LIVE,
             account=client.masked_account if client is not None else "",
             active_tickers=len(self.active_tickers),
@@ -284,6 +295,10 @@ class ContinuousPriceMonitor:
             farms_away=client.farms_away if client is not None else (),
             halted_tickers=sum(conditions.of(t).halted != NOT_HALTED for t in active),
             late_tickers=sum(not conditions.counts(t) for t in active),
+            stored_age_s=self._status.stored_age_s,
+            clock_difference_s=self._status.clock_difference_s,
+            trigger_problem=self._triggers.problem,
+            displaced_tickers=client.displaced_tickers if client is not None else 0,
             follow_up=self._follow_up.counts if self._follow_up is not None else None,
         )
 
@@ -310,6 +325,8 @@ class ContinuousPriceMonitor:
                 self._keeper.keep(lambda: self.ibkr_connected),
                 self._keeper.watch(lambda: len(self.active_tickers)),
                 self._watch_clocks(),
+                watch_cycles(lambda: self.stats["cycles"]),
+                *([watch_folder()] if self.settings.embedded else []),
                 self._status.run(),
                 self.file_trigger_monitor_async(),
                 self.continuous_polling_loop(),
@@ -330,7 +347,7 @@ class ContinuousPriceMonitor:
         # Its library is for those who ask for it.
         from newshead.monitor.metrics import Metrics
 
-        metrics = Metrics(self.figures)
+        metrics = Metrics(self.figures, lambda: self._status.others)
         metrics.start(self.settings.metrics_port)
         return metrics
 
@@ -519,7 +536,7 @@ class ContinuousPriceMonitor:
                 self.answer_trigger(ticker)
                 if self._metrics is not None and not known and self._is_subscribed(ticker):
                     latency_s = time.time() - trigger.written_at
-                    self._metrics.trigger_latency_seconds.observe(latency_s)
+                    self._metrics.trigger_duration_seconds.observe(latency_s)
 
     def _has_unserved(self) -> bool:
         """Return whether a ticker waits for its subscription, and not for IBKR's leave."""
@@ -623,7 +640,7 @@ class ContinuousPriceMonitor:
         self.stats["cycles"] += 1
         self.stats["last_cycle_s"] = self.last_cycle_at - started
         if self._metrics is not None and not idle:
-            self._metrics.cycle_seconds.observe(self.stats["last_cycle_s"])
+            self._metrics.cycle_duration_seconds.observe(self.stats["last_cycle_s"])
 
     async def _cycle(self, number: int) -> None:
         await self.update_ibkr_subscriptions()
@@ -867,7 +884,7 @@ async def run(settings: Settings, *, wait: bool, supervised: bool, pulse: int | 
     """Run the monitor until it is told to stop; return the exit code."""
     monitor = ContinuousPriceMonitor(settings, wait=wait)
     try:
-        async with nullcontext() if pulse is None else in_background(give_pulse(pulse)):
+        async with pulsing(pulse):
             await until_stopped(monitor.start(), with_parent=supervised, take_line=take_line)
     except GatewayError:
         return EXIT_FAILED
@@ -882,17 +899,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--wait", action="store_true", help="keep trying while IBKR cannot be reached"
     )
-    command.add_argument(
-        "--supervised",
-        action="store_true",
-        help="set by run_system.py: end with it, and leave settings and the log's rotation to it",
-    )
-    command.add_argument(
-        "--pulse",
-        type=int,
-        metavar="FD",
-        help="set by run_system.py: the descriptor of a pipe for signs of life",
-    )
+    command.add_supervision()
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ if options.supervised else None)

@@ -21,6 +21,7 @@ from benchmarks.parts import PROJECT
 from clickhouse_manager import ClickHouseManager
 from dashboard import earlier
 from dashboard.queries import READ_SETTINGS
+from dashboard.statements import PAGE_STATEMENTS
 from newshead.database import queries, sessions
 from newshead.database.http import engine_served
 from newshead.settings import Settings
@@ -180,7 +181,7 @@ async def _cycles(settings: Settings, rounds: int, *, paging: bool) -> tuple[flo
     manager.connect()
     manager.move_session()
     manager.close()
-    async with engine_served(settings, earlier.PAGE_STATEMENTS, READ_SETTINGS) as environment:
+    async with engine_served(settings, PAGE_STATEMENTS, READ_SETTINGS) as environment:
         if not paging:
             return await cycle_and_floor_ms(settings, 10, 0, rounds)
         command = (sys.executable, "-c", PAGING)

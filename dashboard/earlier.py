@@ -92,10 +92,8 @@ BRINGING_OVER: Final = """
     LIMIT 1"""
 OLD: Final = {text: text.replace("_history", "_history_old") for text in (WINDOWS, ALERTS, NEWS)}
 
-# All that the page asks, of this session and of earlier ones: the embedded engine answers it
-# nothing else.
-PAGE_STATEMENTS: Final = (
-    *queries.STATEMENTS,
+# All that is asked here, for the embedded engine.
+STATEMENTS: Final = (
     SESSIONS,
     BRINGING_OVER,
     WINDOWS,

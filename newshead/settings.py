@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 
+from newshead.core.parts import KINDS
 from newshead.core.tickers import parse_ticker
 
 # Of news.
@@ -88,6 +89,7 @@ class Settings:
     dashboard_port: int = 8180
     dashboard_password: str = field(default="", repr=False)
     alert_urls: tuple[str, ...] = field(default=(), repr=False)
+    alert_silence: tuple[str, ...] = ()
     metrics_port: int = 0
     record_folder: Path | None = None
     record_max_gb: float = 10.0
@@ -298,6 +300,15 @@ def _sources(name: str, text: str) -> tuple[str, ...]:
     return names
 
 
+def _kinds(name: str, text: str) -> tuple[str, ...]:
+    kinds = tuple(text.lower().split())
+    for each in kinds:
+        if each not in KINDS:
+            known = ", ".join(KINDS)
+            raise ConfigurationError(f"{name} must name kinds of messages ({known}), not {each!r}.")
+    return kinds
+
+
 def _words_or_off(name: str, text: str) -> tuple[str, ...]:
     return () if text.lower() == "off" else _words(name, text)
 
@@ -378,6 +389,7 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "FINVIZ_EXPORT_URL": _url("https", "http"),
     "DASHBOARD_PORT": _port,
     "ALERT_URLS": _words,
+    "ALERT_SILENCE": _kinds,
     "METRICS_PORT": _port,
     "RECORD_FOLDER": _path,
     "RECORD_MAX_GB": _above_0,

@@ -1,7 +1,8 @@
-"""What is stored of this session and of those before it, read for a replay. Functions block."""
+"""What is stored of this session and of those before it, read by commands. Functions block."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
@@ -11,6 +12,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from newshead.core.tickers import ibkr_name, spellings
 from newshead.database.connection import MISSING_TABLE_CODES, Database
 from newshead.database.schema import existing_tables
+from newshead.settings import ConfigurationError, Settings
 
 # Of the sessions before this one, and of this one.
 PRICE_TABLES: Final = ("price_tracking_history", "price_tracking")
@@ -35,6 +37,28 @@ SCORES: Final = """
     FROM News.float_list_detailed_dedup
     GROUP BY ticker
     ORDER BY max(scraped_at)"""
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Database]:
+    """Connect to a database that is there, while the context lasts.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not; and as `Database.connect`.
+    """
+    if settings.embedded and not settings.clickhouse_path.is_dir():
+        raise ConfigurationError(
+            f"there is no database in {settings.clickhouse_path}: start this where newshead is "
+            "started, or set CLICKHOUSE_PATH or CLICKHOUSE_HOST."
+        )
+    database = Database(settings)
+    try:
+        database.connect()
+        yield database
+    finally:
+        database.close()
 
 
 def price_rows(
@@ -80,12 +104,15 @@ def _rows_if_there(
         raise
 
 
-def unmoved_rows(database: Database) -> int:
-    """Return the number of rows that an interrupted move has left between the tables."""
+def left_out(database: Database) -> str:
+    """Return what is to be said of rows that an interrupted move has left between the tables; empty
+    where there are none."""
     if MOVING not in existing_tables(database):
-        return 0
+        return ""
     [(count,)] = database.rows(f"SELECT count() FROM News.{MOVING}")  # noqa: S608
-    return int(count)
+    if not count:
+        return ""
+    return f"Left out {count} rows of an interrupted move: newshead's next start ends it."
 
 
 def scores(database: Database) -> dict[str, float | None]:

@@ -5,10 +5,11 @@ of columns and tables only (S608). Times are aware UTC. Functions block.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from newshead.core import rule
+from newshead.core.parts import PartState, Told
 from newshead.core.rule import Outcome, PricePoint, Rise
 from newshead.core.tickers import spellings
 from newshead.database.connection import Database
@@ -142,14 +143,16 @@ LISTED_TICKERS: Final = """
     FROM News.float_list
     GROUP BY ticker"""
 
-PART_STATES: Final = """
-    SELECT part, argMax((state, reason), timestamp) AS told,
-        greatest(0, dateDiff('second', max(timestamp), now64(3)))
+# What the parts told in the last hour, a row per state that one had.
+PARTS: Final = """
+    SELECT part, state, argMax((reason, last_success), timestamp) AS newest, since,
+        max(timestamp) AS at, now64(3)
     FROM News.part_status
-    WHERE host = {host:String} AND folder = {folder:String}
-        AND timestamp >= now64(3) - INTERVAL 1 HOUR
-    GROUP BY part
-    ORDER BY part"""
+    WHERE timestamp >= now64(3) - INTERVAL 1 HOUR
+        AND ({host:String} = '' OR host = {host:String} AND folder = {folder:String})
+    GROUP BY part, state, since
+    ORDER BY at DESC
+    LIMIT 500"""
 
 MOVING_TABLE: Final = """
     SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
@@ -323,11 +326,17 @@ def stored_hashes(database: Database, hashes: Collection[str]) -> set[str]:
     return {found for (found,) in database.rows(STORED_HASHES, hashes=list(hashes))}
 
 
-def part_states(database: Database, host: str, folder: str) -> list[tuple[str, str, str, int]]:
-    """Return what the newshead of a folder told last of each part: its name and state, why, and
-    how many seconds ago that was."""
-    rows = database.rows(PART_STATES, host=host, folder=folder)
-    return [(part, state, reason, int(age_s)) for part, (state, reason), age_s in rows]
+def told_parts(database: Database, host: str, folder: str) -> tuple[datetime, list[Told]]:
+    """Return the database's clock, and what the newshead of a folder told of its parts."""
+    rows = database.rows(PARTS, host=host, folder=folder)
+    now = rows[0][-1] if rows else datetime.now(UTC)
+    return now, [told_part(row) for row in rows]
+
+
+def told_part(row: Sequence[Any]) -> Told:
+    """Return a row that PARTS gives."""
+    part, state, (reason, success), since, at, _ = row
+    return Told(part, PartState(state), reason, since, at, success)
 
 
 def listed_tickers(database: Database) -> dict[str, str]:

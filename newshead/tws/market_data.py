@@ -7,6 +7,7 @@ under one lock.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from ibapi.contract import Contract
@@ -65,6 +66,7 @@ class MarketData:
         market_data_type: int,
         reference: str,
         send: Callable[[Request], None],
+        first: Callable[[], AbstractContextManager[None]],
         hand_on: Callable[[Sequence[Recorded]], None],
         data_came: Callable[[float], None],
     ) -> None:
@@ -79,6 +81,8 @@ class MarketData:
             The stock whose data proves that TWS serves any; empty for none.
         send
             Sends a request to TWS; called under the lock.
+        first
+            Lets the requests that are sent in it pass those that wait; called under the lock.
         hand_on
             Called with the trades that came, once they are in the buffer, without the lock.
         data_came
@@ -102,6 +106,7 @@ class MarketData:
         self._tape = tape
         self._reference = reference
         self._send = send
+        self._first = first
         self._hand_on = hand_on
         self._data_came = data_came
         # The tick types of data that is late although live data is asked for.
@@ -259,6 +264,11 @@ class MarketData:
 
     # --- Subscriptions ------------------------------------------------------
 
+    def subscribe_first(self, ticker: str) -> bool:
+        """As `subscribe`, before all requests that wait to be sent: for the newest headline."""
+        with self.lock, self._first():
+            return self.subscribe(ticker)
+
     def subscribe(self, ticker: str) -> bool:
         """Ask for the trades of a stock; True if asked, now or before."""
         with self.lock:
@@ -309,7 +319,9 @@ class MarketData:
     def react(self, reaction: Reaction, req_id: int, *, trusted: bool) -> None:
         """Do what a code about a request asks for; see `Subscriptions.react`."""
         now = self._tape.monotonic()
-        with self.lock:
+        # Who is given another's line has the newest headline.
+        hurry = self._first() if reaction is Reaction.NO_LINE else nullcontext()
+        with self.lock, hurry:
             self._make(self.book.react(reaction, req_id, now, trusted=trusted))
 
     def renew_all(self) -> None:

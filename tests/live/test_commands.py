@@ -30,9 +30,10 @@ from commands import (
     free_port,
     log_in,
     on_server,
+    ticking,
     until,
 )
-from monitoring import rate, rows, with_tables
+from monitoring import rate, rows, tables_on
 
 import demo
 import run_system
@@ -62,15 +63,14 @@ PAGE = "dashboard/__main__.py"
 @pytest.fixture
 def database(server: ClickHouseServer) -> Iterator[ClickHouseManager]:
     """The empty tables on the server."""
-    with with_tables(Settings(clickhouse_host=server.host, clickhouse_port=server.port)) as manager:
+    with tables_on(server) as manager:
         yield manager
 
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
-    market = Market([Trade(s / 4, "ABCD", 5 + (s % 5) / 100, 100) for s in range(1000)])
-    with GatewayThread(Gateway(market)) as thread:
-        yield thread.gateway
+    with ticking() as gateway:
+        yield gateway
 
 
 def slices_us(pid: int) -> dict[int, float]:

@@ -124,6 +124,7 @@ COMMANDS = {
     "dashboard": "dashboard/__main__.py",
     "dashboard.notify": "dashboard/notify.py",
     "newshead.replay": "newshead/replay/__main__.py",
+    "newshead.results": "newshead/results.py",
     "simulator": "simulator/__main__.py",
     "simulator.news": "simulator/news.py",
     "simulator.ratings": "simulator/ratings.py",
