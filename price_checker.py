@@ -412,7 +412,7 @@ class ContinuousPriceMonitor:
                 )
             # A kill may have come between the rows and their alerts.
             if window.age_s <= RESTART_JUDGES_S:
-                self._tickers.unjudged.add(ticker)
+                self._tickers.await_row(ticker, int(window.newest_row.timestamp()))
 
     async def cleanup(self) -> None:
         """End the connection to IBKR, store what waits (for at most 3 s), close the database.
@@ -712,6 +712,7 @@ class ContinuousPriceMonitor:
                 if self.ibkr_client is not None:
                     self.ibkr_client.forget_session()
                 self._ticker_status.forget_session()
+                self._alerts.forget_session()
                 self._ratings.clear()
                 # The news of those that are carried over has their rating.
                 came_up = min([self._tape.utc(), *self.ticker_timestamps.values()])
@@ -777,7 +778,8 @@ class ContinuousPriceMonitor:
         self._slots.remove(slots)
         self._writer.outbox.add(sorted(rows))
         self._tickers.priced.update(row.ticker for row in rows)
-        self._tickers.unjudged.update(row.ticker for row in rows)
+        for row in rows:
+            self._tickers.await_row(row.ticker, int(row.timestamp.timestamp()))
         self.stats["price_checks"] += len(rows)
 
     async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
 from dashboard.console import LiveTable, can_draw
+from dashboard.statements import PAGE_STATEMENTS
 from ibkr_client import GatewayError
 from newshead.core.parts import PAGE, PUSH, Part
 from newshead.database.connection import (
@@ -179,7 +180,7 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
         environment = dict(inherited.variables)
         if settings.embedded and (options.dashboard or settings.alert_urls):
             environment |= await stack.enter_async_context(
-                engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS)
+                engine_served(settings, PAGE_STATEMENTS, queries.READ_SETTINGS)
             )
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())

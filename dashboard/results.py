@@ -17,12 +17,12 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from dashboard import queries, wire
+from dashboard.statements import BEGINS
 from newshead.core import results, results_text
 from newshead.core.results import Case, Line
 from newshead.core.samples import Interval
 from newshead.core.times import NEW_YORK
 from newshead.database.connection import Database
-from newshead.database.results import STATEMENTS as WINDOW_STATEMENTS
 from newshead.database.results import windows
 from newshead.loop import off_loop
 
@@ -32,14 +32,6 @@ DAYS: Final = 30
 MAX_DAYS: Final = 100
 # So many of the best and of the worst are listed.
 LISTED: Final = 10
-
-SESSIONS: Final = """
-    SELECT id, toUnixTimestamp(toDateTime(begin)) AS began
-    FROM News.sessions FINAL
-    ORDER BY began"""
-
-# All that is asked here, for the embedded engine.
-STATEMENTS: Final = (SESSIONS, *WINDOW_STATEMENTS)
 
 CSV_FILES: Final[dict[str, Callable[[Sequence[Case]], list[results_text.Row]]]] = {
     "groups": lambda cases: results_text.groups_rows(results.lines(cases)),
@@ -117,7 +109,7 @@ def find(days: tuple[date, date], database: Database) -> Found:
     now_s = queries.clock(database).timestamp()
     judged = [results.case(window) for window in windows(ask, *days, now_s)]
     cases = [case for case in judged if case is not None]
-    return Found(cases, len(judged) - len(cases), ask(SESSIONS))
+    return Found(cases, len(judged) - len(cases), ask(BEGINS))
 
 
 def _days(request: Request) -> tuple[date, date]:

@@ -29,6 +29,7 @@ from dashboard.cards import Card
 from dashboard.connections import guarded_protocol
 from dashboard.feed import Feed, Reader
 from dashboard.icon import icon
+from dashboard.statements import PAGE_STATEMENTS
 from newshead.core.tickers import parse_ticker
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.http import engine_served
@@ -44,8 +45,6 @@ STATIC: Final = Path(__file__).with_name("static")
 # A browser that lost the server tries again after so long.
 RETRY_MS: Final = 1000
 END_TIMEOUT_S: Final = 2
-# All that the page asks of the embedded engine.
-STATEMENTS: Final = (*queries.STATEMENTS, *earlier.STATEMENTS, *results.STATEMENTS)
 MAX_NAME_LENGTH: Final = 32
 
 T = TypeVar("T")
@@ -313,7 +312,7 @@ async def serving(settings: Settings, listener: socket.socket, folder: Path) -> 
     # In a folder without a .env, and with the user's variables emptied.
     nothing = dict.fromkeys(Settings.variables(), "")
     descriptor = listener.fileno()
-    async with engine_served(settings, STATEMENTS, queries.READ_SETTINGS) as environment:
+    async with engine_served(settings, PAGE_STATEMENTS, queries.READ_SETTINGS) as environment:
         page = run_child(
             "Page",
             *("-m", "dashboard", "--listener", str(descriptor)),

@@ -170,8 +170,7 @@ def judge(prices: Sequence[PricePoint], by: Rule | None = None) -> list[Judged]:
     rule = by or LIVE
     change_pct, _, lowest, highest, ratings, _ = rule
     counting = _counting(prices, rule)
-    changes = [0.0] * min(counting.start, len(prices))
-    changes += _changes_pct(prices[counting.start :], baseline(prices, rule))
+    changes = all_changes_pct(prices, rule)
     judged = []
     first_s = prices[0].time if prices else 0
     for number, ((time, price, volume, recommendation), change) in enumerate(
@@ -193,6 +192,14 @@ def judge(prices: Sequence[PricePoint], by: Rule | None = None) -> list[Judged]:
             )
         )
     return judged
+
+
+def all_changes_pct(prices: Sequence[PricePoint], by: Rule | None = None) -> list[float]:
+    """Return the change of each of a ticker's rows from the baseline in percent; 0 before there is
+    one."""
+    rule = by or LIVE
+    first = min(max(rule.baseline_rows) - 1, len(prices))
+    return [0.0] * first + _changes_pct(prices[first:], baseline(prices, rule))
 
 
 def rises(

@@ -1,12 +1,16 @@
 """What is stored of this session and of those before it, read by commands. Functions block."""
 
+import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
 from newshead.core.tickers import ibkr_name, spellings
-from newshead.database.connection import Database
+from newshead.database.connection import MISSING_TABLE_CODES, Database
 from newshead.database.schema import existing_tables
 from newshead.settings import ConfigurationError, Settings
 
@@ -62,11 +66,8 @@ def price_rows(
 ) -> Sequence[Sequence[Any]]:
     """Return the rows of one of PRICE_TABLES, of one ticker in any spelling or (empty) of all, by
     ticker and time: ticker, Unix seconds, price, volume, recommendation."""
-    if table not in existing_tables(database):
-        return []
-    statement = PRICE_ROWS % {"table": table}
     tickers = spellings(ticker) if ticker else []
-    return database.rows(statement, since=since, until=until, tickers=tickers)
+    return _rows(database, PRICE_ROWS, table, since=since, until=until, tickers=tickers)
 
 
 def alert_rows(
@@ -74,9 +75,33 @@ def alert_rows(
 ) -> Sequence[Sequence[Any]]:
     """Return the alerts of one of ALERT_TABLES, by ticker and time: ticker, Unix seconds, priority,
     price."""
+    return _rows(database, ALERT_ROWS, table, since=since, until=until)
+
+
+def _rows(database: Database, statement: str, table: str, **asked: Any) -> Sequence[Sequence[Any]]:
+    """Return the rows of a table, and those of its older layout that are not in it yet."""
+    # In this order no row is missed: it leaves the older table after it is in the other.
+    older = _rows_if_there(database, statement, f"{table}_old", **asked)
+    rows = _rows_if_there(database, statement, table, **asked)
+    if not older:
+        return rows
+    brought = set(older)
+    fresh = [row for row in rows if row not in brought]
+    return list(heapq.merge(older, fresh, key=itemgetter(0, 1)))
+
+
+def _rows_if_there(
+    database: Database, statement: str, table: str, **asked: Any
+) -> Sequence[Sequence[Any]]:
     if table not in existing_tables(database):
         return []
-    return database.rows(ALERT_ROWS % {"table": table}, since=since, until=until)
+    try:
+        return database.rows(statement % {"table": table}, **asked)
+    except ClickHouseError as problem:
+        # It went meanwhile: its rows are all in the other.
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            return []
+        raise
 
 
 def left_out(database: Database) -> str:

@@ -54,16 +54,17 @@ STANDING: Final = f"""
         AND {RATED}
     GROUP BY ticker"""  # noqa: S608
 
-# The tickers that the alert rule can hold for at all: all others are spared its cost,
-# which is three times this one's. It asks for one percent less, lest a rounding decide.
+# Per ticker its newest row, and whether the alert rule can hold for it at all: all others are
+# spared its cost, which is three times this one's. It asks for one percent less, lest a rounding
+# decide.
 MOVED: Final = """
-    SELECT ticker
+    SELECT ticker, toUnixTimestamp(max(timestamp)),
+        count() >= 3 AND NOT max(price) < (1 + ({change_pct:Float64} - 1) / 100) * arrayMin(
+            arraySlice(
+                arraySort(groupArray((timestamp, _block_number, _part_offset, price))).4, 2, 2))
     FROM News.price_tracking
     WHERE ticker IN {tickers:Array(String)}
-    GROUP BY ticker
-    HAVING count() >= 3 AND NOT max(price) < (1 + ({change_pct:Float64} - 1) / 100) * arrayMin(
-        arraySlice(
-            arraySort(groupArray((timestamp, _block_number, _part_offset, price))).4, 2, 2))"""
+    GROUP BY ticker"""
 
 # A ticker's rows as core.rule.PricePoint has them, in time order. _block_number and _part_offset
 # put rows of one second into the order they were inserted in.
@@ -105,6 +106,8 @@ UNCOPIED: Final = """
     )
     GROUP BY ticker"""
 
+ALERTED: Final = "SELECT ticker, toUnixTimestamp(timestamp) FROM News.news_alert"
+
 NEWEST_NEWS: Final = """
     SELECT headline, article_url, published_utc
     FROM News.breaking_news
@@ -121,10 +124,12 @@ LATEST_RATED: Final = f"""
 # Of this session, of those before it and of a move between them that goes on.
 _ALL_NEWS: Final = "merge('News', '^breaking_news(_history(_old)?|_moving)?$')"
 
+# The history's parts are by `timestamp`, which is about when news was detected.
 RECENT_HASHES: Final = f"""
     SELECT content_hash, toUnixTimestamp(max(detected_at)) AS newest
     FROM {_ALL_NEWS}
     WHERE detected_at >= now64(3) - INTERVAL 1 DAY AND content_hash != ''
+        AND timestamp >= now64(3) - INTERVAL 2 DAY
     GROUP BY content_hash
     ORDER BY newest"""  # noqa: S608
 
@@ -185,6 +190,14 @@ class Standing(NamedTuple):
     ratings: dict[str, Rating]
 
 
+class Judgement(NamedTuple):
+    """The rows of some tickers that reached the alert rule's threshold and have no alert yet, in
+    time order, and of each ticker with rows the newest that was looked at (Unix seconds)."""
+
+    rises: list[Rise]
+    newest: dict[str, int]
+
+
 class News(NamedTuple):
     """A ticker's newest news; `published_utc` is free text."""
 
@@ -222,15 +235,28 @@ def standing(database: Database, tickers: Collection[str], window_s: int) -> Sta
 def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
     """Return the rows of `tickers` that reached the alert rule's threshold and have no alert yet,
     in time order."""
-    moved = database.rows(MOVED, tickers=list(tickers), change_pct=rule.LIVE.change_pct)
+    return judged(database, tickers).rises
+
+
+def judged(database: Database, tickers: Collection[str]) -> Judgement:
+    """Apply the alert rule to the rows of `tickers` that the database shows."""
+    rows = database.rows(MOVED, tickers=list(tickers), change_pct=rule.LIVE.change_pct)
+    newest = {str(ticker): int(at_s) for ticker, at_s, _ in rows}
+    moved = [ticker for ticker, _, has_moved in rows if has_moved]
     if not moved:
-        return []
-    found = [
-        rise
-        for ticker, prices, alerted, score in _windows(database, [ticker for (ticker,) in moved])
-        for rise in rule.rises(ticker, rule.judge(prices), set(alerted), score)
-    ]
-    return sorted(found, key=lambda rise: (rise.timestamp, rise.ticker))
+        return Judgement([], newest)
+    found: list[Rise] = []
+    # The second answer may come from a replica that lags behind the first one's.
+    seen = dict.fromkeys(moved, 0)
+    for ticker, prices, alerted_s, score in _windows(database, moved):
+        seen[ticker] = min(newest[ticker], prices[-1].time)
+        found += rule.rises(ticker, rule.judge(prices), set(alerted_s), score)
+    return Judgement(sorted(found, key=lambda rise: (rise.timestamp, rise.ticker)), newest | seen)
+
+
+def alerted(database: Database) -> set[tuple[str, int]]:
+    """Return the session's alerts: ticker and time (Unix seconds)."""
+    return {(str(ticker), int(at_s)) for ticker, at_s in database.rows(ALERTED)}
 
 
 def uncopied(database: Database) -> list[Rise]:

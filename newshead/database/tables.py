@@ -286,6 +286,9 @@ TABLES: Final = (
 )
 
 
+DESCRIBED: Final = {table.name: table for table in TABLES}
+
+
 class PriceRow(NamedTuple):
     """A row of `price_tracking`: the newest trade of one ticker in one 2-second slot."""
 

@@ -17,7 +17,7 @@ from watching import write_alerts, write_news, write_part, write_prices, write_s
 
 from clickhouse_manager import ClickHouseManager
 from dashboard import earlier, queries, results
-from dashboard.server import STATEMENTS
+from dashboard.statements import PAGE_STATEMENTS
 from newshead import listening
 from newshead.core.times import NEW_YORK
 from newshead.database import connection
@@ -36,7 +36,7 @@ def own(tmp_path: Path) -> Settings:
 
 def served(own: Settings) -> AbstractAsyncContextManager[dict[str, str]]:
     """The engine served to the page's and the push's statements."""
-    return engine_served(own, STATEMENTS, queries.READ_SETTINGS)
+    return engine_served(own, PAGE_STATEMENTS, queries.READ_SETTINGS)
 
 
 @pytest.fixture

@@ -511,6 +511,8 @@ def test_with_the_embedded_engine_the_page_is_served_by_newshead_itself(
     TriggerFolder(tmp_path / "triggers").write("ABCD")
     command.shows(": 1 rows, 1 active tickers")
     assert serves(url)
+    for path in ("earlier/sessions", "earlier/windows?ticker=ABCD", "results/figures"):
+        assert httpx.get(f"{url}{path}", timeout=DEADLINE_S).status_code == 200, path
     with httpx.stream("GET", f"{url}feed", timeout=DEADLINE_S) as answer:
         told = answer.iter_text()
         until(lambda: "ABCD" in next(told), lambda: "ABCD on the page")
