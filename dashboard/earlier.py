@@ -3,6 +3,7 @@
 Everything here blocks, as in `queries`.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -153,6 +154,8 @@ def windows(database: Database, *, session: str = "", ticker: str = "") -> list[
     named |= {row[0]: ibkr_name(row[0]) for row in (*news_rows, *alert_rows)}
     news = articles_by_ticker(news_rows, named)
     alerted = by_ticker(alert_rows, named)
+    # Rows have whole seconds.
+    begins = [each.begin.replace(microsecond=0) for each in reversed(known)]
     cards = []
     for (name, _), opened, _, rows in found:
         last_row, prices = _within(opened, rows)
@@ -163,7 +166,7 @@ def windows(database: Database, *, session: str = "", ticker: str = "") -> list[
         ]
         inside = [row for row in alerted.get(named[name], ()) if opened <= row[1] <= last_row]
         card = make_card(name, (name, opened, last_row, prices), same, inside)
-        cards.append(card._replace(session=_session_of(opened, known)))
+        cards.append(card._replace(session=_session_of(opened, begins, known)))
     return cards
 
 
@@ -201,6 +204,13 @@ def _within(opened: datetime, rows: Iterable[Sequence[Any]]) -> tuple[datetime, 
     return datetime.fromtimestamp(prices[-1][0], UTC), prices
 
 
-def _session_of(at: datetime, known: Sequence[Session]) -> str:
-    """Return the key of the session that rows of a time belong to; empty where none is listed."""
-    return next((each.key for each in known if each.begin.replace(microsecond=0) <= at), "")
+def _session_of(at: datetime, begins: Sequence[datetime], known: Sequence[Session]) -> str:
+    """Return the key of the session that rows of a time belong to; empty where none is listed.
+
+    Parameters
+    ----------
+    begins
+        When those that are known, newest first, began, oldest first.
+    """
+    later = len(begins) - bisect_right(begins, at)
+    return known[later].key if later < len(known) else ""
