@@ -128,6 +128,7 @@ COMMANDS = {
     "simulator.news": "simulator/news.py",
     "simulator.alpaca": "simulator/alpaca.py",
     "simulator.feeds": "simulator/feeds.py",
+    "simulator.ratings": "simulator/ratings.py",
     "benchmarks": "benchmarks/__main__.py",
 }
 EVERY_COMMAND = {"--help", "--version"}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from newshead.core.rule import Rule, percent
 from newshead.core.slots import SLOT_S
 from newshead.replay.__main__ import main
 
@@ -137,7 +138,8 @@ def words(
         return "no ticks"
     if not changes:
         return f"no alert, only {rows} prices"
-    best = f"best change {max(changes):+.1f} % of {variant['change_pct']:g} %"
+    shown = percent(max(changes), Rule(change_pct=variant["change_pct"]))
+    best = f"best change {shown} of {variant['change_pct']:g} %"
     if alerts:
         return f"{alerts} alert{'s' * (alerts > 1)}, {best}"
     if not rose:
