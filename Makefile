@@ -9,7 +9,7 @@ UNIT_TESTS := tests/unit
 # Each of these modules is covered whole by its own unit tests.
 COVERED := $(patsubst newshead/%.py,%,$(filter-out %/__init__.py,$(wildcard newshead/core/*.py))) \
 	tws/link tws/subscriptions
-CLIENT_TESTS := tests/unit/tws $(addprefix tests/live/,test_fast_ticks.py test_ibkr_client.py test_simulator.py)
+CLIENT_TESTS := tests/unit/tws $(addprefix tests/live/,test_fast_ticks.py test_ibkr_client.py test_bars_from_tws.py test_simulator.py)
 
 # What is needed, or one sentence; then an empty environment.
 define environment

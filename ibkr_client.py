@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -31,14 +32,14 @@ from newshead.core.times import in_trading_hours
 from newshead.settings import Settings
 from newshead.tape import Kind, Tape
 from newshead.tws import failures
-from newshead.tws.account import is_paper, masked, paper_by_port
+from newshead.tws.account import UNKNOWN, is_paper, masked, paper_by_port
 from newshead.tws.attempt import Attempt
-from newshead.tws.codes import CODES, Reaction
+from newshead.tws.codes import CODES, NO_BARS, Reaction, is_notice
 from newshead.tws.conditions import Condition
 from newshead.tws.decode import MessageReader
 from newshead.tws.durations import DURATIONS, Durations
 from newshead.tws.failures import GatewayError
-from newshead.tws.farms import carries_us_stocks, farm_list, farm_name
+from newshead.tws.farms import carries_us_stocks, farm_name, farms_away
 from newshead.tws.handshake import greet
 from newshead.tws.link import (
     AskForTime,
@@ -51,6 +52,7 @@ from newshead.tws.link import (
 from newshead.tws.market_data import TRADE_PRICES, MarketData
 from newshead.tws.memory import Memory
 from newshead.tws.notices import Notice, Notices
+from newshead.tws.past_bars import PastBars, Wanted
 from newshead.tws.subscriptions import (
     Cancel,
     FindListing,
@@ -189,9 +191,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             market_data_type=market_data_type,
             reference=reference,
             send=self._send,
+            first=lambda: nullcontext() if self.conn is None else self.conn.first(),
             hand_on=self._hand_on,
             data_came=self._note_data,
         )
+        # Recordings leave these out: no row and no alert rests on them.
+        self.past_bars = PastBars(self._ask_for_bars, self.cancelHistoricalData)
 
     # Why the connection failed or ended; the monitor hands it on to the next client.
     failure = Shared[GatewayError | None]("_attempt.failure")
@@ -213,6 +218,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def state(self) -> ConnectionState:
         """How far the connection has come."""
         return self._link.state
+
+    @property
+    def displaced_tickers(self) -> int:
+        """How often a ticker gave its market data line to one with a newer headline."""
+        return self._data.book.displaced
 
     @property
     def stale_reason(self) -> str:
@@ -238,6 +248,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._attempt.step(self._link.assign, connected)
 
     @property
+    def unoccupied(self) -> bool:
+        """Whether data flows, and no request waits to be sent."""
+        return self.state is ConnectionState.READY and self.conn.idle()
+
+    @property
     def serves_data(self) -> bool:
         """Whether TWS serves market data, as far as requests could tell."""
         return not self.memory.silence.blind
@@ -260,7 +275,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     @property
     def mode(self) -> str:
         """PAPER, LIVE or UNKNOWN; see `paper`."""
-        return {True: "PAPER", False: "LIVE", None: "UNKNOWN"}[self.paper]
+        return {True: "PAPER", False: "LIVE", None: UNKNOWN}[self.paper]
 
     @property
     def masked_account(self) -> str:
@@ -541,6 +556,9 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
             `(errorTime, errorCode, errorString, advancedOrderRejectJson)` since.
         """
         number, text = details[1:3] if isinstance(details[1], int) else details[0:2]
+        if past := self.past_bars.ticker_of(reqId):
+            self._take_code_of_bars(reqId, past, number, text)
+            return
         ticker, now = self._data.ticker_of(reqId), self._tape.monotonic()
         of_request = reqId != NO_VALID_ID
         notice = self._notices.read(number, text, ticker, now, of_request=of_request)
@@ -558,6 +576,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         if ticker:
             self._data.note_problem(ticker, notice.line)
         self._react(notice, reqId, text, now)
+
+    def _take_code_of_bars(self, req_id: int, ticker: str, number: int, text: str) -> None:
+        level = logging.DEBUG if is_notice(number) else NO_BARS.level
+        line = self._notices.line(NO_BARS.line, ticker, text)
+        logger.log(level, "IBKR code %d: %s", number, line)
+        self.past_bars.refuse(req_id, number)
 
     def _react(self, notice: Notice, req_id: int, text: str, now: float) -> None:
         match notice.reaction:
@@ -582,11 +606,11 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     def _farms_away(self, text: str) -> dict[str, str] | None:
         """Return the farms that code 1102 says are still away, each with a line; None if it
         names none at all."""
-        farms = farm_list(text)
-        if farms is None:
+        away = farms_away(text)
+        if away is None:
             return None
         line = CODES[2103].line
-        names = filter(carries_us_stocks, farms.away)
+        names = filter(carries_us_stocks, away)
         return {name: self._notices.line(line, "", name) for name in names}
 
     # --- Watching over the data, on the API thread ---------------------------
@@ -662,6 +686,16 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         trusted = self._link.knows_stocks(self._tape.monotonic())
         self._data.choose_listing(reqId, trusted=trusted)
 
+    @never_raises
+    def historicalData(self, reqId: int, bar: Any) -> None:
+        """Take in a past bar."""
+        self.past_bars.add(reqId, bar)
+
+    @never_raises
+    def historicalDataEnd(self, reqId: int, start: str, end: str) -> None:  # noqa: ARG002
+        """Note that all past bars of a request have come."""
+        self.past_bars.end(reqId)
+
     def _hand_on(self, trades: Sequence[Recorded]) -> None:
         if self.price_callback is None:
             return
@@ -674,11 +708,17 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
     # --- Subscriptions ------------------------------------------------------
 
     def subscribe_ticker(self, ticker: str) -> bool:
-        """Ask for the trades of a US stock; True if asked, now or before. Never waits."""
+        """Ask for the trades of a US stock; True if asked, now or before. Never waits.
+
+        The request passes those that wait to be sent.
+        """
+        return self._subscribe(ticker, self._data.subscribe_first)
+
+    def _subscribe(self, ticker: str, subscribe: Callable[[str], bool]) -> bool:
         if not self.connected:
             logger.warning("Cannot subscribe %s: not connected to IBKR.", ticker)
             return False
-        return self._data.subscribe(ticker)
+        return subscribe(ticker)
 
     def unsubscribe_ticker(self, ticker: str) -> None:
         """End a subscription and forget its buffered ticks. Never waits."""
@@ -691,7 +731,7 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         for ticker in removed:
             self.unsubscribe_ticker(ticker)
         for ticker in added:
-            self.subscribe_ticker(ticker)
+            self._subscribe(ticker, self._data.subscribe)
         if added or removed:
             logger.info(
                 "Subscriptions: +%d -%d = %d active",
@@ -742,6 +782,12 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
                 self.cancelMktData(req_id)
             case FindListing(req_id, ticker):
                 self.reqContractDetails(req_id, self._create_stock_contract(ticker))
+
+    def _ask_for_bars(self, req_id: int, wanted: Wanted) -> None:
+        with self.price_buffer_lock:
+            listing = self.memory.listings.get(wanted.ticker)
+        contract = listing or self._create_stock_contract(wanted.ticker)
+        self.reqHistoricalData(req_id, contract, *wanted.query)
 
     def _create_stock_contract(self, ticker: str) -> Contract:
         contract = Contract()

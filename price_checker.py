@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,10 +34,12 @@ from newshead.database.queries import UNRATED, Rating
 from newshead.database.store import Outbox, RowWriter
 from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
-from newshead.loop import attempt, in_background, off_loop
+from newshead.loop import attempt, off_loop
 from newshead.monitor.alerts import AlertDesk
 from newshead.monitor.clocks import log_disturbance, read_clocks
+from newshead.monitor.database_watch import watch_cycles, watch_folder
 from newshead.monitor.figures import Figures
+from newshead.monitor.follow_up import FollowUp
 from newshead.monitor.keeper import ConnectionKeeper
 from newshead.monitor.questions import Question, Questions
 from newshead.monitor.status import StatusWriter
@@ -50,7 +52,7 @@ from newshead.process import (
     EXIT_MISCONFIGURED,
     EXIT_OK,
     CommandLine,
-    give_pulse,
+    pulsing,
     until_stopped,
 )
 from newshead.proxies import outside_of, settle_proxies
@@ -58,6 +60,7 @@ from newshead.scheduling import ask_for_short_slices
 from newshead.settings import ConfigurationError, Settings
 from newshead.tape import Kind, Tape
 from newshead.text import parse_time
+from newshead.tws.account import UNKNOWN
 from newshead.tws.memory import Memory
 
 if TYPE_CHECKING:
@@ -175,7 +178,10 @@ class ContinuousPriceMonitor:
         )
         self._roll_outage = Outage()
         self._roll_wait = Outage()
-        self._status = StatusWriter(self.settings, self.figures)
+        self._status = StatusWriter(
+            self.settings, self.figures, follow_others=bool(self.settings.metrics_port)
+        )
+        self._mode = UNKNOWN
         self._keeper = ConnectionKeeper(
             lambda: self.ibkr_client,
             self.reconnect_ibkr,
@@ -184,6 +190,7 @@ class ContinuousPriceMonitor:
             self.stats,
         )
         self._ticker_status = TickerStatus(self.ch_manager, self._tape.aside)
+        self._follow_up = self._new_follow_up() if self.settings.follow_up else None
         self._metrics: Metrics | None = None
         # time.monotonic() of the end of the last cycle.
         self.last_cycle_at = -math.inf
@@ -197,6 +204,15 @@ class ContinuousPriceMonitor:
 
         told = in_force(self.settings, wait=self.wait, slot_s=CYCLE_S)
         return Recorder(folder, int(self.settings.record_max_gb * 1e9), told)
+
+    def _new_follow_up(self) -> FollowUp | None:
+        if self.settings.ibkr_market_data_type != LIVE:
+            # Their rows are 15 minutes older than IBKR's bars of the same time.
+            logger.warning(
+                "FOLLOW_UP needs live data: windows of delayed data are not followed up."
+            )
+            return None
+        return FollowUp(self.settings, lambda: self.ibkr_client, self._has_unserved)
 
     # What these tell, any thread may ask.
 
@@ -246,13 +262,19 @@ class ContinuousPriceMonitor:
         stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
         return len(self._writer.outbox) if self._writer.outage.lasts or stuck else 0
 
+    def _last_mode(self, client: IBKRClient | None) -> str:
+        """Return PAPER or LIVE, also while the connection that told it is lost."""
+        if client is not None and (client.accounts or self._mode == UNKNOWN):
+            self._mode = client.mode
+        return self._mode
+
     def figures(self) -> Figures:
         """Return the figures of the moment. Any thread."""
         client, stats = self.ibkr_client, self.stats
         conditions, active = self._memory.conditions, self.active_tickers.copy()
         return Figures(
             state=self.state,
-            mode=client.mode if client is not None else "UNKNOWN",
+            mode=self._last_mode(client),
             delayed=self.settings.ibkr_market_data_type != LIVE,
             account=client.masked_account if client is not None else "",
             active_tickers=len(self.active_tickers),
@@ -273,6 +295,11 @@ class ContinuousPriceMonitor:
             farms_away=client.farms_away if client is not None else (),
             halted_tickers=sum(conditions.of(t).halted != NOT_HALTED for t in active),
             late_tickers=sum(not conditions.counts(t) for t in active),
+            stored_age_s=self._status.stored_age_s,
+            clock_difference_s=self._status.clock_difference_s,
+            trigger_problem=self._triggers.problem,
+            displaced_tickers=client.displaced_tickers if client is not None else 0,
+            follow_up=self._follow_up.counts if self._follow_up is not None else None,
         )
 
     # --- Life ---------------------------------------------------------------
@@ -298,9 +325,12 @@ class ContinuousPriceMonitor:
                 self._keeper.keep(lambda: self.ibkr_connected),
                 self._keeper.watch(lambda: len(self.active_tickers)),
                 self._watch_clocks(),
+                watch_cycles(lambda: self.stats["cycles"]),
+                *([watch_folder()] if self.settings.embedded else []),
                 self._status.run(),
                 self.file_trigger_monitor_async(),
                 self.continuous_polling_loop(),
+                *([self._follow_up.run()] if self._follow_up is not None else []),
             ):
                 tasks.append(asyncio.create_task(part))
             await asyncio.gather(*tasks)
@@ -317,7 +347,7 @@ class ContinuousPriceMonitor:
         # Its library is for those who ask for it.
         from newshead.monitor.metrics import Metrics
 
-        metrics = Metrics(self.figures)
+        metrics = Metrics(self.figures, lambda: self._status.others)
         metrics.start(self.settings.metrics_port)
         return metrics
 
@@ -382,7 +412,7 @@ class ContinuousPriceMonitor:
                 )
             # A kill may have come between the rows and their alerts.
             if window.age_s <= RESTART_JUDGES_S:
-                self._tickers.unjudged.add(ticker)
+                self._tickers.await_row(ticker, int(window.newest_row.timestamp()))
 
     async def cleanup(self) -> None:
         """End the connection to IBKR, store what waits (for at most 3 s), close the database.
@@ -403,6 +433,8 @@ class ContinuousPriceMonitor:
             "to write the last status": self._status.close(),
             "to end the recording": off_loop(self._tape.close),
         }
+        if self._follow_up is not None:
+            closing["to close the follow-up's database"] = off_loop(self._follow_up.close)
         if self._metrics is not None:
             closing["to close the metrics"] = off_loop(self._metrics.close)
         await asyncio.gather(
@@ -504,7 +536,14 @@ class ContinuousPriceMonitor:
                 self.answer_trigger(ticker)
                 if self._metrics is not None and not known and self._is_subscribed(ticker):
                     latency_s = time.time() - trigger.written_at
-                    self._metrics.trigger_latency_seconds.observe(latency_s)
+                    self._metrics.trigger_duration_seconds.observe(latency_s)
+
+    def _has_unserved(self) -> bool:
+        """Return whether a ticker waits for its subscription, and not for IBKR's leave."""
+        client = self.ibkr_client
+        if client is None:
+            return bool(self.active_tickers)
+        return bool(self.active_tickers - {*client.subscribed(), *client.get_refusals()})
 
     def _is_subscribed(self, ticker: str) -> bool:
         return self.ibkr_client is not None and ticker in self.ibkr_client.active_subscriptions
@@ -519,6 +558,8 @@ class ContinuousPriceMonitor:
 
     def answer_trigger(self, ticker: str) -> None:
         """Track the ticker of a trigger, if it may be, and subscribe it at once."""
+        if self._follow_up is not None:
+            self._follow_up.give_way()
         with self._tape.step(Kind.TRIGGER, ticker):
             answer = self._tickers.answer(ticker)
             logger.info("Trigger for %s: %s.", ticker, answer.value)
@@ -599,7 +640,7 @@ class ContinuousPriceMonitor:
         self.stats["cycles"] += 1
         self.stats["last_cycle_s"] = self.last_cycle_at - started
         if self._metrics is not None and not idle:
-            self._metrics.cycle_seconds.observe(self.stats["last_cycle_s"])
+            self._metrics.cycle_duration_seconds.observe(self.stats["last_cycle_s"])
 
     async def _cycle(self, number: int) -> None:
         await self.update_ibkr_subscriptions()
@@ -671,6 +712,7 @@ class ContinuousPriceMonitor:
                 if self.ibkr_client is not None:
                     self.ibkr_client.forget_session()
                 self._ticker_status.forget_session()
+                self._alerts.forget_session()
                 self._ratings.clear()
                 # The news of those that are carried over has their rating.
                 came_up = min([self._tape.utc(), *self.ticker_timestamps.values()])
@@ -736,7 +778,8 @@ class ContinuousPriceMonitor:
         self._slots.remove(slots)
         self._writer.outbox.add(sorted(rows))
         self._tickers.priced.update(row.ticker for row in rows)
-        self._tickers.unjudged.update(row.ticker for row in rows)
+        for row in rows:
+            self._tickers.await_row(row.ticker, int(row.timestamp.timestamp()))
         self.stats["price_checks"] += len(rows)
 
     async def _get_sentiment_data(self, tickers: set[str]) -> dict[str, dict[str, str]]:
@@ -811,6 +854,15 @@ class ContinuousPriceMonitor:
             self.stats["ibkr_reconnections"],
             mode,
         )
+        if self._follow_up is not None:
+            counts = self._follow_up.counts
+            logger.info(
+                "Follow-up: %d requests for past bars, %d answered, %d refused, %d missing.",
+                counts.asked,
+                counts.answered,
+                counts.refused,
+                counts.missing,
+            )
 
 
 def _milliseconds(begin: datetime, end: datetime) -> int:
@@ -832,7 +884,7 @@ async def run(settings: Settings, *, wait: bool, supervised: bool, pulse: int | 
     """Run the monitor until it is told to stop; return the exit code."""
     monitor = ContinuousPriceMonitor(settings, wait=wait)
     try:
-        async with nullcontext() if pulse is None else in_background(give_pulse(pulse)):
+        async with pulsing(pulse):
             await until_stopped(monitor.start(), with_parent=supervised, take_line=take_line)
     except GatewayError:
         return EXIT_FAILED
@@ -847,17 +899,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--wait", action="store_true", help="keep trying while IBKR cannot be reached"
     )
-    command.add_argument(
-        "--supervised",
-        action="store_true",
-        help="set by run_system.py: end with it, and leave settings and the log's rotation to it",
-    )
-    command.add_argument(
-        "--pulse",
-        type=int,
-        metavar="FD",
-        help="set by run_system.py: the descriptor of a pipe for signs of life",
-    )
+    command.add_supervision()
     options = command.parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ if options.supervised else None)

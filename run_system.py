@@ -14,13 +14,16 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from clickhouse_manager import ClickHouseManager
 from dashboard import queries
 from dashboard.console import LiveTable, can_draw
+from dashboard.statements import PAGE_STATEMENTS
 from ibkr_client import GatewayError
+from newshead.core.parts import PAGE, PUSH, Part
 from newshead.database.connection import (
     DATABASE_ERRORS,
     Database,
@@ -30,8 +33,9 @@ from newshead.database.connection import (
 from newshead.database.http import engine_served
 from newshead.database.layout import bring_over
 from newshead.database.owner import RENEW_EVERY_S, OwnedError, Owner, give_up, own, renew
+from newshead.database.part_writer import PartWriter
 from newshead.logs import configure_logging
-from newshead.loop import attempt, described, in_background, off_loop, stop_asked
+from newshead.loop import attempt, in_background, off_loop
 from newshead.news import ticker_list
 from newshead.news.monitor import NewsMonitor
 from newshead.news.rating import Analyst
@@ -48,6 +52,7 @@ from newshead.process import (
 )
 from newshead.proxies import outside_of, settle_proxies
 from newshead.settings import ConfigurationError, Settings, given_variables, misspelt
+from newshead.supervision import Children, supervise
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
 
 # Not __name__, which is __main__ when this is the command.
@@ -55,12 +60,9 @@ logger = logging.getLogger("run_system")
 
 LOCK: Final = Path(".newshead.lock")
 OWNER_END_S: Final = 1.0
+TELLING_END_S: Final = 0.5
 LOCK_WAIT_S: Final = 10.0
 LOCK_EVERY_S: Final = 0.1
-# A monitor that lived less long than this is started again after a pause.
-SHORT_LIFE_S: Final = 60.0
-FIRST_PAUSE_S: Final = 0.5
-MAX_PAUSE_S: Final = 60.0
 # How long the demo lasts by default.
 DEMO_S: Final = 80.0
 
@@ -91,6 +93,44 @@ def prepare_database(settings: Settings, owner: Owner, *, keep_session: bool) ->
         manager.close()
 
 
+class NewsSide:
+    """The news side, made anew where it failed."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings, analyst: Analyst) -> None:
+        self._options = options
+        self._settings = settings
+        self._analyst = analyst
+        self._monitor: NewsMonitor | None = None
+
+    def parts(self) -> Sequence[Part]:
+        """Return how its parts fare; none before it was started."""
+        return self._monitor.parts(datetime.now(UTC)) if self._monitor is not None else ()
+
+    async def run(self, hand_over: Callable[[str], Awaitable[None]], list_problem: str) -> None:
+        """Run it on this loop until it is cancelled."""
+        options = self._options
+
+        async def run_once() -> str:
+            self._monitor = NewsMonitor(
+                self._settings,
+                self._analyst,
+                any_ticker=options.any,
+                take_old=options.enable_old,
+                streams=options.socket,
+                hand_over=hand_over,
+                list_problem=list_problem,
+            )
+            await self._monitor.start()
+            return "ended"
+
+        try:
+            # A wrong key is told before an article waits for its rating.
+            async with in_background(self._analyst.try_keys()):
+                await supervise("The news side", run_once)
+        finally:
+            await self._analyst.close()
+
+
 class Inherited(NamedTuple):
     """What the child processes have from this one: newshead's variables as they were at its start,
     and the folder's lock, which the price monitor holds too."""
@@ -109,14 +149,17 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
     # In a thread of its own, since loading the service's library takes over a second.
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
     analyst = await off_loop(make_analyst)
+    list_problem = ""
     if not options.skip_list:
-        await ticker_list.refresh(settings, ClickHouseManager(settings), force=options.force_list)
+        list_problem = await ticker_list.refresh(
+            settings, ClickHouseManager(settings), force=options.force_list
+        )
     if not options.socket:
         logger.info(
             "No source of news is read (--socket): only news that triggers bring, and rows that "
             "other programs write."
         )
-    lines = Lines()
+    children, news, lines = Children(), NewsSide(options, settings, analyst), Lines()
     monitor = (
         functools.partial(monitor_here, settings)
         if settings.embedded
@@ -132,10 +175,12 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
     async with AsyncExitStack() as stack:
         if not settings.embedded:
             await stack.enter_async_context(in_background(keep_owning(settings, owner)))
+        writer = PartWriter(settings, lambda: [*news.parts(), *children.parts()])
+        await stack.enter_async_context(in_background(keep_telling(writer)))
         environment = dict(inherited.variables)
         if settings.embedded and (options.dashboard or settings.alert_urls):
             environment |= await stack.enter_async_context(
-                engine_served(settings, queries.STATEMENTS, queries.READ_SETTINGS)
+                engine_served(settings, PAGE_STATEMENTS, queries.READ_SETTINGS)
             )
         # Unlike gather, it lets each part come to its own end before this one ends.
         parts = await stack.enter_async_context(asyncio.TaskGroup())
@@ -143,10 +188,12 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
         bringing = functools.partial(bring_history_over, settings)
         parts.create_task(supervise("Bringing the history over", bringing))
         if options.dashboard:
-            parts.create_task(supervise("The page", functools.partial(page_process, environment)))
+            page = functools.partial(children.run, PAGE, "Page", "dashboard", environment)
+            parts.create_task(supervise("The page", page))
         if settings.alert_urls:
-            parts.create_task(supervise("The push", functools.partial(push_process, environment)))
-        parts.create_task(run_news(options, settings, analyst, hand_over))
+            push = functools.partial(children.run, PUSH, "Push", "dashboard.notify", environment)
+            parts.create_task(supervise("The push", push))
+        parts.create_task(news.run(hand_over, list_problem))
 
 
 async def keep_owning(settings: Settings, owner: Owner) -> None:
@@ -170,78 +217,12 @@ async def keep_owning(settings: Settings, owner: Owner) -> None:
         await attempt("to say that this newshead ended", off_loop(write, give_up), OWNER_END_S)
 
 
-async def supervise(name: str, run_part: Callable[[], Awaitable[str | None]]) -> None:
-    """Run a part of newshead, again and again: at once, but after a growing pause where it
-    died within 60 s of its start.
-
-    Where another start is of no use until the user has acted, the rest goes on without it: the
-    part says so by an error, or by None if it has been told already.
-    """
-    pause = 0.0
-    while True:
-        started = time.monotonic()
-        try:
-            end = await run_unless_stopped(name, run_part)
-            if end is None:
-                return
-        except DATABASE_ERRORS as problem:
-            end = f"stopped ({one_line(problem)})"
-        except ConfigurationError as problem:
-            logger.error("%s does not run, the rest goes on: %s", name, problem)
-            return
-        except Exception:
-            logger.exception("%s failed.", name)
-            end = "failed"
-        lived = time.monotonic() - started
-        pause = 0.0 if lived >= SHORT_LIFE_S else min(MAX_PAUSE_S, max(FIRST_PAUSE_S, pause * 2))
-        logger.error("%s %s after %.0f s; it is started again in %.1f s.", name, end, lived, pause)
-        await asyncio.sleep(pause)
-
-
-async def run_unless_stopped(
-    name: str, run_part: Callable[[], Awaitable[str | None]]
-) -> str | None:
-    """Run a part once. However it ends, by an exception of its cleanup too, a stop that was asked
-    for meanwhile stays one.
-
-    Raises what the part raises.
-    """
+async def keep_telling(writer: PartWriter) -> None:
+    """Write how the parts fare until it is cancelled, and at last that they are off."""
     try:
-        end = await run_part()
-    except Exception as problem:
-        if not stop_asked():
-            raise
-        logger.error("%s failed as it was stopped: %s", name, described(problem))
-        raise asyncio.CancelledError from problem
-    if stop_asked():
-        raise asyncio.CancelledError
-    return end
-
-
-async def run_news(
-    options: argparse.Namespace,
-    settings: Settings,
-    analyst: Analyst,
-    hand_over: Callable[[str], Awaitable[None]],
-) -> None:
-    """Run the news side on this loop until it is cancelled."""
-
-    async def run_once() -> str:
-        news = NewsMonitor(
-            settings,
-            analyst,
-            any_ticker=options.any,
-            take_old=options.enable_old,
-            streams=options.socket,
-            hand_over=hand_over,
-        )
-        await news.start()
-        return "ended"
-
-    try:
-        await supervise("The news side", run_once)
+        await writer.run()
     finally:
-        await analyst.close()
+        await attempt("to write the last states of newshead's parts", writer.end(), TELLING_END_S)
 
 
 async def bring_history_over(settings: Settings) -> None:
@@ -282,22 +263,9 @@ async def monitor_process(inherited: Inherited, lines: Lines) -> str:
         environment=inherited.variables,
         descriptors=[inherited.lock],
         lines=lines,
-        pulse=True,
+        take_pulse=str,
     )
     return f"ended with code {code}"
-
-
-async def page_process(environment: Mapping[str, str]) -> str | None:
-    """Run the page as a process of its own, which takes nothing from the others."""
-    code = await run_child("Page", "-m", "dashboard", environment=environment)
-    # The page has said why.
-    return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
-
-
-async def push_process(environment: Mapping[str, str]) -> str | None:
-    """Run the push as a process of its own: a slow service costs the others nothing."""
-    code = await run_child("Push", "-m", "dashboard.notify", environment=environment)
-    return None if code == EXIT_MISCONFIGURED else f"ended with code {code}"
 
 
 def demo_seconds(text: str) -> float:

@@ -110,7 +110,9 @@ async def _record(folder: Path, orders: Connection, blocks: int) -> Path:
     for _ in range(blocks):
         await asyncio.to_thread(orders.send_bytes, b"")
     await asyncio.to_thread(until, lambda: monitor.stats["price_checks"], "a row")
-    await asyncio.to_thread(until, lambda: (monitor.figures().tick_age_s or 0) >= 1, "the last tick")
+    await asyncio.to_thread(
+        until, lambda: (monitor.figures().tick_age_s or 0) >= 1, "the last tick"
+    )
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
     (path,) = (folder / "recordings").iterdir()

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from dashboard.server import listen, serve
+from newshead.core.parts import PAGE, Part, PartState
 from newshead.logs import configure_logging
-from newshead.process import EXIT_MISCONFIGURED, EXIT_OK, CommandLine, until_stopped
+from newshead.process import EXIT_MISCONFIGURED, EXIT_OK, CommandLine, pulsing, until_stopped
 from newshead.proxies import outside_of, settle_proxies
 from newshead.settings import ConfigurationError, Settings
 
@@ -29,11 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument(
-        "--supervised",
-        action="store_true",
-        help="set by run_system.py: end with it, and leave settings to it",
-    )
+    command.add_supervision()
     command.add_argument(
         "--listener",
         type=int,
@@ -59,8 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(f"{command.prog}: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
-    asyncio.run(until_stopped(serve(settings, listener), with_parent=options.supervised))
+    asyncio.run(
+        until_stopped(_serve(settings, listener, options.pulse), with_parent=options.supervised)
+    )
     return EXIT_OK
+
+
+async def _serve(settings: Settings, listener: socket.socket, pulse: int | None) -> None:
+    async with pulsing(pulse, Part(PAGE, PartState.OK).line):
+        await serve(settings, listener)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A card: all that is known of a ticker in one session, made of the rows that were read. No I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -234,22 +234,29 @@ def make_card(
     if window is None:
         return card
     _, opened, last_row, rows = window
-    prices = [PricePoint(*row) for row in rows]
-    judged = rule.judge(prices)
-    points = tuple(
-        Point(row.time, row.price, row.volume, row.change_pct, row.seconds_elapsed)
-        for row in judged
-    )
-    by_time = {point.time: (point, row) for point, row in zip(points, prices, strict=True)}
+    prices = list(map(PricePoint._make, rows))
+    result = rule.outcome(rule.changes(prices), len(alerted))
+    # A session may have tens of thousands: judged only where a row may qualify.
+    points = tuple(map(Point._make, _points(prices)))
+    pairs = zip(points, prices, strict=True) if alerted else ()
+    by_time = {point.time: (point, row) for point, row in pairs}
     return card._replace(
-        outcome=rule.outcome(rule.changes(prices), len(alerted)),
+        outcome=result,
         opened=opened,
         last_row=last_row,
         baseline=rule.baseline(prices),
-        due=sum(row.qualifies for row in judged),
+        due=sum(row.qualifies for row in rule.judge(prices)) if result.rises_in_range else 0,
         points=points,
         alerts=tuple(_alert(row, by_time, articles) for row in reversed(alerted)),
     )
+
+
+def _points(prices: Sequence[PricePoint]) -> Iterable[tuple[int, float, int, float, int]]:
+    if not prices:
+        return ()
+    times, usd, volumes, _ = zip(*prices, strict=True)
+    seconds = (time - times[0] for time in times)
+    return zip(times, usd, volumes, rule.all_changes_pct(prices), seconds, strict=True)
 
 
 def _alert(

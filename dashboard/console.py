@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, Self
@@ -16,8 +17,9 @@ from rich.console import Console
 from rich.live import Live
 
 from dashboard.feed import Reader
-from dashboard.queries import blind, cards_of, clock, marks, status, until_next_reading_s
+from dashboard.queries import cards_of, clock, marks, parts, status, until_next_reading_s
 from dashboard.screen import LogLines, View, screen
+from newshead.core.parts import failing, newest
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.settings import ConfigurationError, Settings
 
@@ -76,9 +78,11 @@ class LiveTable:
         os.close(self._stderr)
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
-        self._live.stop()
-        for line in self._log.newest(LOG_LINES_LEFT):
-            self._terminal.out(line, highlight=False)
+        # The terminal may have gone.
+        with suppress(OSError):
+            self._live.stop()
+            for line in self._log.newest(LOG_LINES_LEFT):
+                self._terminal.out(line, highlight=False)
 
     def _read_log(self, descriptor: int) -> None:
         with open(descriptor, encoding="utf-8", errors="replace") as lines:
@@ -94,19 +98,21 @@ class LiveTable:
         self._reader.close()
 
     def _draw(self) -> None:
-        while not self._ending.wait(DRAW_EVERY_S):
-            width, height = self._terminal.size
-            self._live.update(screen(self._view, self._log, width, height), refresh=True)
+        with suppress(OSError):
+            while not self._ending.wait(DRAW_EVERY_S):
+                width, height = self._terminal.size
+                self._live.update(screen(self._view, self._log, width, height), refresh=True)
 
 
 def read_view(database: Database, most: int) -> View:
     """Read the state and no more than the newest `most` cards. Blocks."""
     tickers = marks(database).tickers
+    now = clock(database)
     return View(
-        clock(database),
+        now,
         time.monotonic(),
         status(database),
         cards_of(database, dict(islice(tickers.items(), most))),
         len(tickers),
-        blind=blind(database) or "",
+        failing=tuple(part.problem for part in failing(newest(parts(database), now), now)),
     )

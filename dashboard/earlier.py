@@ -3,8 +3,9 @@
 Everything here blocks, as in `queries`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from dashboard import queries
@@ -13,6 +14,7 @@ from dashboard.queries import (
     ALERT_COLUMNS,
     MAX_ALERTS,
     MAX_NEWS,
+    MAX_TICKERS,
     NEWEST_ALERTS,
     articles_by_ticker,
     by_ticker,
@@ -72,13 +74,33 @@ WINDOWS: Final = windows_of(f"""(
 
 ALERTS: Final = f"{ALERT_COLUMNS}news_alert_history {_EARLIER} {NEWEST_ALERTS}"
 
+# The history's parts and their order are by `timestamp`, which is about when news was detected.
 NEWS: Final = news_of("""News.breaking_news_history
         WHERE detected_at >= {since:DateTime} - INTERVAL 1 HOUR AND detected_at < {until:DateTime}
+            AND timestamp >= {since:DateTime} - INTERVAL 1 DAY
+            AND timestamp < {until:DateTime} + INTERVAL 1 DAY
+            AND toDate(timestamp, 'UTC') >= toDate({since:DateTime} - INTERVAL 1 DAY, 'UTC')
+            AND toDate(timestamp, 'UTC') <= toDate({until:DateTime} + INTERVAL 1 DAY, 'UTC')
             AND ticker != ''
             AND (empty({tickers:Array(String)}) OR ticker IN {tickers:Array(String)})""")
 
+# While a history of an earlier version is brought into monthly parts, its rows are in
+# `<table>_history_old`, and some of them in the history already.
+BRINGING_OVER: Final = """
+    SELECT 1 FROM system.tables
+    WHERE database = 'News' AND endsWith(name, '_history_old')
+    LIMIT 1"""
+OLD: Final = {text: text.replace("_history", "_history_old") for text in (WINDOWS, ALERTS, NEWS)}
+
 # All that is asked here, for the embedded engine.
-STATEMENTS: Final = (SESSIONS, WINDOWS, ALERTS, NEWS)
+STATEMENTS: Final = (
+    SESSIONS,
+    BRINGING_OVER,
+    WINDOWS,
+    ALERTS,
+    NEWS,
+    *OLD.values(),
+)
 
 
 class Session(NamedTuple):
@@ -122,11 +144,12 @@ def windows(database: Database, *, session: str = "", ticker: str = "") -> list[
         "begins": [int(each.begin.timestamp()) for each in known],
         "window_s": WINDOW_S,
     }
-    found = queries.read_windows(database, WINDOWS, **asked)
+    both = bool(read_if_there(database, BRINGING_OVER))
+    found = _windows(database, asked, both=both)
     named = {each: ibkr_name(each) for each in {name for (name, _), *_ in found}}
     bound = {name: asked[name] for name in ("since", "until", "tickers")}
-    news_rows = read_if_there(database, NEWS, limit=MAX_NEWS, **bound)
-    alert_rows = read_if_there(database, ALERTS, limit=MAX_ALERTS, **bound)
+    news_rows = _rows(database, NEWS, both=both, limit=MAX_NEWS, **bound)
+    alert_rows = _rows(database, ALERTS, both=both, limit=MAX_ALERTS, **bound)
     named |= {row[0]: ibkr_name(row[0]) for row in (*news_rows, *alert_rows)}
     news = articles_by_ticker(news_rows, named)
     alerted = by_ticker(alert_rows, named)
@@ -142,6 +165,33 @@ def windows(database: Database, *, session: str = "", ticker: str = "") -> list[
         card = make_card(name, (name, opened, last_row, prices), same, inside)
         cards.append(card._replace(session=_session_of(opened, known)))
     return cards
+
+
+def _windows(
+    database: Database, asked: Mapping[str, Any], *, both: bool
+) -> Sequence[Sequence[Any]]:
+    # First the old ones, which stay until they are all in the other table.
+    old = queries.read_windows(database, OLD[WINDOWS], **asked) if both else ()
+    found = queries.read_windows(database, WINDOWS, **asked)
+    if not old:
+        return found
+    whole = by_ticker([(name, opened, last) for (name, _), opened, last, _ in old], {})
+    fresh = [
+        row
+        for row in found
+        if not any(
+            opened <= row[2] and row[1] <= last for _, opened, last in whole.get(row[0][0], ())
+        )
+    ]
+    return sorted([*old, *fresh], key=itemgetter(1), reverse=True)[:MAX_TICKERS]
+
+
+def _rows(
+    database: Database, statement: str, *, both: bool, **asked: Any
+) -> Collection[Sequence[Any]]:
+    old = read_if_there(database, OLD[statement], **asked) if both else ()
+    # A row that is in both tables is one.
+    return dict.fromkeys([*old, *read_if_there(database, statement, **asked)])
 
 
 def _within(opened: datetime, rows: Iterable[Sequence[Any]]) -> tuple[datetime, list[Any]]:

@@ -10,13 +10,13 @@ from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 from dashboard import queries
 from dashboard.cards import Card
 from dashboard.queries import Mark
-from dashboard.wire import RULE, card_json, compact, status_json
+from dashboard.wire import RULE, card_json, compact, parts_json, status_json
+from newshead.core.parts import Told
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.tables import StatusRow
 from newshead.loop import off_loop
 from newshead.outage import Outage
 from newshead.settings import ConfigurationError, Settings
-from newshead.text import visible
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +65,12 @@ class Reader:
 
 
 class Round(NamedTuple):
-    """One reading: the database's clock, the status, why newshead is blind if it is, the session's
-    name, a mark per ticker, the cards that changed."""
+    """One reading: the database's clock, the status, what the parts told, the session's name, a
+    mark per ticker, the cards that changed."""
 
     now: datetime
     status: StatusRow | None
-    blind: str
+    parts: list[Told]
     session: str
     marks: dict[str, Mark]
     cards: list[Card]
@@ -84,7 +84,7 @@ def read_round(database: Database, known: Mapping[str, Mark]) -> Round:
     return Round(
         now,
         queries.status(database),
-        queries.blind(database) or "",
+        queries.parts(database),
         session,
         marks,
         queries.cards_of(database, changed),
@@ -122,7 +122,7 @@ class Feed:
         self._now = datetime.now(UTC)
         self._outage = Outage()
         self._status: StatusRow | None = None
-        self._blind = ""
+        self._parts: list[Told] = []
         self._session = ""
         self._marks: dict[str, Mark] = {}
         self._shown: dict[str, _Shown] = {}
@@ -193,7 +193,7 @@ class Feed:
         self._version += 1
         if self._outage.ends():
             logger.info("The page reads the database again.")
-        self._now, self._status, self._blind = read.now, read.status, read.blind
+        self._now, self._status, self._parts = read.now, read.status, read.parts
         self._session, self._marks = read.session, read.marks
         for ticker in self._shown.keys() - read.marks.keys():
             del self._shown[ticker]
@@ -214,7 +214,7 @@ class Feed:
             "now": self._now.timestamp(),
             "problem": self._outage.reason,
             "status": status_json(self._status),
-            "blind": visible(self._blind),
+            **parts_json(self._parts, self._now),
             "session": self._session,
             "full": told == 0,
             "gone": [ticker for ticker, version in self._gone.items() if version > told > 0],

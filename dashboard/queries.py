@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from dashboard.cards import Article, Card, Company, Told, article_of, make_card
+from newshead.core.parts import Told as Part
 from newshead.core.tickers import ibkr_name, spellings
 from newshead.database.connection import MISSING_TABLE_CODES, Database
-from newshead.database.queries import PRICE_POINTS, RATED
+from newshead.database.queries import PARTS, PRICE_POINTS, RATED, told_part
 from newshead.database.tables import StatusRow
 
 # No more than so many are read: the newest.
@@ -50,14 +51,6 @@ STATUS: Final = f"""
     WHERE timestamp > now() - INTERVAL 7 DAY
     ORDER BY timestamp DESC
     LIMIT 1"""  # noqa: S608
-
-# How newshead's parts fare, as long as somebody writes it.
-PARTS: Final = """
-    SELECT part, argMax((state, reason), timestamp)
-    FROM News.part_status
-    WHERE timestamp > now() - INTERVAL 1 HOUR
-    GROUP BY part
-    LIMIT 100"""
 
 # Per ticker of the session, newest first, figures that change when its card does.
 MARKS: Final = """
@@ -235,16 +228,9 @@ def status(manager: Database) -> StatusRow | None:
     )
 
 
-def blind(manager: Database) -> str | None:
-    """Return why no data of any ticker comes although the connection to IBKR stands; an empty text
-    while data comes, None where the connection is lost or nobody says."""
-    told: dict[str, tuple[str, str]] = {row[0]: row[1] for row in read_if_there(manager, PARTS)}
-    ibkr, market_data = told.get("ibkr"), told.get("market data")
-    if ibkr is None or market_data is None:
-        return None
-    if market_data[0] != "lost":
-        return ""
-    return str(market_data[1]) if ibkr[0] == "ok" else None
+def parts(manager: Database) -> list[Part]:
+    """Return what newshead's parts told in the last hour, a row per state that one had."""
+    return [told_part(row) for row in read_if_there(manager, PARTS, host="", folder="")]
 
 
 def marks(manager: Database) -> Marks:

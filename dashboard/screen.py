@@ -52,7 +52,7 @@ _PAGE: Final = re.compile(r"The page is at (\S+)")
 class View(NamedTuple):
     """What was read last: the monitor's state and the newest cards, at `now` by the database's
     clock and at `read_at` by time.monotonic(). `tickers` counts all of the session; `problem` is
-    why nothing newer could be read, `blind` why no data comes."""
+    why nothing newer could be read, `failing` what else costs alerts."""
 
     now: datetime
     read_at: float
@@ -60,7 +60,7 @@ class View(NamedTuple):
     cards: Sequence[Card]
     tickers: int
     problem: str = ""
-    blind: str = ""
+    failing: tuple[str, ...] = ()
 
 
 class LogLines:
@@ -125,8 +125,8 @@ def state_line(view: View, now: datetime) -> Text:
     silent_s = (now - found.timestamp).total_seconds()
     if silent_s > STALE_S:
         line.append(f" NO SIGN OF THE MONITOR FOR {silent_s:.0f} s ", BAD)
-    if view.blind:
-        line.append(f" {_printable(view.blind)} ", BAD)
+    for problem in view.failing:
+        line.append(f" {_printable(problem)} ", BAD)
     held_s = (now - found.state_since).total_seconds()
     line.append(f" {found.mode} ", MODE_STYLES.get(found.mode, "bold reverse"))
     if found.delayed:

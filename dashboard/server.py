@@ -23,12 +23,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from dashboard import earlier, queries, wire
+from dashboard import earlier, queries, results, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
 from dashboard.cards import Card
 from dashboard.connections import guarded_protocol
 from dashboard.feed import Feed, Reader
 from dashboard.icon import icon
+from dashboard.statements import PAGE_STATEMENTS
 from newshead.core.tickers import parse_ticker
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.http import engine_served
@@ -44,8 +45,6 @@ STATIC: Final = Path(__file__).with_name("static")
 # A browser that lost the server tries again after so long.
 RETRY_MS: Final = 1000
 END_TIMEOUT_S: Final = 2
-# All that the page asks of the embedded engine.
-STATEMENTS: Final = (*queries.STATEMENTS, *earlier.STATEMENTS)
 MAX_NAME_LENGTH: Final = 32
 
 T = TypeVar("T")
@@ -110,6 +109,7 @@ def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
             Route("/earlier/sessions", asked.sessions),
             Route("/earlier/windows", asked.windows),
             Route("/csv/{what}.csv", asked.csv),
+            *results.Results(asked.read).routes,
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[
@@ -184,7 +184,8 @@ class Asked:
         self._reader = reader
         self._turn = asyncio.Lock()
 
-    async def _read(self, query: Callable[[Database], T]) -> T:
+    async def read(self, query: Callable[[Database], T]) -> T:
+        """Return what `query` gives; answer 503 where the database cannot be read."""
         try:
             async with self._turn:
                 return await off_loop(self._reader.read, query)
@@ -193,7 +194,7 @@ class Asked:
 
     async def sessions(self, _request: Request) -> Response:
         """Return the earlier sessions, newest first, their times in Unix seconds."""
-        found = await self._read(earlier.sessions)
+        found = await self.read(earlier.sessions)
         return _json([wire.session_json(each) for each in found])
 
     async def windows(self, request: Request) -> Response:
@@ -201,7 +202,7 @@ class Asked:
         query = _earlier(request)
         if query is None:
             raise HTTPException(400, "session or ticker must be given.")
-        now, cards = await self._read(functools.partial(_at, query))
+        now, cards = await self.read(functools.partial(_at, query))
         return _json([wire.card_json(card, card.reason(now), "") for card in cards])
 
     async def csv(self, request: Request) -> Response:
@@ -212,7 +213,7 @@ class Asked:
             raise HTTPException(404, "There are cards.csv, alerts.csv and points.csv.")
         keys = request.query_params.getlist("card")
         query = _earlier(request) or functools.partial(queries.cards, tickers=keys or None)
-        now, cards = await self._read(functools.partial(_at, query))
+        now, cards = await self.read(functools.partial(_at, query))
         cards = _named(cards, keys)
         if what == "cards":
             text = wire.cards_csv(cards, now)
@@ -311,7 +312,7 @@ async def serving(settings: Settings, listener: socket.socket, folder: Path) -> 
     # In a folder without a .env, and with the user's variables emptied.
     nothing = dict.fromkeys(Settings.variables(), "")
     descriptor = listener.fileno()
-    async with engine_served(settings, STATEMENTS, queries.READ_SETTINGS) as environment:
+    async with engine_served(settings, PAGE_STATEMENTS, queries.READ_SETTINGS) as environment:
         page = run_child(
             "Page",
             *("-m", "dashboard", "--listener", str(descriptor)),

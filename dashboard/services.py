@@ -11,12 +11,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+from urllib.parse import quote, unquote
 
 from apprise import Apprise, NotifyFormat, NotifyType
 
 from dashboard.escaping import escaped
 from dashboard.sent import SentMessages
+from newshead.core.parts import PUSH, Part, PartState
 from newshead.settings import ConfigurationError
+from newshead.text import folded
 
 logger = logging.getLogger(__name__)
 # It names addresses.
@@ -29,6 +32,11 @@ MAX_PAUSE_S: Final = 60.0
 # A message that could not be sent for so long is given up, and the oldest beyond so many.
 MAX_MESSAGE_AGE_S: Final = 600.0
 MAX_WAITING: Final = 100
+# Of what a service says to a message that it does not take.
+MAX_REASON: Final = 300
+DETAILS: Final = ("Response Details", "Socket Exception")
+# A shorter part of an address is no secret.
+MIN_SECRET: Final = 5
 
 
 class Message(NamedTuple):
@@ -65,6 +73,7 @@ class Service:
         self.name = f"{scheme[0] if scheme else 'service'} (address {number} of ALERT_URLS)"
         # Its place in ALERT_URLS may change, and the address is nobody's to read.
         self.key = hashlib.sha256(address.encode()).hexdigest()[:16]
+        self._address = address
         plugin = Apprise.instantiate(address)
         if plugin is None:
             raise ConfigurationError(
@@ -83,6 +92,11 @@ class Service:
         """The number of messages that wait, or were given up since the service worked."""
         with self._changed:
             return len(self._waiting) + self._given_up - self._told_of
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it does not accept messages."""
+        return self._refuses
 
     def start(self, stopping: threading.Event, sent: SentMessages) -> None:
         """Send what it is told, in a daemon thread, until `stopping` is set."""
@@ -114,6 +128,25 @@ class Service:
             # Not its text, which may hold the address.
             logger.debug("%s raised %s.", self.name, type(problem).__name__)
             return False
+
+    def try_out(self, message: Message) -> str:
+        """Send a message now; return why the service did not take it, in its own words as far as
+        it has any. Blocks."""
+        said = _Said()
+        library = logging.getLogger("apprise")
+        library.addHandler(said)
+        level = library.level
+        library.setLevel(logging.DEBUG)
+        try:
+            if self.send(message):
+                return ""
+        finally:
+            library.setLevel(level)
+            library.removeHandler(said)
+        text = said.text or "no reason was given."
+        for secret in sorted(_secrets(self._address), key=len, reverse=True):
+            text = text.replace(secret, "…")
+        return folded(text, MAX_REASON)
 
     def _work(self, stopping: threading.Event, sent: SentMessages) -> None:
         while not stopping.is_set():
@@ -178,6 +211,42 @@ class Service:
                 self.name,
                 MAX_MESSAGE_AGE_S / 60,
             )
+
+
+class _Said(logging.Handler):
+    """Hold what the library says of a message that one thread sends."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self._thread = threading.get_ident()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread != self._thread:
+            return
+        line = record.getMessage()
+        if record.levelno >= logging.WARNING or line.startswith(DETAILS):
+            self.text = f"{self.text} {line}".strip()
+
+
+def _secrets(address: str) -> set[str]:
+    """Return what may be secret in an address: all between its marks."""
+    parts = re.split(r"[/:@?&=#,]+", unquote(address))
+    return {part for part in (*parts, *map(quote, parts)) if len(part) >= MIN_SECRET}
+
+
+def push_part(told: Sequence[Service]) -> Part:
+    """Return how the push fares."""
+    refusing = [service.name for service in told if service.refuses]
+    counts = {"services": len(told), "unsent": sum(service.unsent for service in told)}
+    if not refusing:
+        return Part(PUSH, PartState.OK, "", None, counts)
+    state = PartState.LOST if len(refusing) == len(told) else PartState.DEGRADED
+    reason = (
+        f"{', '.join(refusing)}: no messages are accepted; try them by python -m dashboard.notify "
+        "--test."
+    )
+    return Part(PUSH, state, reason, None, counts)
 
 
 def _is_old(waiting: _Waiting, now: float) -> bool:

@@ -11,6 +11,8 @@ from typing import Any, Final
 from dashboard.cards import Alert, Article, Card
 from dashboard.earlier import Session
 from dashboard.queries import STALE_S
+from newshead.core import parts
+from newshead.core.parts import Told
 from newshead.core.rule import ALERT_CHANGE_PCT, WINDOW_S
 from newshead.core.times import NEW_YORK
 from newshead.database.connection import MAX_CLOCK_DIFFERENCE_S
@@ -24,6 +26,8 @@ RULE: Final = {
     "stale_s": STALE_S,
     "clock_difference_s": MAX_CLOCK_DIFFERENCE_S,
 }
+# What is mended is of interest for a while.
+MAX_MENDED: Final = 10
 # A spreadsheet takes text that begins so for a formula and computes it; where it is told of another
 # separator than the comma, what stands behind that one begins a cell too.
 _FORMULA: Final = re.compile(r'((?:^|[,;|\t\r\n])[\s"]*)(?=[=+@\-\uff1d\uff0b\uff20\uff0d])')
@@ -66,6 +70,30 @@ MAX_OTHERS: Final = 20
 def compact(value: object) -> str:
     """JSON without blanks, in ASCII."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def parts_json(rows: Sequence[Told], now: datetime) -> dict[str, Any]:
+    """Return how the parts fare now: of each its name, state and reason, since when, and when it
+    last did what it is for; what costs alerts for sure, and maybe; and what is mended."""
+    current = parts.newest(rows, now)
+    return {
+        "parts": [
+            [
+                visible(part.name),
+                part.state.value,
+                visible(part.reason),
+                part.since.timestamp(),
+                _unix(part.success),
+            ]
+            for part in current
+        ],
+        "failing": [visible(part.problem) for part in parts.failing(current, now)],
+        "degraded": [visible(part.problem) for part in parts.degraded(current)],
+        "mended": [
+            [visible(each.name), visible(each.reason), each.since.timestamp(), _unix(each.until)]
+            for each in parts.mended(rows)[:MAX_MENDED]
+        ],
+    }
 
 
 def status_json(status: StatusRow | None) -> dict[str, Any] | None:

@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -37,6 +38,7 @@ SAME_SIGNAL_S: Final = 0.2
 # pauses, counted by this process's own turns, hangs.
 PULSE_S: Final = 1.0
 MAX_MISSED_PULSES: Final = 20
+PULSE_BYTES: Final = 65_536
 # Lines that wait for a child; far more than news brings until the next one is there.
 MAX_LINES: Final = 1000
 # Killed children delay a sudden end no longer than this.
@@ -66,8 +68,33 @@ class CommandLine(argparse.ArgumentParser):
         super().__init__(**named)
         self.add_argument("--version", action="version", version=f"newshead {__version__}")
 
+    def add_supervision(self) -> None:
+        """Add what run_system.py gives the processes that it starts."""
+        self.add_argument(
+            "--supervised",
+            action="store_true",
+            help="set by run_system.py: end with it, and leave settings and the log's rotation "
+            "to it",
+        )
+        self.add_argument(
+            "--pulse",
+            type=int,
+            metavar="FD",
+            help="set by run_system.py: the descriptor of a pipe for signs of life",
+        )
+
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_MISCONFIGURED, f"{self.prog}: {message}; --help shows what there is.\n")
+
+
+def day(text: str) -> date:
+    """Return the day that an argument names."""
+    with suppress(ValueError):
+        found = date.fromisoformat(text)
+        # Outside of this no column of ours could have it.
+        if 1970 < found.year < 2100:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is no day such as 2026-01-02")
 
 
 def lock_file(path: Path) -> int:
@@ -124,7 +151,8 @@ async def until_stopped(
     and given the time it takes to clean up, which no exception of the cleanup undoes.
 
     A second signal ends this process and its children at once, with exit code 1, and so does
-    the first one after 8 s. This holds until the process ends, so this is for commands only.
+    the first one after 8 s. The end of the terminal (SIGHUP) ends nothing. This holds until the
+    process ends, so this is for commands only.
 
     Parameters
     ----------
@@ -158,6 +186,7 @@ async def until_stopped(
         signal.signal(number, lambda *_: signals.put(time.monotonic()))
         # As asyncio has it: no blocking call of the engine's threads breaks.
         signal.siginterrupt(number, False)
+    _outlive_terminal(loop)
     threading.Thread(
         target=_follow_signals, args=(signals, stop_soon, not with_parent), daemon=True
     ).start()
@@ -178,6 +207,21 @@ async def until_stopped(
             pass
 
 
+def _outlive_terminal(loop: asyncio.AbstractEventLoop) -> None:
+    """Let SIGHUP, the end of the terminal, be a line in the log and no more."""
+    told = "The terminal has gone; newshead goes on. `kill %d` stops it."
+
+    def tell(*_: object) -> None:
+        # The loop may have ended.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(logger.warning, told, os.getpid())
+
+    # nohup has it ignored.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, tell)
+        signal.siginterrupt(signal.SIGHUP, False)
+
+
 async def run_child(
     name: str,
     *arguments: str,
@@ -185,7 +229,7 @@ async def run_child(
     folder: Path | None = None,
     descriptors: Sequence[int] = (),
     lines: Lines | None = None,
-    pulse: bool = False,
+    take_pulse: Callable[[str], object] | None = None,
 ) -> int:
     """Run a part of newshead as a process until it ends; give its exit code.
 
@@ -202,11 +246,12 @@ async def run_child(
         Those of this process that it has too.
     lines
         What is handed over to it while it runs.
-    pulse
-        It gives signs of life, see `give_pulse`, and is killed where they stay away.
+    take_pulse
+        Called with each sign of life that it gives, see `pulsing`; it is killed where they stay
+        away. Without this it gives none.
     """
     paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    signs = os.pipe() if pulse else ()
+    signs: tuple[int, ...] = os.pipe() if take_pulse is not None else ()
     given = [*descriptors, *signs[1:]]
     try:
         child = await asyncio.create_subprocess_exec(
@@ -226,9 +271,9 @@ async def run_child(
         if lines is not None:
             lines.connect(child.stdin)
         try:
-            if not signs:
+            if take_pulse is None:
                 return await child.wait()
-            async with in_background(_watch_pulse(name, child, signs[0])):
+            async with in_background(_watch_pulse(name, child, signs[0], take_pulse)):
                 return await child.wait()
         finally:
             if lines is not None:
@@ -252,17 +297,25 @@ async def _end(child: asyncio.subprocess.Process) -> None:
     _children.discard(child)
 
 
-async def _watch_pulse(name: str, child: asyncio.subprocess.Process, signs: int) -> None:
+async def _watch_pulse(
+    name: str,
+    child: asyncio.subprocess.Process,
+    signs: int,
+    take_pulse: Callable[[str], object],
+) -> None:
     """Kill a child that gives no sign of life any more."""
     os.set_blocking(signs, False)
-    missed = 0
+    missed, rest = 0, b""
     while missed < MAX_MISSED_PULSES:
         await asyncio.sleep(PULSE_S)
         # Its own turns are counted: this process may have been stopped, or the machine asleep.
         missed += 1
         with suppress(BlockingIOError):
-            if os.read(signs, 4096):
+            if read := os.read(signs, PULSE_BYTES):
                 missed = 0
+                *lines, rest = (rest + read).split(b"\n")
+                if lines:
+                    take_pulse(lines[-1].decode(errors="replace"))
     logger.error(
         "%s hangs: no sign of life for %.0f s. It is killed.", name, MAX_MISSED_PULSES * PULSE_S
     )
@@ -270,13 +323,24 @@ async def _watch_pulse(name: str, child: asyncio.subprocess.Process, signs: int)
         child.kill()
 
 
-async def give_pulse(descriptor: int) -> None:
-    """Write a byte a second to a pipe from the process that started this one: its loop runs."""
+@asynccontextmanager
+async def pulsing(descriptor: int | None, tell: Callable[[], str] = str) -> AsyncIterator[None]:
+    """Give signs of life while the context lasts; without a descriptor there is nobody to."""
+    if descriptor is None:
+        yield
+        return
+    async with in_background(_give_pulse(descriptor, tell)):
+        yield
+
+
+async def _give_pulse(descriptor: int, tell: Callable[[], str]) -> None:
+    """Write a line a second to a pipe from the process that started this one: its loop runs, and
+    what `tell` says of it."""
     os.set_blocking(descriptor, False)
     while True:
         # A parent that does not read, or has ended, is no reason to end here.
         with suppress(BlockingIOError, BrokenPipeError):
-            os.write(descriptor, b".")
+            os.write(descriptor, f"{tell()}\n".encode())
         await asyncio.sleep(PULSE_S)
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 
+from newshead.core.parts import KINDS
 from newshead.core.tickers import parse_ticker
 
 # Of news.
@@ -45,6 +46,7 @@ class Settings:
     ibkr_client_id: int = 10
     ibkr_market_data_type: int = 1
     ibkr_reference: str = "SPY"
+    follow_up: bool = False
     clickhouse_host: str = ""
     clickhouse_port: int = 0
     clickhouse_user: str = "default"
@@ -87,6 +89,7 @@ class Settings:
     dashboard_port: int = 8180
     dashboard_password: str = field(default="", repr=False)
     alert_urls: tuple[str, ...] = field(default=(), repr=False)
+    alert_silence: tuple[str, ...] = ()
     metrics_port: int = 0
     record_folder: Path | None = None
     record_max_gb: float = 10.0
@@ -297,6 +300,15 @@ def _sources(name: str, text: str) -> tuple[str, ...]:
     return names
 
 
+def _kinds(name: str, text: str) -> tuple[str, ...]:
+    kinds = tuple(text.lower().split())
+    for each in kinds:
+        if each not in KINDS:
+            known = ", ".join(KINDS)
+            raise ConfigurationError(f"{name} must name kinds of messages ({known}), not {each!r}.")
+    return kinds
+
+
 def _words_or_off(name: str, text: str) -> tuple[str, ...]:
     return () if text.lower() == "off" else _words(name, text)
 
@@ -358,6 +370,7 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "IBKR_CLIENT_ID": _client_id,
     "IBKR_MARKET_DATA_TYPE": _market_data_type,
     "IBKR_REFERENCE": _ticker_or_nothing,
+    "FOLLOW_UP": _switch,
     "SESSION_ROLL": _time_or_off,
     "CLICKHOUSE_PORT": _port,
     "CLICKHOUSE_SECURE": _switch,
@@ -376,6 +389,7 @@ _CHECKS: Final[dict[str, Callable[[str, str], Any]]] = {
     "FINVIZ_EXPORT_URL": _url("https", "http"),
     "DASHBOARD_PORT": _port,
     "ALERT_URLS": _words,
+    "ALERT_SILENCE": _kinds,
     "METRICS_PORT": _port,
     "RECORD_FOLDER": _path,
     "RECORD_MAX_GB": _above_0,

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -9,9 +10,12 @@ from typing import Final
 
 from selectolax.lexbor import LexborHTMLParser
 
-# More markup than an article's 8,000 characters of text lie in. Hostile markup
-# costs the parser time by the square of its length.
+# More markup than an article's 8,000 characters of text lie in.
 MAX_MARKUP: Final = 250_000
+# Deeper than an article nests. The parser's time grows with length times depth.
+MAX_DEPTH: Final = 500
+# Longer than any time is written.
+MAX_TIME: Final = 100
 NO_TEXT: Final = ["script", "style", "template"]
 # Of all others, `<ABC>` may be a ticker and `HR<MDR` a comparison.
 _INLINE: Final = """
@@ -28,6 +32,12 @@ _KNOWN: Final = {
     **dict.fromkeys(_INLINE.split(), ""),
     **dict.fromkeys(_BLOCKS.split(), " "),
 }
+# Those that nest no deeper for want of their ends: they have none, or the next one implies it.
+_FLAT: Final = frozenset(
+    {"area", "base", "br", "col", "colgroup", "dd", "dt", "embed", "hr", "img", "input", "li"}
+    | {"link", "meta", "option", "p", "param", "source", "tbody", "td", "tfoot", "th", "thead"}
+    | {"tr", "track", "wbr"}
+)
 # A bracket, and what makes it a tag if its name is known: attributes, whose values may hold
 # brackets, or the next bracket. Names are looked up, since a pattern of them all is many times
 # slower; the commonest tags are passed over at once.
@@ -36,6 +46,7 @@ _BRACKET: Final = re.compile(
     re.I,
 )
 _TAG: Final = re.compile(r"</?([a-z][a-z0-9]*+)(?:\s[^<>]*+|/)?>", re.I)
+_BEGIN: Final = re.compile(r"<(/?)([a-z][a-z0-9]*+)", re.I)
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
@@ -49,8 +60,9 @@ def visible(text: str) -> str:
 
 def folded(text: str, size: int) -> str:
     """Return the text as one line of at most `size` characters: white space and what cannot be seen
-    become single blanks."""
-    return " ".join(visible(" ".join(text.split())[: 2 * size]).split())[:size].rstrip()
+    become single blanks. What lies beyond 20 times that is not looked at."""
+    line = " ".join(text[: 20 * size].split())[: 2 * size]
+    return " ".join(visible(line).split())[:size].rstrip()
 
 
 def _escaped(bracket: re.Match[str]) -> str:
@@ -62,13 +74,32 @@ def _escaped(bracket: re.Match[str]) -> str:
 def without_markup(markup: str, size: int) -> str:
     """Return the text of HTML as one line of at most `size` characters. Blocks; any thread.
 
-    Hostile markup may take seconds, in which other threads run.
+    What lies behind MAX_MARKUP characters, or nests deeper than MAX_DEPTH, is cut off.
     """
-    escaped = _BRACKET.sub(_escaped, markup[:MAX_MARKUP])
+    escaped = _not_deep(_BRACKET.sub(_escaped, markup[:MAX_MARKUP]))
     # Half of a surrogate pair is no text in UTF-8.
     parser = LexborHTMLParser(escaped.encode(errors="replace"))
     parser.strip_tags(NO_TEXT)
     return folded(parser.body.text(separator=" "), size) if parser.body else ""
+
+
+def _not_deep(markup: str) -> str:
+    """Return HTML up to where too many elements are open at once."""
+    still_open: Counter[str] = Counter()
+    depth = 0
+    for tag in _BEGIN.finditer(markup):
+        name = tag[2].lower()
+        if name not in _KNOWN or name in _FLAT:
+            continue
+        if not tag[1]:
+            still_open[name] += 1
+            depth += 1
+        elif still_open[name]:
+            still_open[name] -= 1
+            depth -= 1
+        if depth > MAX_DEPTH:
+            return markup[: tag.start()]
+    return markup
 
 
 def plain_title(markup: str, size: int) -> str:
@@ -91,7 +122,7 @@ def parse_time(text: str) -> datetime | None:
     """Return a time as news sources write it (ISO 8601 or RFC 2822; UTC if it names no zone)."""
     for parse in (datetime.fromisoformat, parsedate_to_datetime):
         with suppress(ValueError, OverflowError):
-            parsed = parse(text.strip())
+            parsed = parse(text[:MAX_TIME].strip())
             aware = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
             # Outside of this no column of ours could take it.
             return aware if 1970 < aware.year < 2100 else None

@@ -1,10 +1,12 @@
 """What is known of one stock's trading so far, and the ticks that TWS sends about it."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from ibapi.ticktype import TickTypeEnum
+
+from simulator.history import Bar
 
 BID_SIZE_SHARES: Final = 300
 ASK_SIZE_SHARES: Final = 200
@@ -78,6 +80,8 @@ class Book:
     """0 where none is told."""
     halted: int = 0
     """1 for news pending, 2 for a volatility pause."""
+    seconds: dict[int, Bar] = field(default_factory=dict)
+    """What was traded in each Unix second with a trade."""
 
     def halt(self, halted: int) -> list[Tick]:
         """Halt trading, or let it resume with 0; return what a subscriber is told."""
@@ -115,6 +119,13 @@ class Book:
         self.size = size
         self.volume += size
         self.time = int(time)
+        traded = Bar(self.time, price, price, price, price, size, price * size, 1)
+        earlier = self.seconds.get(self.time)
+        self.seconds[self.time] = traded if earlier is None else earlier.with_next(traded)
+
+    def past(self, begin: int, end: int) -> list[Bar]:
+        """Return what was traded in each second with a trade, from one to before another."""
+        return [self.seconds[at] for at in sorted(self.seconds) if begin <= at < end]
 
     def state(self, place: TimeTick = TimeTick.AFTER) -> list[Tick]:
         """Return what a new subscriber is told: nothing before the first trade or a halt."""

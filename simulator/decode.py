@@ -4,6 +4,7 @@ from typing import Any, Final, NamedTuple
 
 from ibapi.message import OUT
 
+from simulator.history import Query
 from simulator.stocks import ContractQuery
 from simulator.wire import (
     PROTOBUF_MESSAGE_OFFSET,
@@ -25,7 +26,14 @@ class Asked(NamedTuple):
     """The one other thing that matters: client id, account or market data type."""
     snapshot: bool = False
     """Whether a snapshot is wanted."""
+    history: Query = Query()
+    """Which past bars are wanted."""
     known: bool = True
+
+    @property
+    def detail(self) -> str:
+        """What else it says, for the record."""
+        return self.contract.primary_exchange or self.value or self.history.detail
 
     @property
     def number(self) -> int:
@@ -43,7 +51,8 @@ class Asked(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Where a request's fields are. In text form the request id is always the second field."""
+    """Where a request's fields are. In text form the request id is the second field, or the first
+    of those that have no version, and the contract's follow it."""
 
     kind: str
     protobuf: str = ""
@@ -51,6 +60,7 @@ class _Layout(NamedTuple):
     has_contract: bool = False
     value_field: int = 0
     value_name: str = ""
+    has_version: bool = True
 
 
 _LAYOUTS: Final = {
@@ -66,6 +76,10 @@ _LAYOUTS: Final = {
     OUT.REQ_EXECUTIONS: _Layout("reqExecutions", "ExecutionRequest", True),
     OUT.REQ_IDS: _Layout("reqIds"),
     OUT.REQ_CONTRACT_DATA: _Layout("reqContractDetails", "ContractDataRequest", True, True),
+    OUT.REQ_HISTORICAL_DATA: _Layout(
+        "reqHistoricalData", "HistoricalDataRequest", True, True, has_version=False
+    ),
+    OUT.CANCEL_HISTORICAL_DATA: _Layout("cancelHistoricalData", "CancelHistoricalData", True),
     OUT.SET_SERVER_LOGLEVEL: _Layout("setServerLogLevel"),
     OUT.REQ_AUTO_OPEN_ORDERS: _Layout("reqAutoOpenOrders"),
     OUT.REQ_ALL_OPEN_ORDERS: _Layout("reqAllOpenOrders"),
@@ -116,13 +130,22 @@ def _from_text(message_id: int, fields: list[str]) -> Asked:
     layout = _LAYOUTS.get(message_id)
     if layout is None:
         return Asked(f"message {message_id}", known=False)
+    first = 1 if layout.has_version else 0
     return Asked(
         layout.kind,
-        int(fields[1]) if layout.has_req_id else -1,
-        _contract_from_text(fields[2:14]) if layout.has_contract else ContractQuery(),
+        int(fields[first]) if layout.has_req_id else -1,
+        _contract_from_text(fields[first + 1 : first + 13])
+        if layout.has_contract
+        else ContractQuery(),
         fields[layout.value_field] if layout.value_field else "",
         layout.kind == "reqMktData" and fields[16] == "1",
+        _history_from_text(fields) if layout.kind == "reqHistoricalData" else Query(),
     )
+
+
+def _history_from_text(fields: list[str]) -> Query:
+    end, bar_size, duration, regular_hours, what, format_date = fields[14:20]
+    return Query(end, duration, bar_size, what, regular_hours == "1", int(format_date))
 
 
 def _contract_from_text(fields: list[str]) -> ContractQuery:
@@ -149,6 +172,18 @@ def _from_protobuf(message_id: int, body: bytes) -> Asked:
         _contract_from_protobuf(message.contract) if layout.has_contract else ContractQuery(),
         str(getattr(message, layout.value_name)) if layout.value_name else "",
         layout.kind == "reqMktData" and message.snapshot,
+        _history_from_protobuf(message) if layout.kind == "reqHistoricalData" else Query(),
+    )
+
+
+def _history_from_protobuf(message: Any) -> Query:
+    return Query(
+        message.endDateTime,
+        message.duration,
+        message.barSizeSetting,
+        message.whatToShow,
+        message.useRTH,
+        message.formatDate,
     )
 
 

@@ -11,9 +11,12 @@ from ibapi.message import IN
 from ibapi.ticktype import TickTypeEnum
 
 from simulator.book import DELAYED, GenericTick, PriceTick, SizeTick, Tick
+from simulator.history import Bar
 from simulator.stocks import Stock
 from simulator.wire import (
     ERROR_TIME_SINCE,
+    HISTORICAL_DATA_END,
+    HISTORY_ENDS_APART_SINCE,
     INELIGIBILITY_REASONS_SINCE,
     LAST_TRADE_DATE_SINCE,
     PROTOBUF_MESSAGE_OFFSET,
@@ -267,6 +270,45 @@ class Encoder:
 
     def contract_details_end(self, req_id: int) -> bytes:
         return self._message(IN.CONTRACT_DATA_END, (1, req_id), "ContractDataEnd", reqId=req_id)
+
+    # Past bars
+
+    def historical_data(self, req_id: int, bars: Sequence[Bar], begin: str, end: str) -> bytes:
+        """Write bars, and that these are all."""
+        values = [
+            {
+                "date": str(bar.time),
+                "open": bar.open,
+                "high": bar.high,
+                "low": bar.low,
+                "close": bar.close,
+                "volume": spell(bar.volume),
+                "WAP": spell(bar.value / bar.volume),
+                "barCount": bar.trades,
+            }
+            for bar in bars
+        ]
+        apart = self.server_version >= HISTORY_ENDS_APART_SINCE
+        fields = (
+            req_id,
+            *(() if apart else (begin, end)),
+            len(bars),
+            *(field for each in values for field in each.values()),
+        )
+        told = self._message(
+            IN.HISTORICAL_DATA, fields, "HistoricalData", reqId=req_id, historicalDataBars=values
+        )
+        return told + self._historical_data_end(req_id, begin, end) if apart else told
+
+    def _historical_data_end(self, req_id: int, begin: str, end: str) -> bytes:
+        return self._message(
+            HISTORICAL_DATA_END,
+            (req_id, begin, end),
+            "HistoricalDataEnd",
+            reqId=req_id,
+            startDateStr=begin,
+            endDateStr=end,
+        )
 
     # Orders, and the ends of lists that are empty here
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from simulator.book import Book, TimeTick
+from simulator.history import Pacing
 from simulator.market import Market
 from simulator.session import Handshake, Request, Session
 from simulator.wire import MAX_SERVER_VERSION, MIN_SERVER_VERSION
@@ -69,6 +70,10 @@ class Gateway:
         of their ticks; see `serve`.
     describing
         False: requests for contract details bring nothing.
+    recalling
+        False: requests for past bars bring nothing until they are cancelled. Else they are answered
+        from what was traded, outside of regular hours too, or refused: 162 where there was nothing,
+        or where IBKR's limits are passed.
     refusal
         TWS's words for a 200, in the user's language; empty for the English ones.
     opening_time, running_time
@@ -115,12 +120,14 @@ class Gateway:
         self.abroad: dict[str, str] = {}
         self.data_types: dict[str, int] = {}
         self.describing = True
+        self.recalling = True
         self.refusal = ""
         self.delayed_only: set[str] = set()
         self.lines: int | None = None
         self.opening_time = TimeTick.AFTER
         self.running_time = TimeTick.BEFORE
         self.sessions: list[Session] = []
+        self.pacing = Pacing()
         self._books: dict[str, Book] = {}
         self._unknown: set[str] = set()
         self._server: asyncio.Server | None = None

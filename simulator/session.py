@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from simulator.book import Tick
 from simulator.decode import Asked, decode
 from simulator.encode import Encoder
+from simulator.history import CANCELLED, INVALID, NO_DATA, NO_QUERY, PACING, bars_of
 from simulator.stocks import NO_DEFINITION, ContractQuery, Stock, find
 from simulator.wire import HELLO, WireError, glue, negotiate, take_frames
 
@@ -91,7 +92,8 @@ class Request(NamedTuple):
     symbol: str
     """Empty where there is none."""
     detail: str = ""
-    """The primary exchange of a contract, the market data type, or the account."""
+    """The primary exchange of a contract, the market data type, or the account; of past bars
+    their size, their duration and its end."""
 
 
 class Subscription(NamedTuple):
@@ -111,11 +113,23 @@ class Session(asyncio.Protocol):
         self._encoder: Encoder | None = None
         self._market_data_type = LIVE_DATA
         self._subscriptions: dict[int, Subscription] = {}
+        # The requests for past bars that were not answered.
+        self._queries: set[int] = set()
         self._closing = False
         # The client's wish to be served, while it waits.
         self._pending: Asked | None = None
         self.client_id = -1
         self.started = False
+        # What answers the requests that depend on more than themselves.
+        self._handlers: dict[str, Callable[[Encoder, Asked], None]] = {
+            "reqMktData": self._subscribe,
+            "cancelMktData": self._cancel,
+            "reqMarketDataType": self._set_market_data_type,
+            "reqContractDetails": self._describe_contract,
+            "reqHistoricalData": self._tell_history,
+            "cancelHistoricalData": self._cancel_query,
+            "reqManagedAccts": self._tell_accounts,
+        }
 
     # The connection
 
@@ -243,7 +257,7 @@ class Session(asyncio.Protocol):
                     asked.kind,
                     asked.req_id,
                     asked.contract.symbol,
-                    asked.contract.primary_exchange or asked.value,
+                    asked.detail,
                 )
             )
             self._answer(encoder, asked)
@@ -255,21 +269,12 @@ class Session(asyncio.Protocol):
             if asked.kind == "startApi":
                 self._ask_to_be_served(asked)
             return
-        match asked.kind:
-            case "reqMktData":
-                self._subscribe(encoder, asked)
-            case "cancelMktData":
-                self._cancel(encoder, asked.req_id)
-            case "reqMarketDataType":
-                self._set_market_data_type(encoder, asked.number)
-            case "reqContractDetails":
-                self._describe_contract(encoder, asked)
-            case "reqManagedAccts":
-                self.send(encoder.managed_accounts(",".join(self._gateway.accounts)))
-            case kind if kind in PLAIN_ANSWERS:
-                self.send(PLAIN_ANSWERS[kind](encoder, asked))
-            case kind if not asked.known:
-                self._gateway.log_unknown(kind)
+        if handler := self._handlers.get(asked.kind):
+            handler(encoder, asked)
+        elif plain := PLAIN_ANSWERS.get(asked.kind):
+            self.send(plain(encoder, asked))
+        elif not asked.known:
+            self._gateway.log_unknown(asked.kind)
 
     def _subscribe(self, encoder: Encoder, asked: Asked) -> None:
         if not self._gateway.serving:
@@ -316,7 +321,8 @@ class Session(asyncio.Protocol):
             symbol,
         )
 
-    def _cancel(self, encoder: Encoder, req_id: int) -> None:
+    def _cancel(self, encoder: Encoder, asked: Asked) -> None:
+        req_id = asked.req_id
         subscription = self._subscriptions.pop(req_id, None)
         if subscription is None:
             text = f"Can't find EId with tickerId:{req_id}"
@@ -329,8 +335,8 @@ class Session(asyncio.Protocol):
             subscription.symbol,
         )
 
-    def _set_market_data_type(self, encoder: Encoder, type_: int) -> None:
-        self._market_data_type = type_
+    def _set_market_data_type(self, encoder: Encoder, asked: Asked) -> None:
+        self._market_data_type = asked.number
         self.send(
             *(
                 encoder.market_data_type(
@@ -352,6 +358,41 @@ class Session(asyncio.Protocol):
             *(encoder.contract_details(asked.req_id, stock) for stock in stocks),
             encoder.contract_details_end(asked.req_id),
         )
+
+    def _tell_history(self, encoder: Encoder, asked: Asked) -> None:
+        req_id, query = asked.req_id, asked.history
+        if not self._gateway.recalling:
+            self._queries.add(req_id)
+            return
+        if problem := query.problem():
+            self.send(encoder.error(req_id, 321, INVALID.format(problem)))
+            return
+        stocks = self._find(asked.contract)
+        if len(stocks) != 1:
+            text = AMBIGUOUS.format(asked.contract.symbol) if stocks else NO_DEFINITION
+            self.send(encoder.error(req_id, 200, self._gateway.refusal or text))
+            return
+        symbol = stocks[0].symbol
+        if self._gateway.pacing.violated(symbol, query):
+            self.send(encoder.error(req_id, 162, PACING))
+            return
+        begin, end = query.span()
+        bars = list(bars_of(self._gateway.book(symbol).past(begin, end), query))
+        if not bars:
+            self.send(encoder.error(req_id, 162, NO_DATA.format(symbol)))
+            return
+        self.send(encoder.historical_data(req_id, bars, str(begin), str(end)))
+
+    def _cancel_query(self, encoder: Encoder, asked: Asked) -> None:
+        req_id = asked.req_id
+        if req_id in self._queries:
+            self._queries.remove(req_id)
+            self.send(encoder.error(req_id, 162, CANCELLED.format(req_id)))
+        else:
+            self.send(encoder.error(req_id, 366, NO_QUERY.format(req_id)))
+
+    def _tell_accounts(self, encoder: Encoder, _: Asked) -> None:
+        self.send(encoder.managed_accounts(",".join(self._gateway.accounts)))
 
     def _find(self, contract: ContractQuery) -> list[Stock]:
         gateway = self._gateway

@@ -21,6 +21,10 @@ RAW_MESSAGE_ID_SINCE: Final = 201
 ERROR_TIME_SINCE: Final = 194
 LAST_TRADE_DATE_SINCE: Final = 182
 INELIGIBILITY_REASONS_SINCE: Final = 186
+HISTORY_ENDS_APART_SINCE: Final = 196
+"""From this server version on a message of its own tells the end of past bars."""
+HISTORICAL_DATA_END: Final = 108
+"""Its id, which older releases of ibapi do not have."""
 VOLUME_IN_SHARES_SINCE: Final = 220
 
 MAX_REQUEST_BYTES: Final = 1_000_000
@@ -48,6 +52,8 @@ PROTOBUF_SINCE: Final[dict[int, int]] = {
     IN.ACCOUNT_SUMMARY_END: 207,
     IN.POSITION_MULTI_END: 207,
     IN.ACCOUNT_UPDATE_MULTI_END: 207,
+    IN.HISTORICAL_DATA: 208,
+    HISTORICAL_DATA_END: 208,
     IN.NEXT_VALID_ID: 213,
     IN.CURRENT_TIME: 213,
 }

@@ -63,7 +63,7 @@ const feed = new Feed((update) => {
   if (!problem || !now()) setNow(update.now);
   read ||= !problem;
   sessionKey = update.session;
-  status.show(update.status, update.blind, rule);
+  status.show(update, rule);
   const gone = update.full ? [...session.keys()] : update.gone;
   for (const ticker of gone) session.delete(ticker);
   for (const card of update.cards) session.set(card.key, card);

@@ -2,6 +2,7 @@
 
 import { byId, element, setText, setClass } from "./dom.js";
 import { duration, now, time, whole } from "./format.js";
+import { Parts, showBanner } from "./parts.js";
 
 const STATES = { ready: "good", stale: "warn", connecting: "warn", "socket open": "warn", disconnected: "bad" };
 
@@ -27,7 +28,9 @@ function signed(value) {
 
 export class StatusBar {
   #status = null;
-  #blind = "";
+  #failing = [];
+  #degraded = [];
+  #parts = new Parts();
   #figures = new Map();
 
   constructor() {
@@ -40,9 +43,11 @@ export class StatusBar {
     }
   }
 
-  show(status, blind, rule) {
+  show({ status, parts, failing, degraded, mended }, rule) {
     this.#status = status;
-    this.#blind = blind;
+    this.#failing = failing;
+    this.#degraded = degraded;
+    this.#parts.show(parts, mended);
     if (status === null) return;
     const mode = ["PAPER", "LIVE"].includes(status.mode) ? status.mode : "UNKNOWN";
     document.body.dataset.mode = mode;
@@ -65,11 +70,9 @@ export class StatusBar {
     if (status) {
       setText(byId("state-text"), `${status.state} for ${duration(now() - status.state_since)}`);
     }
+    this.#parts.tick();
     const said = this.#warning(feed, problem, rule);
-    const banner = byId("banner");
-    banner.hidden = !said;
-    document.body.classList.toggle("blind", Boolean(said));
-    setText(banner, said);
+    showBanner(said, this.#degraded.join("\n"));
     return said;
   }
 
@@ -85,7 +88,7 @@ export class StatusBar {
     if (!now()) return "";
     if (!this.#status) return "No price monitor has reported to this database yet.";
     const age = now() - this.#status.timestamp;
-    if (age <= rule.stale_s) return this.#blind;
+    if (age <= rule.stale_s) return this.#failing.join("\n");
     return `The price monitor has not reported since ${time(this.#status.timestamp)}: prices and alerts are missing.`;
   }
 }

@@ -6,22 +6,19 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Final
 
 from newshead import __version__
 from newshead.check import machine, news
 from newshead.check.database import database
 from newshead.check.finding import Finding, Verdict, failed, off, ok, shown
 from newshead.check.tws import tws
+from newshead.core.parts import PartState, newest
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
-from newshead.database.queries import part_states
+from newshead.database.queries import told_parts
 from newshead.loop import off_loop
 from newshead.process import EXIT_FAILED, EXIT_OK, until_stopped
 from newshead.proxies import outside_of, settle_proxies
 from newshead.settings import ConfigurationError, Settings
-
-# A part whose row is older is lost.
-MAX_AGE_S: Final = 15
 
 
 def main(settings: Settings, *, running: bool, send: bool) -> int:
@@ -94,6 +91,7 @@ async def tried(settings: Settings, *, send: bool) -> list[Finding]:
         listed,
         *push,
         machine.page_port(settings),
+        machine.metrics_port(settings),
     ]
 
 
@@ -110,20 +108,22 @@ def told(settings: Settings) -> list[Finding]:
     connection = Database(settings)
     try:
         connection.connect()
-        states = part_states(connection, socket.gethostname(), str(Path.cwd()))
+        now, rows = told_parts(connection, socket.gethostname(), str(Path.cwd()))
     except (*DATABASE_ERRORS, ConfigurationError) as problem:
         return [failed("database", one_line(problem))]
     finally:
         connection.close()
-    if not states:
+    if not rows:
         return [failed("newshead", "It has told of no part yet.")]
     found = []
-    for part, state, reason, age_s in states:
-        text = " ".join(filter(None, (f"{state} {age_s} s ago.", reason)))
-        if age_s > MAX_AGE_S:
-            found.append(failed(part, f"lost: it tells nothing any more; last {text}"))
-        elif state == "ok":
-            found.append(ok(part, text))
-        else:
-            found.append((off if state == "off" else failed)(part, text))
+    for part in newest(rows, now):
+        held_s = max(0, round((now - part.since).total_seconds()))
+        text = f"{part.state.value} for {held_s} s. {part.reason}"
+        match part.state:
+            case PartState.OK:
+                found.append(ok(part.name, text))
+            case PartState.OFF:
+                found.append(off(part.name, part.reason))
+            case _:
+                found.append(failed(part.name, text))
     return found

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import Field, fields
@@ -78,6 +79,24 @@ def page_port(settings: Settings) -> Finding:
             return ok("page", f"can be served at {address_of(listener)} (--dashboard)")
     except ConfigurationError as problem:
         return failed("page", str(problem))
+
+
+def metrics_port(settings: Settings) -> Finding:
+    """Return whether the metrics can be served."""
+    port = settings.metrics_port
+    if not port:
+        return off("metrics", "not served (METRICS_PORT)")
+    # Its library is for those who ask for it.
+    from newshead.monitor.metrics import HOST
+
+    try:
+        with socket.create_server((HOST, port)):
+            return ok("metrics", f"can be served on port {port}")
+    except OSError as problem:
+        return failed(
+            "metrics",
+            f"Port {port} cannot be served: {one_line(problem)} Set METRICS_PORT to a free port.",
+        )
 
 
 async def clock(settings: Settings) -> Finding:

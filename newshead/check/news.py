@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 from dashboard.notify import test_message
 from dashboard.services import Service
 from newshead.check.finding import Finding, failed, off, ok
+from newshead.core.parts import PartState
 from newshead.loop import off_loop
 from newshead.news import ticker_list
 from newshead.news.message import Article
 from newshead.news.question import Question
 from newshead.news.rating import Analyst
-from newshead.news.source import Source, SourceRefusedError
+from newshead.news.source import CONNECTING, Source, SourceRefusedError
 from newshead.news.sources import KEYS, sources_of
 from newshead.settings import ConfigurationError, Settings
 
@@ -47,21 +48,22 @@ async def _source(title: str, alone: Settings) -> Finding:
     if not found:
         (name,) = alone.news_sources
         return off("news", f"{title}: not configured ({', '.join(KEYS[name])})")
+    source = found[0]
     try:
-        state = await _first_state(found[0])
+        await _await_first_state(source)
     except SourceRefusedError as problem:
         return failed("news", f"{title}: {problem}")
-    if state == "connected":
+    if source.state is PartState.OK:
         return ok("news", f"{title}: connected")
-    return failed("news", f"{title}: {state}; see docs/troubleshooting.md")
+    return failed("news", f"{title}: {source.reason} See docs/troubleshooting.md.")
 
 
 def _ignore(_article: Article) -> None:
     """Articles are not what is looked for."""
 
 
-async def _first_state(source: Source) -> str:
-    """Return what becomes of a source's first attempt to connect.
+async def _await_first_state(source: Source) -> None:
+    """Wait for the end of a source's first attempt to connect.
 
     Raises
     ------
@@ -71,11 +73,10 @@ async def _first_state(source: Source) -> str:
     running = asyncio.create_task(source.run())
     try:
         until = time.monotonic() + SOURCE_WITHIN_S
-        while source.state == "connecting" and not running.done() and time.monotonic() < until:
+        while source.reason == CONNECTING and not running.done() and time.monotonic() < until:
             await asyncio.wait({running}, timeout=LOOK_EVERY_S)
         if running.done():
             await running
-        return source.state
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError, SourceRefusedError):
@@ -134,6 +135,6 @@ def _push(number: int, address: str, send: bool) -> Finding:
         return failed("push", str(problem))
     if not send:
         return ok("push", f"{service.name}: not tried; --send sends a message")
-    if service.send(test_message()):
-        return ok("push", f"{service.name}: sent")
-    return failed("push", f"{service.name}: the service did not take the message")
+    if reason := service.try_out(test_message()):
+        return failed("push", f"{service.name}: {reason}")
+    return ok("push", f"{service.name}: sent")

@@ -7,7 +7,7 @@ session, its price is 5 % or more above the lower of the second and the third, i
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -136,6 +136,21 @@ def inside(first_s: float, at_s: float, by: Rule | None = None) -> bool:
     return at_s - first_s <= (by or LIVE).window_s
 
 
+def windows(times: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield where each window among a ticker's stored rows begins and ends, by the rows' times.
+
+    The tables do not say which session a row is of. Rows are of one window up to its end, and after
+    that, where a monitor could not ask the database for it, as long as they follow each other.
+    """
+    begin = 0
+    while begin < len(times):
+        end = bisect_right(times, times[begin] + LIVE.window_s, begin)
+        while end < len(times) and inside(times[end - 1], times[end]):
+            end += 1
+        yield begin, end
+        begin = end
+
+
 def baseline(prices: Sequence[PricePoint], by: Rule | None = None) -> float:
     """Return the lowest price in USD of the rule's baseline rows; 0 before the last of them."""
     rows = (by or LIVE).baseline_rows
@@ -155,8 +170,7 @@ def judge(prices: Sequence[PricePoint], by: Rule | None = None) -> list[Judged]:
     rule = by or LIVE
     change_pct, _, lowest, highest, ratings, _ = rule
     counting = _counting(prices, rule)
-    changes = [0.0] * min(counting.start, len(prices))
-    changes += _changes_pct(prices[counting.start :], baseline(prices, rule))
+    changes = all_changes_pct(prices, rule)
     judged = []
     first_s = prices[0].time if prices else 0
     for number, ((time, price, volume, recommendation), change) in enumerate(
@@ -178,6 +192,14 @@ def judge(prices: Sequence[PricePoint], by: Rule | None = None) -> list[Judged]:
             )
         )
     return judged
+
+
+def all_changes_pct(prices: Sequence[PricePoint], by: Rule | None = None) -> list[float]:
+    """Return the change of each of a ticker's rows from the baseline in percent; 0 before there is
+    one."""
+    rule = by or LIVE
+    first = min(max(rule.baseline_rows) - 1, len(prices))
+    return [0.0] * first + _changes_pct(prices[first:], baseline(prices, rule))
 
 
 def rises(

@@ -9,6 +9,8 @@ from typing import Final
 from newshead.core import rule
 
 MAX_TRACKED_S: Final = 1800.0
+# A row that was looked for so often, once a cycle, is no longer on its way to a replica.
+MAX_UNSEEN: Final = 30
 
 # What may stand before a share class, or another kind of security of the same company.
 _SEPARATORS: Final = "./ -"
@@ -46,7 +48,7 @@ class TickerBook:
     priced
         Those that have a row of this session.
     unjudged
-        Those with rows that the alert rule has not seen.
+        Those with rows that the alert rule has not seen, with the newest one's Unix time.
     untold
         Those whose window is over and whose outcome has not been logged.
     """
@@ -56,7 +58,9 @@ class TickerBook:
         self.since: dict[str, datetime] = {}
         self.ended: dict[str, datetime] = {}
         self.priced: set[str] = set()
-        self.unjudged: set[str] = set()
+        self.unjudged: dict[str, int] = {}
+        # How often each was judged without its newest row.
+        self._unseen: dict[str, int] = {}
         self.untold: set[str] = set()
         self._meanwhile: dict[str, list[str]] = {}
         self._unknown: set[str] = set()
@@ -108,6 +112,37 @@ class TickerBook:
     def forgive(self) -> None:
         """Let the tickers that IBKR did not know be tried again: it may know them by now."""
         self._unknown.clear()
+
+    def await_row(self, ticker: str, at_s: int) -> None:
+        """Note a row of a ticker that is to be judged, by its time in Unix seconds."""
+        self.unjudged[ticker] = at_s
+        self._unseen.pop(ticker, None)
+
+    def judge(self, tickers: Collection[str], newest: Mapping[str, int]) -> list[str]:
+        """Note that `tickers` were judged by the rows that the database showed.
+
+        Those whose newest row was not among them stay unjudged: another replica may lag.
+
+        Parameters
+        ----------
+        newest
+            The newest row's time of each ticker that has rows there, Unix seconds.
+
+        Returns
+        -------
+        list[str]
+            Those that are given up, sorted: their row was not seen for MAX_UNSEEN times.
+        """
+        given_up = []
+        for ticker in self.unjudged.keys() & set(tickers):
+            if newest.get(ticker, -1) < self.unjudged[ticker]:
+                self._unseen[ticker] = self._unseen.get(ticker, 0) + 1
+                if self._unseen[ticker] < MAX_UNSEEN:
+                    continue
+                given_up.append(ticker)
+            del self.unjudged[ticker]
+            self._unseen.pop(ticker, None)
+        return sorted(given_up)
 
     def drop_old(self, now: datetime) -> None:
         """Untrack those that have been tracked for over 30 minutes."""

@@ -1,6 +1,6 @@
 """Times without a clock: trading hours, the session's roll, pauses between attempts."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -18,6 +18,11 @@ def in_trading_hours(at: datetime) -> bool:
     """Return whether US stocks trade at that time, holidays aside: 04:00 to 20:00 in New York."""
     there = at.astimezone(NEW_YORK)
     return there.weekday() < 5 and 4 <= there.hour < 20
+
+
+def midnight(day: date) -> datetime:
+    """Return when a day begins in New York, in UTC."""
+    return datetime.combine(day, time_of_day(), NEW_YORK).astimezone(UTC)
 
 
 def next_roll_after(now: datetime, roll: time_of_day | None) -> datetime | None:

@@ -25,6 +25,7 @@ from clickhouse_connect.driver.query import QueryResult
 
 from newshead.database import folder
 from newshead.database.folder import FolderLock
+from newshead.database.kind import Kind, is_another
 from newshead.loop import off_loop
 from newshead.outage import Outage
 from newshead.settings import ConfigurationError, Settings
@@ -66,6 +67,13 @@ OPTIONAL_SETTINGS: Final = frozenset(
         "optimize_aggregation_in_order",
     }
 )
+# Which time it is there, of what kind the database is (empty: there is none), and who answers.
+CLOCK: Final = """
+    SELECT now64(3),
+        (SELECT any(engine) FROM system.databases WHERE name = 'News'),
+        toString(serverUUID())"""
+# A statement that creates or alters waits for the replicas that are up.
+DDL_ON_REPLICAS: Final = {"distributed_ddl_output_mode": "none_only_active"}
 # Its words for a right that a user lacks.
 _LACKING_RIGHT: Final = re.compile(
     r"(\S+): Not enough privileges\..* the grant (.+? ON \S+?)\.?(?: \(|\s|$)"
@@ -93,10 +101,16 @@ class Database:
 
     Methods block. A connection serves one caller at a time: whoever works in
     parallel has a connection of its own.
+
+    Attributes
+    ----------
+    kind
+        The database's kind, once `schema.find_kind` has asked.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.kind = Kind.ATOMIC
         self._client: Client | None = None
         self._lock: FolderLock | None = None
 
@@ -159,7 +173,9 @@ class Database:
             It failed, or there is no room for it.
         """
         self.require_room()
-        self.client.command(statement)
+        # A replica that is down gets to know of it when it is back.
+        settings = DDL_ON_REPLICAS if self.kind is Kind.REPLICATED else None
+        self.client.command(statement, settings=settings)
 
     def require_room(self) -> None:
         """Make sure that the embedded engine can change its tables unharmed.
@@ -190,8 +206,9 @@ class Database:
     def warn_of_clock_difference(self) -> float:
         """Return by how many seconds the database's clock is ahead of ours; warn over 2 s."""
         before = datetime.now(UTC)
-        [(there,)] = self.rows("SELECT now64(3)")
+        [(there, engine, server)] = self.rows(CLOCK)
         here = before + (datetime.now(UTC) - before) / 2
+        self.learn(engine, server)
         ahead_s: float = (there - here).total_seconds()
         # The answer may have been given at any moment between question and arrival.
         if abs(ahead_s) - (here - before).total_seconds() > MAX_CLOCK_DIFFERENCE_S:
@@ -202,6 +219,24 @@ class Database:
                 "ahead of" if ahead_s > 0 else "behind",
             )
         return ahead_s
+
+    def learn(self, engine: str, server: str) -> None:
+        """Take note of the database's engine, and of which server answers.
+
+        Raises
+        ------
+        DatabaseError
+            Not the one that answered before, and it does not share that one's rows.
+        """
+        self.kind = Kind.of(engine)
+        where = f"{self.settings.clickhouse_host}:{self.settings.clickhouse_port}"
+        known = _servers.setdefault(where, server)
+        if not self.kind.replicated and is_another(known, server):
+            raise DatabaseError(
+                f"{where} leads to several ClickHouse servers that do not share their rows: "
+                "ratings and alerts would be lost. Name one of them, or make the database "
+                "Replicated, as docs/database.md says."
+            )
 
     def _open_embedded(self, path: Path) -> Client:
         try:
@@ -289,6 +324,8 @@ class Database:
             )
 
 
+# Of each address the server that answered first.
+_servers: dict[str, str] = {}
 # Each process says it once.
 _warned_of_version: set[str] = set()
 

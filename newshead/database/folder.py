@@ -16,6 +16,7 @@ from newshead.process import lock_file
 
 # Where inserts into the embedded engine pass through files, in its folder.
 INSERTS_FOLDER: Final = "newshead-inserts"
+LOCK_FILE: Final = "newshead.lock"
 # Holds the version of the newest engine that has opened the folder.
 ENGINE_NOTE: Final = "newshead-engine"
 
@@ -106,6 +107,13 @@ def emptied_files(path: Path) -> str:
     )
 
 
+def _bears_its_name(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
 class FolderLock:
     """This process's hold on an embedded database's folder, shared by its connections.
 
@@ -122,13 +130,23 @@ class FolderLock:
         with self._guard:
             descriptor, holders = self._held.get(self._folder, (-1, 0))
             if holders == 0:
-                descriptor = lock_file(self._folder / "newshead.lock")
+                descriptor = lock_file(self._folder / LOCK_FILE)
                 try:
                     self._empty_inserts()
                 except OSError:
                     os.close(descriptor)
                     raise
             self._held[self._folder] = (descriptor, holders + 1)
+
+    @classmethod
+    def gone(cls) -> list[Path]:
+        """Return the folders held by this process that are not where they were."""
+        with cls._guard:
+            return [
+                folder
+                for folder, (descriptor, _) in cls._held.items()
+                if not _bears_its_name(descriptor, folder / LOCK_FILE)
+            ]
 
     def _empty_inserts(self) -> None:
         """Remove what inserts of a killed process left."""

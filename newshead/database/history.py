@@ -8,13 +8,16 @@ from newshead.database.connection import Database
 from newshead.database.copying import Copy, Source
 from newshead.database.queries import MOVING_TABLE
 from newshead.database.schema import (
+    catch_up,
     columns_of,
+    create_like,
     existing_tables,
+    find_kind,
     keep_expired,
     provide_history,
     require_exchange,
 )
-from newshead.database.tables import SESSION_TABLES
+from newshead.database.tables import DESCRIBED, SESSION_TABLES
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,9 @@ def require_movable(database: Database) -> None:
         It cannot; the text says why and what to do.
     """
     database.require_room()
+    find_kind(database)
     require_exchange(database)
+    catch_up(database)
 
 
 def move_session(database: Database, keep_news_since: datetime | None = None) -> dict[str, int]:
@@ -75,7 +80,7 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
 def _begin_move(database: Database, table: str, kept_since: datetime | None) -> int:
     if not database.rows(f"SELECT 1 FROM News.{table} LIMIT 1"):  # noqa: S608
         return 0
-    database.define(f"CREATE TABLE News.{table}_moving AS News.{table}")
+    create_like(database, f"{table}_moving", DESCRIBED[table])
     keep_expired(database, [f"{table}_moving"])
     # The comment goes with the rows, so that an interrupted move ends as it began.
     comment = "" if kept_since is None else kept_since.isoformat()

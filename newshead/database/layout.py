@@ -7,7 +7,7 @@ from newshead.database import sessions
 from newshead.database.connection import Database
 from newshead.database.copying import Copy, Source
 from newshead.database.queries import MOVING_TABLE
-from newshead.database.schema import existing_tables
+from newshead.database.schema import existing_tables, find_kind
 from newshead.database.tables import SESSION_TABLES
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ def bring_over(database: Database, go_on: Callable[[float], bool]) -> None:
     go_on
         Called after each slice with the seconds that it took; may pause. False ends it.
     """
+    find_kind(database)
     old = [table for table in SESSION_TABLES if f"{table}_history_old" in existing_tables(database)]
     if {"price_tracking", "news_alert"} <= set(old):
         sessions.list_days(database, "price_tracking_history_old", "news_alert_history_old")
@@ -30,8 +31,8 @@ def bring_over(database: Database, go_on: Callable[[float], bool]) -> None:
         history = f"{table}_history"
         [(token, *_)] = database.rows(MOVING_TABLE, table=f"{history}_old")
         logger.info(
-            "Bringing %s into monthly parts; until that is logged as done, earlier sessions and "
-            "replays may lack rows.",
+            "Bringing %s into monthly parts; until that is logged as done, earlier sessions take "
+            "longer to find.",
             history,
         )
         # Rows of a history are all different ones, whatever its engine.

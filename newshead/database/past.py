@@ -1,12 +1,18 @@
-"""What is stored of this session and of those before it, read for a replay. Functions block."""
+"""What is stored of this session and of those before it, read by commands. Functions block."""
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
 from newshead.core.tickers import ibkr_name, spellings
-from newshead.database.connection import Database
+from newshead.database.connection import MISSING_TABLE_CODES, Database
 from newshead.database.schema import existing_tables
+from newshead.settings import ConfigurationError, Settings
 
 # Of the sessions before this one, and of this one.
 PRICE_TABLES: Final = ("price_tracking_history", "price_tracking")
@@ -33,16 +39,35 @@ SCORES: Final = """
     ORDER BY max(scraped_at)"""
 
 
+@contextmanager
+def opened(settings: Settings) -> Iterator[Database]:
+    """Connect to a database that is there, while the context lasts.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not; and as `Database.connect`.
+    """
+    if settings.embedded and not settings.clickhouse_path.is_dir():
+        raise ConfigurationError(
+            f"there is no database in {settings.clickhouse_path}: start this where newshead is "
+            "started, or set CLICKHOUSE_PATH or CLICKHOUSE_HOST."
+        )
+    database = Database(settings)
+    try:
+        database.connect()
+        yield database
+    finally:
+        database.close()
+
+
 def price_rows(
     database: Database, table: str, since: datetime, until: datetime, ticker: str = ""
 ) -> Sequence[Sequence[Any]]:
     """Return the rows of one of PRICE_TABLES, of one ticker in any spelling or (empty) of all, by
     ticker and time: ticker, Unix seconds, price, volume, recommendation."""
-    if table not in existing_tables(database):
-        return []
-    statement = PRICE_ROWS % {"table": table}
     tickers = spellings(ticker) if ticker else []
-    return database.rows(statement, since=since, until=until, tickers=tickers)
+    return _rows(database, PRICE_ROWS, table, since=since, until=until, tickers=tickers)
 
 
 def alert_rows(
@@ -50,17 +75,44 @@ def alert_rows(
 ) -> Sequence[Sequence[Any]]:
     """Return the alerts of one of ALERT_TABLES, by ticker and time: ticker, Unix seconds, priority,
     price."""
+    return _rows(database, ALERT_ROWS, table, since=since, until=until)
+
+
+def _rows(database: Database, statement: str, table: str, **asked: Any) -> Sequence[Sequence[Any]]:
+    """Return the rows of a table, and those of its older layout that are not in it yet."""
+    # In this order no row is missed: it leaves the older table after it is in the other.
+    older = _rows_if_there(database, statement, f"{table}_old", **asked)
+    rows = _rows_if_there(database, statement, table, **asked)
+    if not older:
+        return rows
+    brought = set(older)
+    fresh = [row for row in rows if row not in brought]
+    return list(heapq.merge(older, fresh, key=itemgetter(0, 1)))
+
+
+def _rows_if_there(
+    database: Database, statement: str, table: str, **asked: Any
+) -> Sequence[Sequence[Any]]:
     if table not in existing_tables(database):
         return []
-    return database.rows(ALERT_ROWS % {"table": table}, since=since, until=until)
+    try:
+        return database.rows(statement % {"table": table}, **asked)
+    except ClickHouseError as problem:
+        # It went meanwhile: its rows are all in the other.
+        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+            return []
+        raise
 
 
-def unmoved_rows(database: Database) -> int:
-    """Return the number of rows that an interrupted move has left between the tables."""
+def left_out(database: Database) -> str:
+    """Return what is to be said of rows that an interrupted move has left between the tables; empty
+    where there are none."""
     if MOVING not in existing_tables(database):
-        return 0
+        return ""
     [(count,)] = database.rows(f"SELECT count() FROM News.{MOVING}")  # noqa: S608
-    return int(count)
+    if not count:
+        return ""
+    return f"Left out {count} rows of an interrupted move: newshead's next start ends it."
 
 
 def scores(database: Database) -> dict[str, float | None]:

@@ -5,10 +5,11 @@ of columns and tables only (S608). Times are aware UTC. Functions block.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from newshead.core import rule
+from newshead.core.parts import PartState, Told
 from newshead.core.rule import Outcome, PricePoint, Rise
 from newshead.core.tickers import spellings
 from newshead.database.connection import Database
@@ -53,16 +54,17 @@ STANDING: Final = f"""
         AND {RATED}
     GROUP BY ticker"""  # noqa: S608
 
-# The tickers that the alert rule can hold for at all: all others are spared its cost,
-# which is three times this one's. It asks for one percent less, lest a rounding decide.
+# Per ticker its newest row, and whether the alert rule can hold for it at all: all others are
+# spared its cost, which is three times this one's. It asks for one percent less, lest a rounding
+# decide.
 MOVED: Final = """
-    SELECT ticker
+    SELECT ticker, toUnixTimestamp(max(timestamp)),
+        count() >= 3 AND NOT max(price) < (1 + ({change_pct:Float64} - 1) / 100) * arrayMin(
+            arraySlice(
+                arraySort(groupArray((timestamp, _block_number, _part_offset, price))).4, 2, 2))
     FROM News.price_tracking
     WHERE ticker IN {tickers:Array(String)}
-    GROUP BY ticker
-    HAVING count() >= 3 AND NOT max(price) < (1 + ({change_pct:Float64} - 1) / 100) * arrayMin(
-        arraySlice(
-            arraySort(groupArray((timestamp, _block_number, _part_offset, price))).4, 2, 2))"""
+    GROUP BY ticker"""
 
 # A ticker's rows as core.rule.PricePoint has them, in time order. _block_number and _part_offset
 # put rows of one second into the order they were inserted in.
@@ -104,6 +106,8 @@ UNCOPIED: Final = """
     )
     GROUP BY ticker"""
 
+ALERTED: Final = "SELECT ticker, toUnixTimestamp(timestamp) FROM News.news_alert"
+
 NEWEST_NEWS: Final = """
     SELECT headline, article_url, published_utc
     FROM News.breaking_news
@@ -120,10 +124,12 @@ LATEST_RATED: Final = f"""
 # Of this session, of those before it and of a move between them that goes on.
 _ALL_NEWS: Final = "merge('News', '^breaking_news(_history(_old)?|_moving)?$')"
 
+# The history's parts are by `timestamp`, which is about when news was detected.
 RECENT_HASHES: Final = f"""
     SELECT content_hash, toUnixTimestamp(max(detected_at)) AS newest
     FROM {_ALL_NEWS}
     WHERE detected_at >= now64(3) - INTERVAL 1 DAY AND content_hash != ''
+        AND timestamp >= now64(3) - INTERVAL 2 DAY
     GROUP BY content_hash
     ORDER BY newest"""  # noqa: S608
 
@@ -137,14 +143,16 @@ LISTED_TICKERS: Final = """
     FROM News.float_list
     GROUP BY ticker"""
 
-PART_STATES: Final = """
-    SELECT part, argMax((state, reason), timestamp) AS told,
-        greatest(0, dateDiff('second', max(timestamp), now64(3)))
+# What the parts told in the last hour, a row per state that one had.
+PARTS: Final = """
+    SELECT part, state, argMax((reason, last_success), timestamp) AS newest, since,
+        max(timestamp) AS at, now64(3)
     FROM News.part_status
-    WHERE host = {host:String} AND folder = {folder:String}
-        AND timestamp >= now64(3) - INTERVAL 1 HOUR
-    GROUP BY part
-    ORDER BY part"""
+    WHERE timestamp >= now64(3) - INTERVAL 1 HOUR
+        AND ({host:String} = '' OR host = {host:String} AND folder = {folder:String})
+    GROUP BY part, state, since
+    ORDER BY at DESC
+    LIMIT 500"""
 
 MOVING_TABLE: Final = """
     SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
@@ -180,6 +188,14 @@ class Standing(NamedTuple):
 
     ended: dict[str, datetime]
     ratings: dict[str, Rating]
+
+
+class Judgement(NamedTuple):
+    """The rows of some tickers that reached the alert rule's threshold and have no alert yet, in
+    time order, and of each ticker with rows the newest that was looked at (Unix seconds)."""
+
+    rises: list[Rise]
+    newest: dict[str, int]
 
 
 class News(NamedTuple):
@@ -219,15 +235,28 @@ def standing(database: Database, tickers: Collection[str], window_s: int) -> Sta
 def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
     """Return the rows of `tickers` that reached the alert rule's threshold and have no alert yet,
     in time order."""
-    moved = database.rows(MOVED, tickers=list(tickers), change_pct=rule.LIVE.change_pct)
+    return judged(database, tickers).rises
+
+
+def judged(database: Database, tickers: Collection[str]) -> Judgement:
+    """Apply the alert rule to the rows of `tickers` that the database shows."""
+    rows = database.rows(MOVED, tickers=list(tickers), change_pct=rule.LIVE.change_pct)
+    newest = {str(ticker): int(at_s) for ticker, at_s, _ in rows}
+    moved = [ticker for ticker, _, has_moved in rows if has_moved]
     if not moved:
-        return []
-    found = [
-        rise
-        for ticker, prices, alerted, score in _windows(database, [ticker for (ticker,) in moved])
-        for rise in rule.rises(ticker, rule.judge(prices), set(alerted), score)
-    ]
-    return sorted(found, key=lambda rise: (rise.timestamp, rise.ticker))
+        return Judgement([], newest)
+    found: list[Rise] = []
+    # The second answer may come from a replica that lags behind the first one's.
+    seen = dict.fromkeys(moved, 0)
+    for ticker, prices, alerted_s, score in _windows(database, moved):
+        seen[ticker] = min(newest[ticker], prices[-1].time)
+        found += rule.rises(ticker, rule.judge(prices), set(alerted_s), score)
+    return Judgement(sorted(found, key=lambda rise: (rise.timestamp, rise.ticker)), newest | seen)
+
+
+def alerted(database: Database) -> set[tuple[str, int]]:
+    """Return the session's alerts: ticker and time (Unix seconds)."""
+    return {(str(ticker), int(at_s)) for ticker, at_s in database.rows(ALERTED)}
 
 
 def uncopied(database: Database) -> list[Rise]:
@@ -297,11 +326,17 @@ def stored_hashes(database: Database, hashes: Collection[str]) -> set[str]:
     return {found for (found,) in database.rows(STORED_HASHES, hashes=list(hashes))}
 
 
-def part_states(database: Database, host: str, folder: str) -> list[tuple[str, str, str, int]]:
-    """Return what the newshead of a folder told last of each part: its name and state, why, and
-    how many seconds ago that was."""
-    rows = database.rows(PART_STATES, host=host, folder=folder)
-    return [(part, state, reason, int(age_s)) for part, (state, reason), age_s in rows]
+def told_parts(database: Database, host: str, folder: str) -> tuple[datetime, list[Told]]:
+    """Return the database's clock, and what the newshead of a folder told of its parts."""
+    rows = database.rows(PARTS, host=host, folder=folder)
+    now = rows[0][-1] if rows else datetime.now(UTC)
+    return now, [told_part(row) for row in rows]
+
+
+def told_part(row: Sequence[Any]) -> Told:
+    """Return a row that PARTS gives."""
+    part, state, (reason, success), since, at, _ = row
+    return Told(part, PartState(state), reason, since, at, success)
 
 
 def listed_tickers(database: Database) -> dict[str, str]:

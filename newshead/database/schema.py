@@ -11,9 +11,11 @@ from newshead.database.connection import (
     ACCESS_DENIED_CODE,
     CannotMoveError,
     Database,
+    DatabaseError,
     one_line,
 )
-from newshead.database.table import Column
+from newshead.database.kind import Kind
+from newshead.database.table import Column, Table
 from newshead.database.tables import SESSION_TABLES, TABLES, history_of
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,11 @@ DETACHED: Final = """
     GROUP BY table
     ORDER BY table"""
 
+KIND: Final = """
+    SELECT engine, toString(serverUUID())
+    FROM system.databases
+    WHERE name = 'News'"""
+
 COLUMNS: Final = """
     SELECT name, type FROM system.columns
     WHERE database = 'News' AND table = {table:String}
@@ -52,16 +59,18 @@ def create_tables(database: Database) -> None:
 
     Where nothing is missing, nothing is changed.
     """
-    if not database.rows("SELECT 1 FROM system.databases WHERE name = 'News'"):
+    if not find_kind(database):
         database.define("CREATE DATABASE IF NOT EXISTS News")
+        # A server may make databases of another kind than Atomic by itself.
+        find_kind(database)
     found = existing_tables(database)
     keep_expired(database, found)
     missing = [table for table in TABLES if table.name not in found]
     for table in missing:
-        database.define(table.ddl)
+        database.define(table.ddl(database.kind))
     for table in TABLES:
         if table.name in found:
-            set_settings(database, table.name, table.settings, found[table.name])
+            set_settings(database, table.name, table.settings(database.kind), found[table.name])
     for name in SESSION_TABLES:
         if f"{name}_history" not in found:
             provide_history(database, name, columns_of(database, name))
@@ -71,6 +80,52 @@ def create_tables(database: Database) -> None:
     warn_of_detached_parts(database)
 
 
+def find_kind(database: Database) -> bool:
+    """Find out of what kind the database is; return whether it exists.
+
+    In a Shared one, this connection then reads what was stored through any server.
+    """
+    found = database.rows(KIND)
+    if not found:
+        return False
+    [(engine, server)] = found
+    database.learn(engine, server)
+    if database.kind is Kind.SHARED:
+        database.client.set_client_setting("select_sequential_consistency", 1)
+    return True
+
+
+def catch_up(database: Database) -> None:
+    """Let this replica catch up with the others before the session moves.
+
+    Raises
+    ------
+    CannotMoveError
+        It cannot.
+    """
+    if database.kind is not Kind.REPLICATED:
+        return
+    there = existing_tables(database)
+    names = [*SESSION_TABLES, *(f"{name}_history" for name in SESSION_TABLES)]
+    try:
+        database.client.command("SYSTEM SYNC DATABASE REPLICA News")
+        for name in names:
+            if name in there:
+                database.client.command(f"SYSTEM SYNC REPLICA News.{name} LIGHTWEIGHT")
+    except (ClickHouseError, DatabaseError) as problem:
+        raise CannotMoveError(
+            f"This replica of the database News cannot catch up: {one_line(problem)} "
+            "Look at system.replicas. Until then --keep-session works."
+        ) from problem
+
+
+def create_like(database: Database, name: str, table: Table) -> None:
+    """Create a table with the columns that another one has."""
+    # Of a replicated table its own path would be copied.
+    storage = f" {table.storage(database.kind)}" if database.kind is Kind.REPLICATED else ""
+    database.define(f"CREATE TABLE News.{name} AS News.{table.name}{storage}")
+
+
 def _set_aside(database: Database, table: str) -> None:
     """Put a history as earlier versions made it, not partitioned, into `<table>_history_old`.
 
@@ -78,7 +133,7 @@ def _set_aside(database: Database, table: str) -> None:
     """
     history = f"{table}_history"
     fresh = history_of(table, columns_of(database, history))._replace(name=f"{history}_old")
-    database.define(fresh.ddl)
+    database.define(fresh.ddl(database.kind))
     database.define(f"EXCHANGE TABLES News.{history} AND News.{history}_old")
 
 
@@ -161,7 +216,7 @@ def provide_history(database: Database, table: str, columns: Sequence[Column]) -
     there = {column.name for column in columns_of(database, history)}
     lacking = [column.definition for column in columns if column.name not in there]
     if not there:
-        database.define(history_of(table, columns).ddl)
+        database.define(history_of(table, columns).ddl(database.kind))
     elif lacking:
         added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in lacking)
         database.define(f"ALTER TABLE News.{history} {added}")

@@ -5,7 +5,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from clickhouse_connect.driver.client import Client
 
@@ -16,14 +16,16 @@ from newshead.database.connection import (
     one_line,
 )
 from newshead.database.schema import (
+    create_like,
     create_tables,
     drop,
     existing_tables,
     require_exchange,
     set_settings,
 )
-from newshead.database.table import DEDUPLICATION
+from newshead.database.table import deduplication
 from newshead.database.tables import (
+    FLOAT_LIST,
     FRESH_TICKER_LIST,
     INSERTS,
     ListedStock,
@@ -64,9 +66,17 @@ class Outbox:
         """Return the number of rows not stored yet."""
         return sum(len(batch.rows) for batch in tuple(self._batches))
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Put rows, all of one kind, behind those that wait already."""
-        if rows:
+    def add(self, rows: Sequence[Row], own_token: Callable[[Any], str] | None = None) -> None:
+        """Put rows, all of one kind, behind those that wait already.
+
+        Parameters
+        ----------
+        own_token
+            Gives each row a token, with which it is an insert of its own; by default all are one.
+        """
+        if own_token is not None:
+            self._batches.extend(Batch([row], own_token(row)) for row in rows)
+        elif rows:
             self._batches.append(Batch(rows, str(uuid.uuid4())))
         # A batch that is being stored right now is not the one to give up.
         while len(self) > self.max_rows and not self._flushing.locked():
@@ -222,9 +232,10 @@ def replace_ticker_list(database: Database, stocks: Sequence[ListedStock]) -> No
     require_exchange(database)
     # What an interrupted attempt left.
     drop(database, fresh)
-    database.define(f"CREATE TABLE News.{fresh} AS News.float_list")
+    create_like(database, fresh, FLOAT_LIST)
     # What is created like a table has its settings.
-    set_settings(database, fresh, (DEDUPLICATION,), existing_tables(database)["float_list"])
+    settings = deduplication(database.kind)
+    set_settings(database, fresh, settings, existing_tables(database)["float_list"])
     insert(database.client, Batch(stocks, str(uuid.uuid4())))
     database.define(f"EXCHANGE TABLES News.{fresh} AND News.float_list")
     database.define(f"DROP TABLE News.{fresh} SYNC")

@@ -4,10 +4,18 @@ from typing import Final, NamedTuple
 
 from clickhouse_connect.driver.binding import quote_identifier
 
+from newshead.database.kind import Kind
+
 DEDUPLICATION_WINDOW: Final = 1000
 # Without this setting a plain MergeTree ignores insert_deduplication_token, and
 # a batch that clickhouse-connect resends by itself would be stored twice.
-DEDUPLICATION: Final = f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+DEDUPLICATION: Final = (f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}",)
+# A week, in seconds and in inserts of one every 2 s: on replicas the plain window does nothing.
+WEEK_S: Final = 7 * 86400
+REPLICATED_DEDUPLICATION: Final = (
+    f"replicated_deduplication_window = {WEEK_S // 2}",
+    f"replicated_deduplication_window_seconds = {WEEK_S}",
+)
 # Without it rows expire while a stopped newshead could not move them: the engine drops them as
 # soon as it opens the table.
 KEEP_EXPIRED: Final = "max_number_of_merges_with_ttl_in_pool = 0"
@@ -31,9 +39,10 @@ class Table(NamedTuple):
     """A table of newshead's, in ClickHouse's words.
 
     `indexes` holds columns with the types of their indexes. `deduplicated`: newshead's own
-    batches go into it, so it needs the setting DEDUPLICATION also where an earlier installation
-    created it. `session`: it holds a session's rows, which outlive the time to live until they move
-    to the history. `granularity`: the rows that are read at least; 0 for the engine's own, 8192.
+    batches go into it, so it needs the settings of `deduplication` also where an earlier
+    installation created it. `session`: it holds a session's rows, which outlive the time to live
+    until they move to the history. `granularity`: the rows that are read at least; 0 for the
+    engine's own, 8192.
     """
 
     name: str
@@ -47,32 +56,41 @@ class Table(NamedTuple):
     session: bool = False
     granularity: int = 0
 
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """The settings that the table needs, also where an earlier installation created it."""
-        needed = {
-            DEDUPLICATION: self.deduplicated,
-            KEEP_EXPIRED: self.session and self.ttl,
-            f"index_granularity = {self.granularity}": self.granularity,
-        }
-        return tuple(setting for setting, needs in needed.items() if needs)
+    def settings(self, kind: Kind) -> tuple[str, ...]:
+        """Return the settings that the table needs, also where an earlier installation created
+        it."""
+        return (
+            *(deduplication(kind) if self.deduplicated else ()),
+            *((KEEP_EXPIRED,) if self.session and self.ttl else ()),
+            *((f"index_granularity = {self.granularity}",) if self.granularity else ()),
+        )
 
-    @property
-    def ddl(self) -> str:
-        """The statement that creates the table where it is missing."""
+    def ddl(self, kind: Kind) -> str:
+        """Return the statement that creates the table where it is missing."""
         parts = [column.definition for column in self.columns]
         parts += [
             f"INDEX {column}_index {column} TYPE {kind} GRANULARITY 1"
             for column, kind in self.indexes
         ]
+        return (
+            f"CREATE TABLE IF NOT EXISTS News.{self.name} ({', '.join(parts)}) {self.storage(kind)}"
+        )
+
+    def storage(self, kind: Kind) -> str:
+        """Return what follows the columns in that statement."""
+        # Without a path or a replica's name: the database gives each table its own.
+        prefix = "Replicated" if kind is Kind.REPLICATED else ""
         clauses = {
             "PARTITION BY": self.partition,
             "ORDER BY": self.order,
             "TTL": self.ttl,
-            "SETTINGS": ", ".join(self.settings),
+            "SETTINGS": ", ".join(self.settings(kind)),
         }
-        return (
-            f"CREATE TABLE IF NOT EXISTS News.{self.name} ({', '.join(parts)}) "
-            f"ENGINE = {self.engine}"
-            + "".join(f" {word} {clause}" for word, clause in clauses.items() if clause)
+        return f"ENGINE = {prefix}{self.engine}" + "".join(
+            f" {word} {clause}" for word, clause in clauses.items() if clause
         )
+
+
+def deduplication(kind: Kind) -> tuple[str, ...]:
+    """Return the settings with which a table stores a batch once, by its token."""
+    return REPLICATED_DEDUPLICATION if kind.replicated else DEDUPLICATION

@@ -236,6 +236,26 @@ SESSIONS: Final = Table(
     engine="ReplacingMergeTree(end)",
 )
 
+# What IBKR says afterwards of a window; `first_row`, the time of the ticker's first price row, and
+# the ticker name the window, in whichever session it was.
+FOLLOW_UP: Final = Table(
+    "follow_up",
+    (
+        Column("ticker", "String"),
+        Column("first_row", "DateTime"),
+        Column("bar_time", "DateTime"),
+        Column("bar_s", "UInt16"),
+        Column("open", "Float64"),
+        Column("high", "Float64"),
+        Column("low", "Float64"),
+        Column("close", "Float64"),
+        Column("volume", "UInt64"),
+    ),
+    order="(ticker, first_row, bar_s, bar_time)",
+    engine="ReplacingMergeTree",
+    partition="toYYYYMM(first_row)",
+)
+
 OWNER: Final = Table(
     "owner",
     (
@@ -262,7 +282,11 @@ TABLES: Final = (
     FLOAT_LIST,
     FLOAT_LIST_DETAILED_DEDUP,
     SESSIONS,
+    FOLLOW_UP,
 )
+
+
+DESCRIBED: Final = {table.name: table for table in TABLES}
 
 
 class PriceRow(NamedTuple):
@@ -430,6 +454,25 @@ class SessionRow(NamedTuple):
     days: Sequence[tuple[date, int, int]]
 
 
+class FollowUpRow(NamedTuple):
+    """A row of `follow_up`: a bar of `bar_s` seconds from `bar_time` on, after a window began.
+
+    `ticker` and `first_row` name the window, as its first price row has them. Prices are USD,
+    `volume` shares. There are bars of 5 s for the window's first 2 minutes, and bars of 60 s for
+    all 30; a bar may begin before `first_row`.
+    """
+
+    ticker: str
+    first_row: datetime
+    bar_time: datetime
+    bar_s: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int
+
+
 NOT_ENDED: Final = datetime.fromtimestamp(0, UTC)
 
 Row = (
@@ -442,6 +485,7 @@ Row = (
     | PartStatusRow
     | TickerStatusRow
     | SessionRow
+    | FollowUpRow
 )
 
 
@@ -464,5 +508,6 @@ INSERTS: Final[dict[type[Row], tuple[str, list[str]]]] = {
         (PartStatusRow, PART_STATUS),
         (TickerStatusRow, TICKER_STATUS),
         (SessionRow, SESSIONS),
+        (FollowUpRow, FOLLOW_UP),
     )
 }

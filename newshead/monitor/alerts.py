@@ -67,20 +67,27 @@ class AlertDesk:
         # Alerts on their way into news_alert, and those there but not in price_move.
         self._new: deque[Rise] = deque()
         self._written: deque[Rise] = deque()
+        # Those of the session: a replica that lags does not show them yet.
+        self._alerted: set[tuple[str, int]] = set()
 
     @property
     def idle(self) -> bool:
         """Whether no alert is on its way."""
         return not (self._new or self._written)
 
+    def forget_session(self) -> None:
+        """Begin a fresh session: tickers may alert again."""
+        self._alerted.clear()
+
     async def restore(self) -> None:
-        """Take up the alerts that a monitor which died had stored, but not copied.
+        """Take up the session's alerts, and what a monitor which died had stored, but not copied.
 
         Raises
         ------
         ClickHouseError, DatabaseError
             They cannot be read.
         """
+        self._alerted = await self._ask(queries.alerted, self._database)
         left = await self._ask(queries.uncopied, self._database)
         self._written.extend(left)
         if left:
@@ -92,25 +99,34 @@ class AlertDesk:
 
     async def check(self) -> None:
         """Apply the alert rule to the active tickers and to those that got rows."""
-        tickers = self._tickers.active | self._tickers.unjudged
+        tickers = self._tickers.active | self._tickers.unjudged.keys()
         # Rows or alerts that are still on their way would be judged wrongly or twice.
         if not tickers or len(self._writer.outbox):
             return
         try:
-            rises = await self._ask(queries.rises, self._database, tickers)
+            rises, newest = await self._ask(queries.judged, self._database, tickers)
         except DATABASE_ERRORS as problem:
             self._questions.failed(Question.RULE, problem)
             return
         self._questions.answered(Question.RULE)
-        self._tickers.unjudged -= tickers
-        alerts: dict[tuple[str, datetime], Rise] = {}
+        if unseen := self._tickers.judge(tickers, newest):
+            logger.warning(
+                "The newest rows of %s cannot be found in ClickHouse: their last prices raise no "
+                "alerts. Check its replicas.",
+                ", ".join(unseen),
+            )
+        alerts: dict[tuple[str, int], Rise] = {}
         for rise in rises:
             if rise.qualifies:
-                alerts.setdefault((rise.ticker, rise.timestamp), rise)
+                alerts.setdefault((rise.ticker, int(rise.timestamp.timestamp())), rise)
+        for known in alerts.keys() & self._alerted:
+            del alerts[known]
         if alerts:
+            self._alerted |= alerts.keys()
             self._new.extend(alerts.values())
             self._writer.outbox.add(
-                [AlertRow(a.ticker, a.timestamp, a.alert, a.price) for a in alerts.values()]
+                [AlertRow(a.ticker, a.timestamp, a.alert, a.price) for a in alerts.values()],
+                _token if self._database.kind.replicated else None,
             )
             await self.store()
         else:
@@ -175,3 +191,8 @@ class AlertDesk:
                 ticker,
                 held[ticker].change_pct,
             )
+
+
+def _token(alert: AlertRow) -> str:
+    # On replicas a batch is stored once by its token alone, whoever sends it.
+    return f"alert {alert.ticker} {alert.timestamp.timestamp():.0f}"

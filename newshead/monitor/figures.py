@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from newshead.core.follow_up import Counts
 from newshead.tws.link import ConnectionState
 
 
@@ -17,7 +18,9 @@ class Figures(NamedTuple):
     `dark_reason` says why no data can come, empty while it can; `refused` that trying again is no
     use until the user has acted; `blind` that tickers are active and none of them gets data.
     `farms_away` are the data farms with US stocks that are broken. `unjudged`: ClickHouse does not
-    answer what the alert rule asks.
+    answer what the alert rule asks. `stored_age_s` is since it took a status, `clock_difference_s`
+    by how much its clock is ahead; `trigger_problem` is why the trigger folder cannot be read.
+    `follow_up` tells of the requests for past bars; None where there are to be none.
     """
 
     state: ConnectionState
@@ -41,7 +44,12 @@ class Figures(NamedTuple):
     farms_away: tuple[str, ...] = ()
     halted_tickers: int = 0
     late_tickers: int = 0
+    displaced_tickers: int = 0
     unjudged: bool = False
+    stored_age_s: float = 0.0
+    clock_difference_s: float = 0.0
+    trigger_problem: str = ""
+    follow_up: Counts | None = None
 
     @property
     def connected(self) -> bool:

@@ -7,29 +7,37 @@ cannot be read later is noted where it happens, in two histograms.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    make_wsgi_app,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    InfoMetricFamily,
     Metric,
     StateSetMetricFamily,
 )
 from prometheus_client.registry import Collector
 
+from newshead import __version__
+from newshead.core.parts import PartState, Told, failing
 from newshead.listening import GuardedServer
 from newshead.monitor.figures import Figures
-from newshead.monitor.parts import PartState, parts
+from newshead.monitor.parts import parts
 from newshead.tws.link import ConnectionState
 
 logger = logging.getLogger(__name__)
 
 HOST: Final = "127.0.0.1"
-# A monitor whose last cycle is older does not work.
-MAX_CYCLE_AGE_S: Final = 10.0
 CYCLE_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 TRIGGER_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
@@ -37,24 +45,32 @@ TRIGGER_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.
 class Metrics:
     """What a monitor tells Prometheus. `start` and `close` block; the rest never waits."""
 
-    def __init__(self, figures: Callable[[], Figures]) -> None:
+    def __init__(
+        self, figures: Callable[[], Figures], others: Callable[[], Sequence[Told]]
+    ) -> None:
         """
         Parameters
         ----------
         figures
             Gives the monitor's figures of the moment. Called on any thread.
+        others
+            Gives how the parts fare that the monitor knows from the database only. Likewise.
         """
         self._figures = figures
+        self._others = others
+        # The time at which a series began is of no use to anybody here.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
-        registry.register(_Collector(figures))
-        self.cycle_seconds = Histogram(
-            "newshead_cycle_seconds",
+        registry.register(_Collector(figures, self._parts))
+        ProcessCollector(registry=registry)
+        self.cycle_duration_seconds = Histogram(
+            "newshead_cycle_duration_seconds",
             "Duration of the cycles that had something to do.",
             buckets=CYCLE_BUCKETS_S,
             registry=registry,
         )
-        self.trigger_latency_seconds = Histogram(
-            "newshead_trigger_latency_seconds",
+        self.trigger_duration_seconds = Histogram(
+            "newshead_trigger_to_request_duration_seconds",
             "From a trigger file's modification time to the request for its subscription.",
             buckets=TRIGGER_BUCKETS_S,
             registry=registry,
@@ -82,6 +98,10 @@ class Metrics:
             self._server.shutdown()
             self._server.server_close()
 
+    def _parts(self) -> list[Told]:
+        now = datetime.now(UTC)
+        return [*(part.told(now) for part in parts(self._figures())), *self._others()]
+
     def _answer(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
@@ -90,42 +110,21 @@ class Metrics:
                 answer: Iterable[bytes] = self._metrics_app(environ, start_response)
                 return answer
             case "/healthz":
-                problems = ill_health(self._figures())
+                problems = failing(self._parts(), datetime.now(UTC))
                 status = "503 Service Unavailable" if problems else "200 OK"
-                text = "; ".join(problems) or "ok"
+                text = "; ".join(part.problem for part in problems) or "ok"
             case _:
                 status, text = "404 Not Found", "/metrics or /healthz"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{text}\n".encode()]
 
 
-def ill_health(figures: Figures) -> list[str]:
-    """Return why the monitor cannot be relied on; empty while it can."""
-    problems = []
-    if figures.state is not ConnectionState.READY:
-        problems.append(f"the connection to IBKR is {figures.state.value}")
-    if figures.cycle_age_s >= MAX_CYCLE_AGE_S:
-        problems.append(
-            f"the last cycle ended {figures.cycle_age_s:.0f} s ago"
-            if figures.cycles
-            else "no cycle has ended yet"
-        )
-    if figures.kept_rows:
-        problems.append(f"{figures.kept_rows} rows are kept because ClickHouse does not take them")
-    if figures.unjudged:
-        problems.append("alerts cannot be judged because ClickHouse does not answer")
-    if figures.connected:
-        problems += [
-            f"{part.name}: {part.reason}" for part in parts(figures) if part.state is PartState.LOST
-        ]
-    return problems
-
-
 class _Collector(Collector):
     """The monitor's figures at the moment they are asked for."""
 
-    def __init__(self, figures: Callable[[], Figures]) -> None:
+    def __init__(self, figures: Callable[[], Figures], parts: Callable[[], Sequence[Told]]) -> None:
         self._figures = figures
+        self._parts = parts
 
     def collect(self) -> Iterator[Metric]:
         figures = self._figures()
@@ -137,6 +136,15 @@ class _Collector(Collector):
             ("reconnects", "Lost connections made anew.", figures.reconnects),
         ):
             yield CounterMetricFamily(f"newshead_{name}", text, value)
+        if figures.follow_up is not None:
+            outcomes = CounterMetricFamily(
+                "newshead_follow_up_requests",
+                "Requests for past bars that are over, by what came of them.",
+                labels=["outcome"],
+            )
+            for outcome in ("answered", "refused", "missing"):
+                outcomes.add_metric([outcome], getattr(figures.follow_up, outcome))
+            yield outcomes
         for name, text, value in (
             ("active_tickers", "Tickers tracked now.", figures.active_tickers),
             ("kept_rows", "Rows that ClickHouse does not take now.", figures.kept_rows),
@@ -153,6 +161,26 @@ class _Collector(Collector):
             "How far the connection to IBKR has come.",
             {state.value: state is figures.state for state in ConnectionState},
         )
+        yield InfoMetricFamily("newshead_build", "What runs.", {"version": __version__})
+        yield from _part_metrics(self._parts(), datetime.now(UTC))
+
+
+def _part_metrics(found: Sequence[Told], now: datetime) -> Iterator[Metric]:
+    states = GaugeMetricFamily(
+        "newshead_part_state", "1 for the state that a part is in.", labels=["part", "state"]
+    )
+    ages = GaugeMetricFamily(
+        "newshead_part_success_age_seconds",
+        "Time since a part last did what it is for.",
+        labels=["part"],
+    )
+    for part in found:
+        for state in PartState:
+            states.add_metric([part.name, state.value], part.state is state)
+        if part.success is not None:
+            ages.add_metric([part.name], max(0.0, (now - part.success).total_seconds()))
+    yield states
+    yield ages
 
 
 class _Server(GuardedServer, WSGIServer):

@@ -1,40 +1,40 @@
-"""How the parts that the price monitor knows fare: the connection to IBKR, and its market data.
+"""How the parts that the price monitor knows fare. No I/O and no clock."""
 
-No I/O and no clock. `/healthz`, `part_status` and so whoever reads that tell the same.
-"""
+from typing import Final
 
-from enum import Enum
-from typing import Final, NamedTuple
-
+from newshead.core.parts import DATABASE, IBKR, MARKET_DATA, MONITOR, TRIGGERS, Part, PartState
 from newshead.monitor.figures import Figures
 
-IBKR: Final = "ibkr"
-MARKET_DATA: Final = "market data"
-
-
-class PartState(Enum):
-    """How a part fares; the words of `part_status.state`."""
-
-    OK = "ok"
-    DEGRADED = "degraded"
-    LOST = "lost"
-    REFUSED = "refused"
-    OFF = "off"
-
-
-class Part(NamedTuple):
-    """A part, how it fares and why; `success_age_s` is since it last did what it is for."""
-
-    name: str
-    state: PartState
-    reason: str
-    success_age_s: float | None
-    counts: dict[str, int]
+# A monitor whose last cycle is older does not work.
+MAX_CYCLE_AGE_S: Final = 10.0
+# A status is stored every 10 s.
+MAX_STORED_AGE_S: Final = 25.0
+# As the database's connection warns.
+MAX_CLOCK_DIFFERENCE_S: Final = 2.0
 
 
 def parts(figures: Figures) -> list[Part]:
     """Return how the parts fare."""
-    return [_ibkr(figures), _market_data(figures)]
+    return [
+        _monitor(figures),
+        _ibkr(figures),
+        _market_data(figures),
+        _database(figures),
+        _triggers(figures),
+    ]
+
+
+def _monitor(figures: Figures) -> Part:
+    state, reason = PartState.OK, ""
+    if figures.cycle_age_s >= MAX_CYCLE_AGE_S:
+        state = PartState.LOST
+        reason = (
+            f"the last cycle ended {figures.cycle_age_s:.0f} s ago; its log says what it waits for."
+            if figures.cycles
+            else "no cycle has ended yet; its log says what it waits for."
+        )
+    age_s = figures.cycle_age_s if figures.cycles else None
+    return Part(MONITOR, state, reason, age_s, {"cycles": figures.cycles})
 
 
 def _ibkr(figures: Figures) -> Part:
@@ -42,7 +42,7 @@ def _ibkr(figures: Figures) -> Part:
         state, reason = PartState.OK, ""
     else:
         state = PartState.REFUSED if figures.refused else PartState.LOST
-        reason = figures.dark_reason
+        reason = figures.dark_reason.strip()
     counts = {"reconnects": figures.reconnects}
     return Part(IBKR, state, reason, figures.message_age_s, counts)
 
@@ -53,6 +53,7 @@ def _market_data(figures: Figures) -> Part:
         "farms_away": len(figures.farms_away),
         "halted_tickers": figures.halted_tickers,
         "late_tickers": figures.late_tickers,
+        "displaced_tickers": figures.displaced_tickers,
     }
     state, reason = PartState.OK, ""
     if figures.blind:
@@ -69,3 +70,30 @@ def _market_data(figures: Figures) -> Part:
         state = PartState.DEGRADED
         reason = f"{figures.late_tickers} tickers are served no live data and get no rows."
     return Part(MARKET_DATA, state, reason.strip(), figures.tick_age_s, counts)
+
+
+def _database(figures: Figures) -> Part:
+    state, reason = PartState.OK, ""
+    if figures.kept_rows:
+        state = PartState.LOST
+        reason = f"{figures.kept_rows} rows are kept because ClickHouse does not take them."
+    elif figures.unjudged:
+        state = PartState.LOST
+        reason = "alerts cannot be judged because ClickHouse does not answer."
+    elif figures.stored_age_s >= MAX_STORED_AGE_S:
+        state = PartState.LOST
+        reason = f"ClickHouse has taken nothing for {figures.stored_age_s:.0f} s; the log says why."
+    elif abs(figures.clock_difference_s) > MAX_CLOCK_DIFFERENCE_S:
+        state = PartState.DEGRADED
+        reason = (
+            f"its clock is {abs(figures.clock_difference_s):.1f} s off this machine's: synchronise "
+            "both (NTP)."
+        )
+    return Part(DATABASE, state, reason, figures.stored_age_s, {"kept_rows": figures.kept_rows})
+
+
+def _triggers(figures: Figures) -> Part:
+    if not figures.trigger_problem:
+        return Part(TRIGGERS, PartState.OK)
+    reason = f"it cannot be read, triggers are not picked up: {figures.trigger_problem}"
+    return Part(TRIGGERS, PartState.LOST, reason)

@@ -1,6 +1,6 @@
 """What the price monitor tells its tape besides its steps: rows, and what is in force."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from newshead import __version__
@@ -17,12 +17,12 @@ class TapedOutbox(Outbox):
         super().__init__()
         self._tape = tape
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[Row], own_token: Callable[[Any], str] | None = None) -> None:
         if rows:
             table, _ = INSERTS[type(rows[0])]
             self._tape.note(Kind.ROWS, table, rows)
         before = self.given_up
-        super().add(rows)
+        super().add(rows, own_token)
         if count := self.given_up - before:
             self._tape.note(Kind.GIVEN_UP, count)
 

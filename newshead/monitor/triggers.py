@@ -85,6 +85,11 @@ class TriggerFolder:
         self._stuck: set[str] = set()
         self._outage = Outage()
 
+    @property
+    def problem(self) -> str:
+        """Why the folder cannot be read; empty while it can. Any thread."""
+        return self._outage.reason
+
     def write(self, ticker: str, timestamp: datetime | None = None) -> Path:
         """Write a trigger so that no reader ever sees half of it.
 

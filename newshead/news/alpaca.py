@@ -14,6 +14,7 @@ from newshead.news.stream import OPEN_TIMEOUT_S, Stream, StreamError
 from newshead.settings import Settings
 
 SUBSCRIBE: Final = json.dumps({"action": "subscribe", "news": ["*"]})
+ITEMS_AT_ONCE: Final = 50
 # The key is wrong, or its account has no news.
 REFUSED_CODES: Final = (402, 409)
 # What a client did that was done already.
@@ -48,7 +49,10 @@ class AlpacaStream(Stream):
     ) -> None:
         received = datetime.now(UTC)
         wrong: NoArticleError | None = None
-        for item in parse_items(message):
+        for number, item in enumerate(parse_items(message), 1):
+            if number % ITEMS_AT_ONCE == 0:
+                # Other work of the loop gets its turn.
+                await asyncio.sleep(0)
             try:
                 read = parse_item(item, received, received_at)
             except NoArticleError as problem:

@@ -12,6 +12,7 @@ from newshead.news.message import (
     Action,
     Article,
     NoArticleError,
+    ahead_s,
     parse_json,
     text_of,
     time_in,
@@ -80,6 +81,7 @@ def parse_item(item: Any, received: datetime, received_at: float) -> Article | W
         received=received,
         received_at=received_at,
         source=SOURCE,
+        ahead_s=ahead_s(received, text_of(item, "created_at")),
     )
     if not article.id and not article.url:
         raise NoArticleError("it has neither id nor url")

@@ -6,6 +6,7 @@ The same letters stand for different companies on different exchanges.
 import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from newshead.core.tickers import parse_ticker
@@ -50,6 +51,8 @@ _FOREIGN_NUMBER: Final = re.compile(r"[0-9][A-Z0-9]*\.[A-Z]+")
 
 MAX_SYMBOL: Final = 40
 MAX_TEXT: Final = 200
+# Of an article; far more than any names.
+MAX_NAMES: Final = 1_000
 # How deep lists of securities lie in one another.
 MAX_DEPTH: Final = 3
 
@@ -76,7 +79,8 @@ class Security(NamedTuple):
 def securities(content: dict[str, Any]) -> list[Security]:
     """Return what an article's content names, each symbol once."""
     fields = ("securities", "stocks", "tickers")
-    return chosen(pair for name in fields for pair in named(content.get(name)))
+    pairs = (pair for name in fields for pair in named(content.get(name)))
+    return chosen(islice(pairs, MAX_NAMES))
 
 
 def chosen(pairs: Iterable[tuple[str, str]]) -> list[Security]:

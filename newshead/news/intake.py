@@ -131,9 +131,9 @@ class Intake:
         self._exchanges_told: set[str] = set()
 
     @property
-    def takes_nothing(self) -> bool:
-        """Whether no article can be taken: no stock is listed."""
-        return not (self._any_ticker or self.countries)
+    def needs_list(self) -> bool:
+        """Whether only tickers of the list are taken."""
+        return not self._any_ticker
 
     def list_tickers(self, countries: Mapping[str, str]) -> None:
         """Replace the ticker list; the countries are by ticker, in any spelling."""
@@ -184,16 +184,22 @@ class Intake:
         return []
 
     def _check_clock(self, article: Article, now: float) -> None:
-        if article.replayed or article.created is None:
+        if article.replayed or (article.created is None and not article.ahead_s):
             return
-        ahead_s = self._clock.add(article.age_s, now)
-        if ahead_s:
+        off_s = self._clock.add(-article.ahead_s or article.age_s, now)
+        if off_s > 0:
             logger.warning(
                 "This machine's clock seems to be about %.0f s ahead: most articles of the last "
                 "minutes are that old when they come. Synchronise it (NTP); news over %.0f s old "
                 "is left out.",
-                ahead_s,
+                off_s,
                 MAX_AGE_S,
+            )
+        elif off_s < 0:
+            logger.warning(
+                "This machine's clock seems to be about %.0f s behind: most articles of the last "
+                "minutes come from its future. Synchronise it (NTP); news is older than it looks.",
+                -off_s,
             )
 
     def _is_no_news(self, article: Article) -> bool:

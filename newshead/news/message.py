@@ -3,14 +3,17 @@
 import json
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from newshead.news.exchanges import Listing, Security, named, securities
+from newshead.news.exchanges import MAX_NAMES, Listing, Security, named, securities
 from newshead.text import folded, parse_time, plain_name, plain_title
 
 MAX_TITLE: Final = 1_000
 MAX_URL: Final = 2_000
 MAX_ID: Final = 100
+# Characters or bytes. Reading more would hold up the loop, and an article is a few thousand.
+MAX_MESSAGE: Final = 2 * 2**20
 # A time that lies further ahead is a mistake: clocks differ by less.
 MAX_AHEAD: Final = timedelta(seconds=60)
 
@@ -53,6 +56,8 @@ class Article(NamedTuple):
     """As the row names it."""
     replayed: bool = False
     """Whether it may be one of the last messages, which a stream sends again when asked to."""
+    ahead_s: float = 0.0
+    """How many seconds after `received` the message says that it was created; 0 if before."""
 
     @property
     def tickers(self) -> tuple[str, ...]:
@@ -84,8 +89,11 @@ def parse_json(message: str | bytes) -> Any:
     Raises
     ------
     NoArticleError
-        It is not JSON.
+        It is not JSON, or larger than any article.
     """
+    if len(message) > MAX_MESSAGE:
+        size = len(message) / 2**20
+        raise NoArticleError(f"{size:.1f} MiB, and no article is larger than 2 MiB")
     try:
         return json.loads(message)
     except (ValueError, RecursionError):
@@ -120,6 +128,10 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
     content = data.get("content")
     if not isinstance(content, dict):
         content = {}
+    created = (
+        text_of(content, "created") or text_of(content, "created_at"),
+        text_of(data, "timestamp"),
+    )
     article = Article(
         action=action,
         id=folded(str(content.get("id") or data.get("id") or ""), MAX_ID),
@@ -128,14 +140,15 @@ def parse_message(message: str | bytes, received: datetime, received_at: float) 
         teaser=text_of(content, "teaser"),
         body=text_of(content, "body"),
         securities=tuple(securities(content)),
-        channels=frozenset(plain_name(name) for name, _ in named(content.get("channels"))),
-        created=(
-            time_in(received, text_of(content, "created") or text_of(content, "created_at"))
-            or time_in(received, text_of(data, "timestamp"))
+        channels=frozenset(
+            plain_name(name[:MAX_ID])
+            for name, _ in islice(named(content.get("channels")), MAX_NAMES)
         ),
+        created=time_in(received, created[0]) or time_in(received, created[1]),
         updated=time_in(received, text_of(content, "updated") or text_of(content, "updated_at")),
         received=received,
         received_at=received_at,
+        ahead_s=ahead_s(received, created[0] or created[1]),
     )
     if not article.id and not article.url:
         raise NoArticleError("it has neither id nor url")
@@ -154,6 +167,12 @@ def time_in(received: datetime, text: str) -> datetime | None:
     """Return the time in a text; None where there is none, or one that is yet to come."""
     time = parse_time(text)
     return None if time is None or time > received + MAX_AHEAD else time
+
+
+def ahead_s(received: datetime, text: str) -> float:
+    """Return how many seconds after `received` the time in a text is; 0 if before, or none."""
+    time = parse_time(text)
+    return 0.0 if time is None else max(0.0, (time - received).total_seconds())
 
 
 def _words(envelope: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
+from newshead.core.parts import Part, PartState
 from newshead.database.connection import (
     DATABASE_ERRORS,
     Database,
@@ -29,23 +30,21 @@ from newshead.loop import attempt, off_loop
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news.intake import MEMORY_S, Intake, content_hash
 from newshead.news.message import Article
+from newshead.news.parts import ENDED, list_part, source_parts
 from newshead.news.question import MAX_TICKERS, Opinion, Question, unrated
 from newshead.news.rating import Analyst
-from newshead.news.source import Source, SourceRefusedError
+from newshead.news.source import Source, SourceRefusedError, state_of
 from newshead.news.sources import sources_of
-from newshead.news.stories import Story, TriggerWriter, news_row
+from newshead.news.stories import Story, TriggerWriter, news_row, texts_of
 from newshead.news.triggered import TriggeredNews
 from newshead.scheduling import ask_for_short_slices
-from newshead.settings import Settings
-from newshead.text import without_markup
+from newshead.settings import SOURCES, Settings
 
 logger = logging.getLogger(__name__)
 
 # From the first row that waits to the insert, the time to get there left out of 250 ms.
 BATCH_S: Final = 0.2
 RETRY_S: Final = 3.0
-# Hostile markup delays the rating by this much.
-TEXT_TIMEOUT_S: Final = 1.0
 # Threads that read texts; one for each article of a burst would slow the loop.
 READ_AT_ONCE: Final = 2
 LIST_EVERY_S: Final = 600.0
@@ -56,8 +55,6 @@ LAST_FLUSH_S: Final = 2.0
 TASKS_END_S: Final = 0.5
 CLOSE_TIMEOUT_S: Final = 1.0
 
-MAX_SUMMARY: Final = 1_000
-MAX_TEXT: Final = 8_000
 # Some 100 MB at the most.
 MAX_KEPT_NEWS: Final = 10_000
 
@@ -85,6 +82,7 @@ class NewsMonitor:
         take_old: bool = False,
         streams: bool = True,
         hand_over: Callable[[str], Awaitable[None]] | None = None,
+        list_problem: str = "",
     ) -> None:
         """
         Parameters
@@ -99,6 +97,8 @@ class NewsMonitor:
             Read the sources of `NEWS_SOURCES`, not only the news that triggers bring.
         hand_over
             Tells the price monitor of a ticker whose trigger file cannot be written.
+        list_problem
+            Why the ticker list is an older one.
         """
         self.settings = settings
         self._database = Database(settings)
@@ -119,6 +119,9 @@ class NewsMonitor:
         # Its connection serves one caller at a time.
         self._turn = threading.Lock()
         self._told_no_list = False
+        self._list_problem = list_problem
+        self._began_at = time.monotonic()
+        self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[None]] = set()
         # Per ticker, when the newest article that was rated was detected.
@@ -159,6 +162,7 @@ class NewsMonitor:
                 parts.append(asyncio.create_task(part))
             await asyncio.gather(*parts)
         finally:
+            self._ended = True
             for task in parts:
                 task.cancel()
             await self._end(parts)
@@ -238,7 +242,7 @@ class NewsMonitor:
                 stories = await self._not_stored_yet(stories)
             if stored is None:
                 await self._triggers.write(stories)
-            summary, content = await self._texts(article)
+            summary, content = await texts_of(article, self._readers)
             # Rows may wait for hours; the markup, of up to 16 MB, is not needed any more.
             for story in stories:
                 story.article = article._replace(teaser="", body="")
@@ -272,22 +276,6 @@ class NewsMonitor:
             if story.stored is not None and story not in new:
                 story.stored()
         return new
-
-    async def _texts(self, article: Article) -> tuple[str, str]:
-        """Return summary and content without markup; empty where that takes too long."""
-
-        def read() -> tuple[str, str]:
-            summary = without_markup(article.teaser, MAX_SUMMARY)
-            return summary, without_markup(article.body, MAX_TEXT)
-
-        try:
-            async with self._readers, asyncio.timeout(TEXT_TIMEOUT_S):
-                return await off_loop(read)
-        except TimeoutError:
-            logger.warning(
-                "Reading the text of %a timed out; only its title is rated.", article.title
-            )
-            return "", ""
 
     async def _rate(
         self,
@@ -461,14 +449,30 @@ class NewsMonitor:
     def _load_list(self) -> None:
         self._intake.list_tickers(listed_tickers(self._database))
 
-    def _log_list(self) -> None:
-        if self._told_no_list or not self._sources or not self._intake.takes_nothing:
-            return
-        self._told_no_list = True
-        logger.error(
-            "News.float_list is empty, so NO NEWS IS TAKEN: set TICKER_LIST_CSV or "
-            "FINVIZ_EXPORT_URL and start without --skip-list, or start with --any."
+    def _list_part(self) -> Part:
+        return list_part(
+            len(self._intake.countries),
+            needed=bool(self._sources) and self._intake.needs_list,
+            problem=self._list_problem,
         )
+
+    def _log_list(self) -> None:
+        part = self._list_part()
+        if part.state is PartState.LOST and not self._told_no_list:
+            self._told_no_list = True
+            logger.error("%s", part.reason)
+
+    def parts(self, now: datetime) -> list[Part]:
+        """Return how the sources, the rating and the ticker list fare."""
+        at = time.monotonic()
+        found = [state_of(source, at) for source in self._sources]
+        if self._ended:
+            found = [each._replace(state=PartState.LOST, reason=ENDED) for each in found]
+        return [
+            *source_parts(found, SOURCES, now, at - self._began_at),
+            self._analyst.part(),
+            self._list_part(),
+        ]
 
     async def _keep_reporting(self) -> None:
         while True:
@@ -484,5 +488,8 @@ class NewsMonitor:
             sum(source.no_articles for source in self._sources),
             figures,
             len(self._writer.outbox) + len(self._rows) + self._on_their_way,
-            "".join(f"; {source.name}: {source.state}" for source in self._sources),
+            "".join(
+                f"; {source.name}: {source.reason or source.state.value}"
+                for source in self._sources
+            ),
         )

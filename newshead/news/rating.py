@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from newshead.core.parts import Part
 from newshead.database.connection import one_line
 from newshead.database.tables import NOT_RATED
 from newshead.loop import attempt
+from newshead.news.parts import rating_part
 from newshead.news.places import Places, Rank
 from newshead.news.question import (
     SCHEMA,
@@ -49,6 +51,7 @@ RATE_LIMITED: Final = 429
 TRANSIENT_STATUSES: Final = (408, 409, 500, 502, 503, 504, 529)
 # The key is wrong, or may not do this.
 REFUSED_STATUSES: Final = (401, 403)
+UNKNOWN_KEY: Final = 401
 CLOSE_TIMEOUT_S: Final = 1.0
 
 # An answer of five stocks and a sentence needs about half of it.
@@ -95,6 +98,9 @@ class Analyst:
         self._keys: list[_Key] = []
         self._outage = Outage()
         self._failed_at = 0.0
+        # Why the last article was not rated, and when one was: time.monotonic().
+        self._problem = ""
+        self._success_at: float | None = None
         if not enabled:
             self._idle = "the sentiment analysis is switched off (--no-sentiment)."
         elif not settings.anthropic_keys:
@@ -154,7 +160,10 @@ class Analyst:
 
     async def try_keys(self) -> dict[str, str]:
         """Return what the service says against each key or the model, by the key's variable;
-        nothing where it takes both. Costs nothing, since nothing is rated. Raises nothing."""
+        nothing where it takes both. Costs nothing, since nothing is rated. Raises nothing.
+
+        A key that the service does not know is not used any more.
+        """
         said = await asyncio.gather(*(self._try(key) for key in self._keys))
         return {key.variable: reason for key, reason in zip(self._keys, said, strict=True)}
 
@@ -165,6 +174,9 @@ class Analyst:
             async with asyncio.timeout(DEADLINE_S):
                 await key.client.models.retrieve(self._model)
         except anthropic.APIStatusError as problem:
+            # A key that may not do this may rate all the same.
+            if problem.status_code == UNKNOWN_KEY:
+                self._leave_out(key, problem)
             return _said(problem, key)
         except (TimeoutError, anthropic.APITimeoutError):
             return f"no answer within {DEADLINE_S:.0f} s."
@@ -174,6 +186,17 @@ class Analyst:
             # The library's own surprises; its texts may hold anything.
             return f"unexpected {type(problem).__name__}."
         return ""
+
+    def part(self) -> Part:
+        """Return how the rating fares."""
+        age_s = None if self._success_at is None else time.monotonic() - self._success_at
+        return rating_part(
+            idle=self._idle,
+            keys=len(self._keys),
+            refused=sorted(key.variable for key in self._keys if key.refused),
+            problem=self._problem,
+            success_age_s=age_s,
+        )
 
     async def close(self) -> None:
         """Close the connections, which all keys share, in at most 1 s. Raises nothing."""
@@ -298,13 +321,17 @@ class Analyst:
             )
 
     def _log_failed(self, reason: str) -> None:
-        self._failed_at = time.monotonic()
+        self._failed_at, self._problem = time.monotonic(), reason
         if self._outage.begins():
             logger.warning("Sentiment analysis is failing, articles are rated HOLD: %s", reason)
 
     def _note_success(self, began: float) -> None:
+        self._success_at = time.monotonic()
         # An attempt from before the last failure proves nothing new.
-        if began >= self._failed_at and self._outage.ends():
+        if began < self._failed_at:
+            return
+        self._problem = ""
+        if self._outage.ends():
             logger.info("Sentiment analysis works again.")
 
 

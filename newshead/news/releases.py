@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import feedparser
 
 from newshead.news.exchanges import FOREIGN_EXCHANGES, US_EXCHANGES, Security, chosen
-from newshead.news.message import MAX_ID, MAX_TITLE, MAX_URL, Action, Article, time_in
+from newshead.news.message import MAX_ID, MAX_TITLE, MAX_URL, Action, Article, ahead_s, time_in
 from newshead.text import folded, plain_name, plain_title, without_markup
 
 # Of a release, where its tickers are looked for.
@@ -116,6 +116,7 @@ def _article(
         for tag in entry.get("tags") or ()
         if str(tag.get("scheme") or "").endswith(_STOCKS)
     ]
+    published = str(entry.get("published") or entry.get("updated") or "")
     return Article(
         action=Action.CREATED,
         id=folded(str(entry.get("id") or ""), MAX_ID),
@@ -125,11 +126,12 @@ def _article(
         body=body,
         securities=tuple(named_in(" ".join([*texts, *categories]))),
         channels=frozenset(),
-        created=time_in(received, str(entry.get("published") or entry.get("updated") or "")),
+        created=time_in(received, published),
         updated=None,
         received=received,
         received_at=received_at,
         source=source,
+        ahead_s=ahead_s(received, published),
     )
 
 

@@ -13,11 +13,16 @@ from newshead.loop import off_loop
 from newshead.monitor.triggers import TriggerFolder
 from newshead.news.message import Article
 from newshead.news.question import Opinion
+from newshead.text import without_markup
 
 logger = logging.getLogger(__name__)
 
 # A disk that hangs delays the rating by this much.
 TRIGGER_TIMEOUT_S: Final = 2.0
+# Hostile markup delays the rating by this much.
+TEXT_TIMEOUT_S: Final = 1.0
+MAX_SUMMARY: Final = 1_000
+MAX_TEXT: Final = 8_000
 
 
 @dataclass(eq=False)
@@ -141,3 +146,19 @@ class TriggerWriter:
             if self._hand_over is None
             else "the price monitor was told of it directly",
         )
+
+
+async def texts_of(article: Article, readers: asyncio.Semaphore) -> tuple[str, str]:
+    """Return summary and content without markup; empty where that takes too long. `readers` bounds
+    the threads that read at once."""
+
+    def read() -> tuple[str, str]:
+        summary = without_markup(article.teaser, MAX_SUMMARY)
+        return summary, without_markup(article.body, MAX_TEXT)
+
+    try:
+        async with readers, asyncio.timeout(TEXT_TIMEOUT_S):
+            return await off_loop(read)
+    except TimeoutError:
+        logger.warning("Reading the text of %a timed out; only its title is rated.", article.title)
+        return "", ""

@@ -3,6 +3,7 @@ database, and nothing of a vendor."""
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -13,9 +14,10 @@ from urllib.parse import quote, quote_plus, urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from newshead.core.parts import PartState
 from newshead.news.message import Article, NoArticleError, WordsError
 from newshead.news.reconnect import Replay, pause_s
-from newshead.news.source import SourceRefusedError
+from newshead.news.source import CONNECTING, SourceRefusedError
 from newshead.outage import Outage, Repeated
 from newshead.text import folded
 
@@ -50,7 +52,7 @@ class Stream:
 
     Attributes
     ----------
-    name, state, messages
+    name, state, reason, messages, message_at
         See `Source`.
     """
 
@@ -83,8 +85,10 @@ class Stream:
         replay
             Whether the stream is asked for its last messages.
         """
-        self.state = "connecting"
+        self.state = PartState.DEGRADED
+        self.reason = CONNECTING
         self.messages = 0
+        self.message_at = -math.inf
         self._address = address
         self._secrets = {
             spelled
@@ -143,7 +147,8 @@ class Stream:
             pause = self._pause_s(problem, failures)
             if self._is_open:
                 self._lost = datetime.now(UTC)
-                self.state = f"lost ({self._reason(problem)})"
+                self.state = PartState.LOST
+                self.reason = f"the connection was lost ({self._reason(problem)}); reconnecting."
                 logger.warning(
                     "%s was lost (%s); reconnecting in %.1f s.",
                     _begun(self.title),
@@ -193,6 +198,7 @@ class Stream:
         if message in self.pongs:
             return
         self.messages += 1
+        self.message_at = time.monotonic()
         try:
             await self._read(connection, message, received_at)
         except WordsError as words:
@@ -219,17 +225,18 @@ class Stream:
 
     def _refused(self, reason: str) -> SourceRefusedError:
         """Note that the key is refused; return the error that says so."""
-        self.state = "refused"
-        return SourceRefusedError(
+        self.state = PartState.REFUSED
+        self.reason = (
             f"{_begun(self.title)} refuses the key ({reason}): check {self.key_names} and start "
             "newshead again; until then no news comes from it."
         )
+        return SourceRefusedError(self.reason)
 
     def _note_open(self) -> None:
         """Say that news comes from now on, and what the gap before it was."""
         self._is_open = True
         self._outage.ends()
-        self.state = "connected"
+        self.state, self.reason = PartState.OK, ""
         logger.info("Connected to %s at %s.", self.title, self._host)
         if self._lost is not None:
             end = datetime.now(UTC)
@@ -244,7 +251,8 @@ class Stream:
 
     def _log_failure(self, problem: Exception) -> None:
         reason = self._reason(problem)
-        self.state = f"no connection ({reason})"
+        self.state = PartState.LOST
+        self.reason = f"no connection ({reason}); retrying until it works."
         level = logging.WARNING if self._outage.begins(reason) else logging.DEBUG
         logger.log(
             level,

@@ -52,10 +52,11 @@ class TickerList(NamedTuple):
     left_out: int
 
 
-async def refresh(settings: Settings, database: Database, *, force: bool = False) -> None:
-    """Put the configured list into the database; the log says what was done, or why not.
+async def refresh(settings: Settings, database: Database, *, force: bool = False) -> str:
+    """Put the configured list into the database; the log says what was done, or why not. Return
+    why the old list stays, or nothing.
 
-    Raises nothing: where something fails the old list stays.
+    Raises nothing.
 
     Parameters
     ----------
@@ -69,23 +70,25 @@ async def refresh(settings: Settings, database: Database, *, force: bool = False
     source = source_of(settings)
     if source is None:
         logger.warning("No source for the ticker list is configured; News.float_list is unchanged.")
-        return
+        return "no source for the list is configured."
     try:
         found = await read(settings)
         await off_loop(_store, database, found.stocks, force)
     except ListError as problem:
         logger.error("No ticker list from %s: %s News.float_list is unchanged.", source, problem)
+        return f"no ticker list from {source}: {problem}"
     except (*DATABASE_ERRORS, ConfigurationError) as problem:
         logger.error(
             "The ticker list cannot be stored, News.float_list is unchanged: %s", one_line(problem)
         )
-    else:
-        logger.info(
-            "Replaced the ticker list from %s: %d stocks; skipped %d rows without a valid ticker.",
-            source,
-            len(found.stocks),
-            found.left_out,
-        )
+        return f"the ticker list cannot be stored: {one_line(problem)}"
+    logger.info(
+        "Replaced the ticker list from %s: %d stocks; skipped %d rows without a valid ticker.",
+        source,
+        len(found.stocks),
+        found.left_out,
+    )
+    return ""
 
 
 def source_of(settings: Settings) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,11 +12,13 @@ from urllib.parse import urlsplit
 import httpx2
 
 from newshead import __version__
+from newshead.core.parts import PartState
 from newshead.database.connection import one_line
 from newshead.loop import off_loop
 from newshead.news.message import Article
 from newshead.news.reconnect import pause_s
 from newshead.news.releases import Feed, NoFeedError, SameReleases, read_feed
+from newshead.news.source import CONNECTING
 from newshead.outage import Outage
 from newshead.settings import Settings
 
@@ -62,7 +65,7 @@ class Wires:
 
     Attributes
     ----------
-    name, state, messages, no_articles
+    name, state, reason, messages, message_at, no_articles
         See `Source`; a release in another language is none.
     """
 
@@ -70,8 +73,10 @@ class Wires:
 
     def __init__(self, settings: Settings, take: Callable[[Article], None]) -> None:
         """`take` is called with every article; it must not block."""
-        self.state = "connecting"
+        self.state = PartState.DEGRADED
+        self.reason = CONNECTING
         self.messages = 0
+        self.message_at = -math.inf
         self.no_articles = 0
         self._feeds = [_WireFeed(address) for address in dict.fromkeys(settings.wire_feeds)]
         self._languages = [language.lower() for language in settings.wire_languages]
@@ -198,6 +203,7 @@ class Wires:
             if len(feed.seen) > MAX_SEEN:
                 del feed.seen[next(iter(feed.seen))]
             self.messages += 1
+            self.message_at = time.monotonic()
             new = self._same.without_known(article, time.monotonic())
             # What a feed held before may be of any age.
             self._take(new._replace(replayed=first))
@@ -213,8 +219,15 @@ class Wires:
         feed.ttl_s = ttl_s
 
     def _note_state(self) -> None:
-        failing = sum(feed.outage.lasts for feed in self._feeds)
-        self.state = f"{failing} of {len(self._feeds)} feeds fail" if failing else "connected"
+        failing = [feed for feed in self._feeds if feed.outage.lasts]
+        if not failing:
+            self.state, self.reason = PartState.OK, ""
+            return
+        self.state = PartState.LOST if len(failing) == len(self._feeds) else PartState.DEGRADED
+        self.reason = (
+            f"{len(failing)} of {len(self._feeds)} feeds fail ({failing[0].title}: "
+            f"{failing[0].outage.reason}); asking until they work."
+        )
 
     def _log_failure(self, feed: _WireFeed, reason: str) -> None:
         level = logging.WARNING if feed.outage.begins(reason) else logging.DEBUG

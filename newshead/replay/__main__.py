@@ -10,20 +10,22 @@ import csv
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from newshead.core import rule
+from newshead.core import results_text, rule
+from newshead.core.results import Bar
 from newshead.core.rule import Rule
 from newshead.core.tickers import parse_ticker
 from newshead.database import past
-from newshead.database.connection import DATABASE_ERRORS, Database, one_line
-from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine
+from newshead.database.connection import DATABASE_ERRORS, one_line
+from newshead.database.results import follow_ups, rows_if_there
+from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, day
 from newshead.recording import RecordingError
 from newshead.replay import files, output, variants
 from newshead.replay.day import Day
@@ -35,6 +37,9 @@ from newshead.replay.sessions import Session
 from newshead.replay.stored import stored_sessions
 from newshead.settings import ConfigurationError, Settings
 from newshead.text import parse_time
+
+# What IBKR said afterwards of windows, by ticker and first row.
+Bars = Mapping[tuple[str, int], Sequence[Bar]]
 
 
 class DifferentError(Exception):
@@ -61,13 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ExitStack() as until_end:
             until_end.callback(progress.end)
+            bars: Bars = {}
             if options.recordings:
                 sessions = _recorded(options, progress, until_end)
             elif options.csv:
                 sessions = [_read_day(options, rules, progress)]
             else:
-                sessions = _stored(options, until_end)
-            _run(sessions, rules, options, progress)
+                sessions, bars = _stored(options, until_end)
+            _run(sessions, rules, bars, options, progress)
     except (InputError, RecordingError, ConfigurationError) as problem:
         print(f"{command.prog}: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
@@ -119,9 +125,9 @@ def _command_line() -> CommandLine:
         help=f"with --csv: second 0, UTC unless it has a zone ({SECOND_0:%Y-%m-%dT%H:%M:%SZ})",
     )
     sources.add_argument(
-        "--since", type=_day, metavar="DAY", help="with --history: from this day in New York on"
+        "--since", type=day, metavar="DAY", help="with --history: from this day in New York on"
     )
-    sources.add_argument("--until", type=_day, metavar="DAY", help="and up to the end of this one")
+    sources.add_argument("--until", type=day, metavar="DAY", help="and up to the end of this one")
     sources.add_argument("--ticker", type=_ticker, help="with --history: this one alone")
     what_if = command.add_argument_group(
         "what if", "without these the live rule; several make a grid, and each can be repeated"
@@ -142,6 +148,11 @@ def _command_line() -> CommandLine:
     shown.add_argument(
         "--json", action="store_true", help="in place of the table: windows and alerts, as JSON"
     )
+    shown.add_argument(
+        "--results",
+        action="store_true",
+        help="in place of the table: what prices did after each variant's alerts",
+    )
     shown.add_argument("--rows", action="store_true", help="with --json: the price rows too")
     return command
 
@@ -156,6 +167,8 @@ def _contradiction(options: argparse.Namespace, rules: Sequence[Rule]) -> str:
             return f"--{name} goes with --history"
     if options.compare and not options.recordings:
         return "--compare goes with recordings"
+    if options.results and options.json:
+        return "--results and --json exclude each other"
     if options.rows and not options.json:
         return "--rows goes with --json"
     if options.since and options.until and options.until < options.since:
@@ -194,7 +207,8 @@ def _recorded(
         if played[-1].difference:
             raise DifferentError("the replay does something else than newshead did.")
     if options.compare:
-        same, lines = compared(_connected(until_end), played)
+        database = until_end.enter_context(past.opened(Settings.from_environment()))
+        same, lines = compared(database, played)
         for line in lines:
             print(line, file=sys.stderr)
         if not same:
@@ -202,41 +216,32 @@ def _recorded(
     return sessions_of(played)
 
 
-def _stored(options: argparse.Namespace, until_end: ExitStack) -> list[Session]:
-    database = _connected(until_end)
-    if unmoved := past.unmoved_rows(database):
-        print(
-            f"Left out {unmoved} rows of an interrupted move: newshead's next start ends it.",
-            file=sys.stderr,
-        )
+def _stored(options: argparse.Namespace, until_end: ExitStack) -> tuple[list[Session], Bars]:
+    """Return the stored sessions, and what IBKR said afterwards of their windows."""
+    database = until_end.enter_context(past.opened(Settings.from_environment()))
+    if left_out := past.left_out(database):
+        print(left_out, file=sys.stderr)
     days = options.since, options.until
     roll = database.settings.session_roll
     found = list(stored_sessions(database, roll, *days, options.ticker or ""))
     if not found:
         print("No rows are stored for this.", file=sys.stderr)
-    return found
-
-
-def _connected(until_end: ExitStack) -> Database:
-    settings = Settings.from_environment()
-    if settings.embedded and not settings.clickhouse_path.is_dir():
-        raise ConfigurationError(
-            f"there is no database in {settings.clickhouse_path}: start this where newshead is "
-            "started, or set CLICKHOUSE_PATH or CLICKHOUSE_HOST."
-        )
-    database = Database(settings)
-    until_end.callback(database.close)
-    database.connect()
-    return database
+    if not (found and options.results):
+        return found, {}
+    begins = [window.first_s for session in found for window in session.windows]
+    ask = partial(rows_if_there, database)
+    return found, follow_ups(ask, min(begins), max(begins) + 1)
 
 
 def _run(
     sessions: Sequence[Session],
     rules: Sequence[Rule],
+    bars: Bars,
     options: argparse.Namespace,
     progress: Progress,
 ) -> None:
     tallies = [output.Tally(by) for by in rules]
+    afterwards = [output.Afterwards(by, bars) for by in rules if options.results]
     lines: list[tuple[object, ...]] = []
     for number, session in enumerate(sessions):
         progress("judging", number / len(sessions))
@@ -245,9 +250,13 @@ def _run(
             lines.append(tally.add(result, live))
             if options.json:
                 print(output.as_json(result, rows=options.rows))
+        for each, result in zip(afterwards, results, strict=False):
+            each.add(result)
     if options.out is not None:
         _write(options.out, lines)
-    if not options.json:
+    if options.results:
+        print("\n\n".join([*(each.text for each in afterwards), results_text.method()]))
+    elif not options.json:
         print(output.table(tallies))
     sys.stdout.flush()
 
@@ -265,13 +274,6 @@ def _time(text: str) -> datetime:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2026-01-02T14:30:00Z")
     return found
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day such as 2026-01-02") from None
 
 
 def _ticker(text: str) -> str:

@@ -2,10 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from newshead.core import results, results_text
+from newshead.core.results import Alert, Bar, Case, Watched
 from newshead.core.rule import Rule, describe
 from newshead.replay.judging import Judgement, Result
 
@@ -102,13 +105,8 @@ class Tally:
     @property
     def cells(self) -> tuple[str, ...]:
         """The variant's line in the table."""
-        by = self.by
         return (
-            f"{by.change_pct:g} %",
-            f"{by.window_s} s",
-            f"{by.lowest:g} to {by.highest:g}",
-            ",".join(by.ratings),
-            ",".join(map(str, by.baseline_rows)),
+            *rule_cells(self.by),
             str(self._windows),
             str(self._alerts),
             str(len(self._tickers)),
@@ -126,6 +124,58 @@ class Tally:
         if len(names) > MAX_TICKERS:
             names[MAX_TICKERS:] = [f"and {len(names) - MAX_TICKERS} more"]
         return f"{changed}: {' '.join(names)}" if names else changed
+
+
+class Afterwards:
+    """What prices did after a variant's alerts, and in windows without one, over all sessions.
+
+    `bars` is what IBKR said afterwards, by ticker and first row.
+    """
+
+    def __init__(self, by: Rule, bars: Mapping[tuple[str, int], Sequence[Bar]]) -> None:
+        self.by = by
+        self._bars = bars
+        self._cases: list[Case] = []
+        self._unusable = 0
+
+    def add(self, result: Result) -> None:
+        """Add a session."""
+        for window, rows, alerts, _ in result.windows:
+            found = results.case(
+                Watched(
+                    window.ticker,
+                    rows,
+                    alerts=[
+                        Alert(int(alert.timestamp.timestamp()), alert.alert, alert.price)
+                        for alert in alerts
+                    ],
+                    bars=self._bars.get((window.ticker, rows[0].time), ()) if rows else (),
+                ),
+                self.by,
+            )
+            if found is None:
+                self._unusable += 1
+            else:
+                self._cases.append(found)
+
+    @property
+    def text(self) -> str:
+        """The results, below the variant's name."""
+        pairs = zip(TABLE_HEADER, rule_cells(self.by), strict=False)
+        named = ", ".join(f"{name} {cell}" for name, cell in pairs)
+        named = textwrap.fill(named, results_text.WIDTH)
+        return f"{named}\n{results_text.text(self._cases, self._unusable)}"
+
+
+def rule_cells(by: Rule) -> tuple[str, ...]:
+    """Return a rule's thresholds, as far as TABLE_HEADER names them."""
+    return (
+        f"{by.change_pct:g} %",
+        f"{by.window_s} s",
+        f"{by.lowest:g} to {by.highest:g}",
+        ",".join(by.ratings),
+        ",".join(map(str, by.baseline_rows)),
+    )
 
 
 def table(tallies: Iterable[Tally]) -> str:

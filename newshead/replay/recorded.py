@@ -417,6 +417,10 @@ class _Nobody(TwsSocket):
     def sendMsg(self, message: bytes) -> None:
         pass
 
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        yield
+
     def disconnect(self, within_s: float = 0.0) -> None:
         pass
 

@@ -1,7 +1,6 @@
 """A session's windows: a ticker's rows, as the alert rule sees them."""
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, time
 from itertools import groupby
@@ -57,9 +56,6 @@ class Session(NamedTuple):
 def split(rows: Iterable[Sequence[object]], scores: dict[str, float | None]) -> Iterator[Window]:
     """Yield the windows that stored rows are of.
 
-    The tables do not say which session a row is of. Rows are of one window up to its end, and after
-    that, where a monitor could not ask the database for it, as long as they follow each other.
-
     Parameters
     ----------
     rows
@@ -69,14 +65,9 @@ def split(rows: Iterable[Sequence[object]], scores: dict[str, float | None]) -> 
     """
     for ticker, group in groupby(rows, itemgetter(0)):
         prices = [PricePoint._make(row[1:]) for row in group]
-        begin = 0
-        while begin < len(prices):
-            over_s = prices[begin].time + rule.LIVE.window_s
-            end = bisect_right(prices, over_s, begin, key=itemgetter(0))
-            while end < len(prices) and rule.inside(prices[end - 1].time, prices[end].time):
-                end += 1
-            yield Window(str(ticker), prices[begin:end], scores.get(ibkr_name(str(ticker))))
-            begin = end
+        for begin, end in rule.windows([row.time for row in prices]):
+            window = prices[begin:end]
+            yield Window(str(ticker), window, scores.get(ibkr_name(str(ticker))))
 
 
 def sessions(windows: Iterable[Window], roll: time | None) -> Iterator[Session]:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Final
 
-from newshead.core.times import NEW_YORK
+from newshead.core.times import midnight
 from newshead.database import past
 from newshead.database.connection import Database
 from newshead.replay.sessions import Session, Window, sessions, split
@@ -33,8 +33,8 @@ def stored_sessions(
     ticker
         The one that is asked for; empty for all.
     """
-    first = _midnight(since) if since else FIRST_TIME + MARGIN
-    end = _midnight(until + timedelta(days=1)) if until else LAST_TIME - MARGIN
+    first = midnight(since) if since else FIRST_TIME + MARGIN
+    end = midnight(until + timedelta(days=1)) if until else LAST_TIME - MARGIN
     scores = past.scores(database)
 
     def asked(window: Window) -> bool:
@@ -43,7 +43,3 @@ def stored_sessions(
     for table in past.PRICE_TABLES:
         rows = past.price_rows(database, table, first - MARGIN, end + MARGIN, ticker)
         yield from sessions(filter(asked, split(rows, scores)), roll)
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time_of_day(), NEW_YORK).astimezone(UTC)

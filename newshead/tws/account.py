@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+UNKNOWN: Final = "UNKNOWN"
+
 # Ports as TWS and IB Gateway come; both let the user change them.
 PAPER_PORTS: Final = (7497, 4002)
 LIVE_PORTS: Final = (7496, 4001)

@@ -78,6 +78,8 @@ _NOT_CONNECTED: Final = Code(
     "(Configure > API > Settings > Enable ActiveX and Socket Clients) and compare its machine and "
     "socket port with IBKR_HOST and IBKR_PORT.",
 )
+# Whatever a code says of a request for past bars, they do not come: FOLLOW_UP goes without.
+NO_BARS: Final = Code(Reaction.NONE, logging.INFO, "IBKR gives no past bars of {ticker}. ({text})")
 _BROKEN_STREAM: Final = Code(
     Reaction.END_CONNECTION, logging.ERROR, "TWS sent what cannot be read: {text}"
 )
@@ -99,6 +101,7 @@ CODES: Final[dict[int, Code]] = {
         again_s=math.inf,
     ),
     102: Code(Reaction.NEW_REQUEST_ID, logging.WARNING, "{ticker} is asked for again. ({text})"),
+    162: NO_BARS,
     # What it means only the listings say: TWS words it in the user's language.
     200: Code(
         Reaction.FIND_LISTING,
@@ -121,6 +124,8 @@ CODES: Final[dict[int, Code]] = {
         "IBKR_CLIENT_ID to a free one (tradehead holds 1).",
     ),
     354: _NO_DATA,
+    366: NO_BARS,
+    420: NO_BARS,
     502: _NOT_CONNECTED,
     503: Code(
         Reaction.STOP,
@@ -241,11 +246,16 @@ OTHER_FARM: Final = Code(
 OTHER_CODE: Final = Code(Reaction.NONE, logging.WARNING, "{ticker}: {text}")
 
 
+def is_notice(number: int) -> bool:
+    """Return whether a code only tells something, whatever it is about: it ends no request."""
+    return 2100 <= number < 2200
+
+
 def meaning(number: int, text: str, *, of_request: bool = True) -> Code:
     """Return what a code, with TWS's words for it, means; whether it is about a request or not."""
     if number == 2103 and not carries_us_stocks(farm_name(text)):
         return OTHER_FARM
-    if number not in CODES and 2100 <= number < 2200:
+    if number not in CODES and is_notice(number):
         return _FARM_NOTICE
     if of_request:
         return CODES.get(number, OTHER_CODE)

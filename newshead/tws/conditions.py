@@ -10,14 +10,15 @@ from ibapi.const import UNSET_DOUBLE
 from ibapi.ticktype import TickTypeEnum
 
 from newshead.core.market import DATA_TYPES, DELAYED, HALT_REASONS, LIVE, NOT_HALTED
-from newshead.tws.ticks import DAY_VOLUMES, HALTS
+from newshead.tws.ticks import HALTS
 
 # What counts as data where another type than live is asked for.
 _ACCEPTED: Final = {LIVE: {LIVE}, 2: {LIVE, 2}, DELAYED: {LIVE, DELAYED}, 4: set(DATA_TYPES)}
 
 _CLOSES: Final = (TickTypeEnum.CLOSE, TickTypeEnum.DELAYED_CLOSE)
-# The ticks that tell a condition.
-CONDITION_TICKS: Final = frozenset((*_CLOSES, *DAY_VOLUMES, *HALTS))
+# The ticks that tell a condition. The day's volume comes with every trade, so it goes a way of
+# its own, see `Conditions.note_volume`.
+CONDITION_TICKS: Final = frozenset((*_CLOSES, *HALTS))
 # Those of data that is 15 minutes late.
 DELAYED_TICKS: Final = frozenset(range(TickTypeEnum.DELAYED_BID, TickTypeEnum.DELAYED_OPEN + 1))
 
@@ -52,16 +53,18 @@ class Conditions:
         """
         self._asked_for = asked_for
         self._known: dict[str, Condition] = {}
+        self._day_volumes: dict[str, int] = {}
         # Whose kind of data was told.
         self._told: set[str] = set()
 
     def of(self, ticker: str) -> Condition:
         """Return what is known of a ticker."""
-        return self._known.get(ticker, UNKNOWN)
+        known = self._known.get(ticker, UNKNOWN)
+        return known._replace(day_volume=self._day_volumes.get(ticker, 0))
 
     def all(self) -> dict[str, Condition]:
         """Return what is known, by ticker."""
-        return dict(self._known)
+        return {ticker: self.of(ticker) for ticker in self._known | self._day_volumes}
 
     def counts(self, ticker: str) -> bool:
         """Tell whether a ticker's data is of a kind that newshead asks for."""
@@ -70,21 +73,25 @@ class Conditions:
     def forget(self, ticker: str) -> None:
         """Forget a ticker: it is tracked anew."""
         self._known.pop(ticker, None)
+        self._day_volumes.pop(ticker, None)
         self._told.discard(ticker)
 
     def forget_session(self) -> None:
         """Forget all tickers."""
         self._known.clear()
+        self._day_volumes.clear()
         self._told.clear()
 
-    def take_tick(self, ticker: str, tick_type: int, value: float | None, size: int) -> str:
+    def note_volume(self, ticker: str, volume: int) -> None:
+        """Take in the day's volume, in shares."""
+        self._day_volumes[ticker] = volume
+
+    def take_tick(self, ticker: str, tick_type: int, value: float | None) -> str:
         """Take in a tick, if it is one of CONDITION_TICKS; return the line to log, if any."""
         known = self.of(ticker)
-        if tick_type in DAY_VOLUMES:
-            self._known[ticker] = known._replace(day_volume=size)
-        elif tick_type in HALTS and value is not None:
+        if tick_type in HALTS and value is not None:
             return self._halt(ticker, known, int(value))
-        elif tick_type in _CLOSES and value is not None and 0 < value < UNSET_DOUBLE:
+        if tick_type in _CLOSES and value is not None and 0 < value < UNSET_DOUBLE:
             self._known[ticker] = known._replace(previous_close=float(value))
         return ""
 

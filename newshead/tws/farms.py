@@ -5,7 +5,7 @@ TWS and IB Gateway.
 """
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 # The name stands at the end, behind a colon, or behind a full stop without a blank (2108:
 # "…should be available upon demand.usfarm"), the Chinese ones too; it may hold full stops
@@ -19,13 +19,6 @@ _OTHER_FARMS: Final = frozenset(
 )
 _HISTORY: Final = "hmds"
 _DEFINITIONS: Final = "secdef"
-
-
-class FarmList(NamedTuple):
-    """The farms that the text of a restored connection names."""
-
-    connected: frozenset[str]
-    away: frozenset[str]
 
 
 def farm_name(text: str) -> str:
@@ -42,14 +35,11 @@ def carries_us_stocks(name: str) -> bool:
     )
 
 
-def farm_list(text: str) -> FarmList | None:
-    """Return the farms that code 1102 names as connected and as away; None if it names none."""
+def farms_away(text: str) -> frozenset[str] | None:
+    """Return the farms that code 1102 names as not connected; None if it names none at all."""
     found = _NAMES.findall(" ".join(text.split()))
     if not found:
         return None
-    names: dict[str, set[str]] = {"connected": set(), "not connected": set()}
-    for kind, listed in found:
-        names[kind].update(name.strip(" .").lower() for name in re.split(r"[;,]", listed))
-    return FarmList(
-        *(frozenset(each - {""}) for each in (names["connected"], names["not connected"]))
-    )
+    away = (names for kind, names in found if kind == "not connected")
+    listed = (name.strip(" .").lower() for names in away for name in re.split(r"[;,]", names))
+    return frozenset(listed) - {""}

@@ -7,6 +7,7 @@ under one lock.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from ibapi.contract import Contract
@@ -34,7 +35,7 @@ from newshead.tws.subscriptions import (
     SubscribeReference,
     Subscriptions,
 )
-from newshead.tws.ticks import TRADE_SIZES, TRADE_TIMES, Tick, TickReader
+from newshead.tws.ticks import DAY_VOLUMES, TRADE_SIZES, TRADE_TIMES, Tick, TickReader
 from newshead.tws.trades import Buffered, Recorded, TradeBuffer
 
 # The log knows the connection and its data by one name.
@@ -65,6 +66,7 @@ class MarketData:
         market_data_type: int,
         reference: str,
         send: Callable[[Request], None],
+        first: Callable[[], AbstractContextManager[None]],
         hand_on: Callable[[Sequence[Recorded]], None],
         data_came: Callable[[float], None],
     ) -> None:
@@ -79,6 +81,8 @@ class MarketData:
             The stock whose data proves that TWS serves any; empty for none.
         send
             Sends a request to TWS; called under the lock.
+        first
+            Lets the requests that are sent in it pass those that wait; called under the lock.
         hand_on
             Called with the trades that came, once they are in the buffer, without the lock.
         data_came
@@ -102,11 +106,13 @@ class MarketData:
         self._tape = tape
         self._reference = reference
         self._send = send
+        self._first = first
         self._hand_on = hand_on
         self._data_came = data_came
         # The tick types of data that is late although live data is asked for.
         self._late_ticks = DELAYED_TICKS if market_data_type == LIVE else frozenset()
         self._condition_ticks = CONDITION_TICKS | self._late_ticks
+        self._told_ticks = self._condition_ticks | frozenset(DAY_VOLUMES)
         # Those that tell of a trade: its price, a lone size, its time.
         kinds = 1 if market_data_type == LIVE else 2
         self._trade_ticks = frozenset((*sources, *TRADE_SIZES[:kinds], *TRADE_TIMES[:kinds]))
@@ -114,6 +120,8 @@ class MarketData:
         self._heard: set[int] = set()
         # Those that are served data of a kind that does not count.
         self._unwanted: set[int] = set()
+        # The day's volumes in the messages at hand, by request.
+        self._volumes: dict[int, int] = {}
 
     # --- Ticks, on the API thread -------------------------------------------
 
@@ -127,8 +135,7 @@ class MarketData:
         GatewayError
             A message is needed and makes no sense; those before it are taken.
         """
-        heard, trade_ticks = self._heard, self._trade_ticks
-        condition_ticks = self._condition_ticks
+        heard, trade_ticks, told_ticks = self._heard, self._trade_ticks, self._told_ticks
         ticks: list[Tick] = []
         for message in messages:
             tick = read_tick(message)
@@ -139,9 +146,9 @@ class MarketData:
                     self._settle([glued] if self.counts(glued) else [])
                 continue
             req_id, tick_type, value, volume = tick
-            if tick_type in condition_ticks:
-                self._take_condition(tick)
             # As `counts`, without its call.
+            if tick_type in told_ticks:
+                self._take_told(tick)
             if req_id in self._unwanted or tick_type in self._late_ticks:
                 continue
             heard.add(req_id)
@@ -156,8 +163,8 @@ class MarketData:
     def counts(self, tick: Tick) -> bool:
         """Take in what a tick tells besides trades; return whether it tells of one that counts."""
         req_id, tick_type, *_ = tick
-        if tick_type in self._condition_ticks:
-            self._take_condition(tick)
+        if tick_type in self._told_ticks:
+            self._take_told(tick)
         if req_id in self._unwanted or tick_type in self._late_ticks:
             return False
         self._heard.add(req_id)
@@ -200,14 +207,21 @@ class MarketData:
         if line:
             logger.warning("%s", line)
 
+    def _take_told(self, tick: Tick) -> None:
+        """Take in what a tick tells besides trades."""
+        if tick[1] in DAY_VOLUMES:
+            self._volumes[tick[0]] = tick[3]
+        if tick[1] in self._condition_ticks:
+            self._take_condition(tick)
+
     def _take_condition(self, tick: Tick) -> None:
-        req_id, tick_type, value, size = tick
+        req_id, tick_type, value, _ = tick
         with self.lock:
             ticker = self.book.reqid_to_ticker.get(req_id)
             if ticker is None:
                 return
             conditions = self.memory.conditions
-            lines = [conditions.take_tick(ticker, tick_type, value, size)]
+            lines = [conditions.take_tick(ticker, tick_type, value)]
             self.book.set_halted(ticker, halted=conditions.of(ticker).halted != NOT_HALTED)
             if tick_type in self._late_ticks:
                 lines.append(conditions.take_data_type(ticker, DELAYED))
@@ -220,7 +234,11 @@ class MarketData:
         self.record(ticks)
         now = self._tape.monotonic()
         with self.lock:
+            for req_id, volume in self._volumes.items():
+                if (ticker := self.book.reqid_to_ticker.get(req_id)) is not None:
+                    self.memory.conditions.note_volume(ticker, volume)
             heard = self.book.heard(self._heard, now)
+        self._volumes.clear()
         reference_answered = self.book.reference_id in self._heard
         self._heard.clear()
         if reference_answered:
@@ -245,6 +263,11 @@ class MarketData:
         return taken
 
     # --- Subscriptions ------------------------------------------------------
+
+    def subscribe_first(self, ticker: str) -> bool:
+        """As `subscribe`, before all requests that wait to be sent: for the newest headline."""
+        with self.lock, self._first():
+            return self.subscribe(ticker)
 
     def subscribe(self, ticker: str) -> bool:
         """Ask for the trades of a stock; True if asked, now or before."""
@@ -296,7 +319,9 @@ class MarketData:
     def react(self, reaction: Reaction, req_id: int, *, trusted: bool) -> None:
         """Do what a code about a request asks for; see `Subscriptions.react`."""
         now = self._tape.monotonic()
-        with self.lock:
+        # Who is given another's line has the newest headline.
+        hurry = self._first() if reaction is Reaction.NO_LINE else nullcontext()
+        with self.lock, hurry:
             self._make(self.book.react(reaction, req_id, now, trusted=trusted))
 
     def renew_all(self) -> None:

@@ -391,6 +391,11 @@ class Subscriptions:
             if ticker not in self._without_data and ticker not in self._halted
         }
 
+    @property
+    def displaced(self) -> int:
+        """How often a ticker gave its line to a newer one, on this connection."""
+        return self._lines.displaced
+
     # --- The reference --------------------------------------------------------
 
     @property
@@ -429,7 +434,7 @@ class Subscriptions:
         other = self._lines.giving_way(ticker, self.ticker_to_reqid, now)
         if other is None:
             return self._park(ticker, now)
-        told = Note(other, Finding.DISPLACED, f"{ticker} ({self._lines.displaced} so far)")
+        told = Note(other, Finding.DISPLACED, f"{ticker} ({self.displaced} so far)")
         return [*self._park(other, now), told, *self.renew(ticker, now)]
 
     def _end(self, ticker: str) -> list[Request]:

@@ -10,7 +10,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
 # TWS takes 50 messages a second, as it counts them when they arrive, and then
@@ -44,6 +44,8 @@ class TwsSocket:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._connection = connection
         self._outbox: deque[bytes] = deque()
+        # What is put on its way in `first`, while that lasts.
+        self._hurried: list[bytes] | None = None
         self._unsent = b""
         self._sends_per_s = MAX_SENDS_PER_S
         # When the messages sent so far would have gone out one by one.
@@ -62,8 +64,29 @@ class TwsSocket:
 
     def sendMsg(self, message: bytes) -> None:
         """Put a message on its way."""
-        self._outbox.append(message)
+        hurried = self._hurried
+        (self._outbox if hurried is None else hurried).append(message)
         self._wake()
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Let the messages that are put on their way meanwhile pass those that may not be sent yet.
+        One thread at a time."""
+        hurried: list[bytes] = []
+        self._hurried = hurried
+        try:
+            yield
+        finally:
+            self._hurried = None
+            behind = self._sent_at_once()
+            for place, message in enumerate(hurried, behind):
+                self._outbox.insert(place, message)
+            self._wake()
+
+    def _sent_at_once(self) -> int:
+        """Return how many messages may be sent now."""
+        ahead = (self._paced_to - time.monotonic()) * self._sends_per_s
+        return max(0, MAX_SENDS_AT_ONCE - math.ceil(max(ahead, 0.0)))
 
     def disconnect(self, within_s: float = 0.0) -> None:
         """End `messages`, at the latest in `within_s` seconds; sooner if all has been sent."""
@@ -71,7 +94,7 @@ class TwsSocket:
         self._wake()
 
     def idle(self) -> bool:
-        """Return whether no message waits to be sent. API thread."""
+        """Return whether no message waits to be sent. Any thread."""
         return not self._outbox and not self._unsent
 
     def slow_down(self) -> None:

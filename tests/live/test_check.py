@@ -15,7 +15,8 @@ from monitoring import connected
 
 from newshead.check.database import RIGHTS
 from newshead.check.tws import CLIENT_IDS
-from newshead.database.queries import part_states
+from newshead.core.parts import PartState, Told
+from newshead.database.queries import told_parts
 from newshead.process import EXIT_FAILED, EXIT_OK
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread, Market, MessagesServer, Trade
@@ -86,6 +87,7 @@ async def test_each_configured_part_is_tried_and_nothing_is_sent_made_or_shown_t
         "TICKER_LIST_CSV": "list.csv",
         "ALERT_URLS": f"json://127.0.0.1:{receiver.server_port}/?-token={KEY}",
         "DASHBOARD_PORT": closed_port(),
+        "METRICS_PORT": closed_port(),
     }
     async with MessagesServer() as service, NewsServer() as stream, FeedServer() as feed:
         variables |= {
@@ -103,7 +105,7 @@ async def test_each_configured_part_is_tried_and_nothing_is_sent_made_or_shown_t
     told = command.text()
     for part in (
         *("Python", "variables", "folders", "clock", "TWS", "market data", "database", "news"),
-        *("rating", "ticker list", "push", "page"),
+        *("rating", "ticker list", "push", "page", "metrics"),
     ):
         assert f"\nok      {part} " in told
     assert "PAPER" in told
@@ -135,6 +137,7 @@ async def test_each_part_that_does_not_work_says_what_to_do(start: Start, tmp_pa
                 TICKER_LIST_CSV="none.csv",
                 ALERT_URLS="nonsense",
                 DASHBOARD_PORT=taken.getsockname()[1],
+                METRICS_PORT=taken.getsockname()[1],
             )
             assert await asyncio.to_thread(command.ends) == EXIT_FAILED
     found = " ".join(command.text().split())
@@ -147,6 +150,7 @@ async def test_each_part_that_does_not_work_says_what_to_do(start: Start, tmp_pa
         ("ticker list", "check TICKER_LIST_CSV"),
         ("push", "no address that apprise knows"),
         ("page", "DASHBOARD_PORT to a free port"),
+        ("metrics", "Set METRICS_PORT to a free port"),
     ):
         assert told in found.partition(f"FAILED {part} ")[2], part
     assert KEY not in found
@@ -176,6 +180,10 @@ def test_rights_that_the_databases_user_lacks_are_named(
     assert f"lacks the rights {', '.join(RIGHTS[3:])} on News.*: grant them" in told
 
 
+def fine_or_off(rows: list[Told]) -> set[str]:
+    return {row.name for row in rows if row.state in (PartState.OK, PartState.OFF)}
+
+
 def test_while_newshead_runs_its_own_state_is_shown_and_nothing_is_connected_to(
     start: Start, server: ClickHouseServer, gateway: Gateway, tmp_path: Path
 ) -> None:
@@ -186,7 +194,7 @@ def test_while_newshead_runs_its_own_state_is_shown_and_nothing_is_connected_to(
     where = socket.gethostname(), str(tmp_path)
     with connected(settings) as database:
         until(
-            lambda: {state for _, state, *_ in part_states(database, *where)} == {"ok"},
+            lambda: fine_or_off(told_parts(database, *where)[1]) >= {"rating", "price monitor"},
             lambda: "the state of every part",
         )
     check = start("run_system.py", "--check", "--send", IBKR_PORT=gateway.port, **on)
@@ -194,5 +202,7 @@ def test_while_newshead_runs_its_own_state_is_shown_and_nothing_is_connected_to(
     told = check.text().partition("newshead runs in this folder")[2]
     assert "\nok      ibkr " in told
     assert "\nok      market data " in told
+    assert "\noff     page " in told
+    assert "\noff     rating " in told
     assert {request.client_id for request in gateway.requests} <= {settings.ibkr_client_id}
     assert newshead.stop() == EXIT_OK

@@ -7,21 +7,25 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError as EngineError
 from monitoring import connected
-from watching import write_alerts, write_news, write_prices, write_status
+from watching import write_alerts, write_news, write_part, write_prices, write_status
 
 from clickhouse_manager import ClickHouseManager
-from dashboard import earlier, queries
-from dashboard.server import STATEMENTS
+from dashboard import earlier, queries, results
+from dashboard.statements import PAGE_STATEMENTS
 from newshead import listening
+from newshead.core.times import NEW_YORK
 from newshead.database import connection
 from newshead.database.http import LOOPBACK, USER, basic_authorization, engine_served
 from newshead.loop import off_loop
 from newshead.settings import Settings
+
+TODAY = datetime.now(NEW_YORK).date()
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def own(tmp_path: Path) -> Settings:
 
 def served(own: Settings) -> AbstractAsyncContextManager[dict[str, str]]:
     """The engine served to the page's and the push's statements."""
-    return engine_served(own, STATEMENTS, queries.READ_SETTINGS)
+    return engine_served(own, PAGE_STATEMENTS, queries.READ_SETTINGS)
 
 
 @pytest.fixture
@@ -67,16 +71,18 @@ async def test_everything_that_readers_ask_is_answered(own: Settings, reading: S
             write_prices(owner, "ABCD", [2.0, 2.0, 2.0, 2.2])
             write_alerts(owner, "ABCD")
             write_status(owner)
+            write_part(owner, "ibkr", "ok")
             for ask in (
                 queries.clock,
                 queries.status,
-                queries.blind,
+                queries.parts,
                 queries.marks,
                 queries.cards,
                 queries.first_alerts,
                 earlier.sessions,
                 lambda database: earlier.windows(database, session="20261124T090000Z"),
                 lambda database: earlier.windows(database, ticker="ABCD"),
+                lambda database: results.find((TODAY, TODAY), database),
             ):
                 assert ask is queries.clock or ask(reader) == ask(owner)
                 ask(reader)

@@ -30,9 +30,10 @@ from commands import (
     free_port,
     log_in,
     on_server,
+    ticking,
     until,
 )
-from monitoring import rate, rows, with_tables
+from monitoring import rate, rows, tables_on
 
 import demo
 import run_system
@@ -62,15 +63,14 @@ PAGE = "dashboard/__main__.py"
 @pytest.fixture
 def database(server: ClickHouseServer) -> Iterator[ClickHouseManager]:
     """The empty tables on the server."""
-    with with_tables(Settings(clickhouse_host=server.host, clickhouse_port=server.port)) as manager:
+    with tables_on(server) as manager:
         yield manager
 
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
-    market = Market([Trade(s / 4, "ABCD", 5 + (s % 5) / 100, 100) for s in range(1000)])
-    with GatewayThread(Gateway(market)) as thread:
-        yield thread.gateway
+    with ticking() as gateway:
+        yield gateway
 
 
 def slices_us(pid: int) -> dict[int, float]:
@@ -511,6 +511,8 @@ def test_with_the_embedded_engine_the_page_is_served_by_newshead_itself(
     TriggerFolder(tmp_path / "triggers").write("ABCD")
     command.shows(": 1 rows, 1 active tickers")
     assert serves(url)
+    for path in ("earlier/sessions", "earlier/windows?ticker=ABCD", "results/figures"):
+        assert httpx.get(f"{url}{path}", timeout=DEADLINE_S).status_code == 200, path
     with httpx.stream("GET", f"{url}feed", timeout=DEADLINE_S) as answer:
         told = answer.iter_text()
         until(lambda: "ABCD" in next(told), lambda: "ABCD on the page")

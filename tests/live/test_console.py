@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from commands import log_in, ticking, until
 from rich.console import Console
 
 from dashboard.cards import Article, Card, Point, Told
@@ -27,7 +28,7 @@ from newshead.core.rule import Outcome
 from newshead.database.queries import Rating
 from newshead.database.tables import StatusRow
 from newshead.monitor.triggers import TriggerFolder
-from simulator import Gateway, GatewayThread, Market, Trade
+from simulator import Gateway
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30.0
@@ -124,7 +125,7 @@ def test_a_card_and_the_monitors_state_stand_in_a_line_each() -> None:
             view(status=STATUS._replace(timestamp=NOW - timedelta(seconds=16))),
             "NO SIGN OF THE MONITOR FOR",
         ),
-        (view()._replace(blind="BLIND: no data for any ticker."), "BLIND: no data for any ticker."),
+        (view()._replace(failing=("ibkr: gone.", "rating: gone.")), "rating: gone."),
         (view(status=STATUS._replace(delayed=True)), "DELAYED DATA"),
         (view(status=STATUS._replace(kept_rows=7)), "7 rows kept"),
         (view(status=STATUS._replace(last_error="ClickHouse failed")), "last error ClickHouse"),
@@ -245,12 +246,20 @@ class OnTerminal:
             assert time.monotonic() < deadline, self.text[-5000:]
             time.sleep(0.05)
 
+    def hang_up(self) -> None:
+        """Takes the terminal away."""
+        os.close(self._slave)
+        # Its reader keeps it open until a byte comes or it is closed for good.
+        os.close(self._master)
+        self._master = self._slave = -1
+
     def end(self) -> None:
         with suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()
-        os.close(self._slave)
-        os.close(self._master)
+        if self._slave >= 0:
+            os.close(self._slave)
+            os.close(self._master)
 
     def is_as_before(self) -> bool:
         """Whether the terminal's modes are the old ones, and the screen and cursor back."""
@@ -261,9 +270,8 @@ class OnTerminal:
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
-    market = Market([Trade(s / 4, "ABCD", 5 + (s % 5) / 100, 100) for s in range(1000)])
-    with GatewayThread(Gateway(market)) as thread:
-        yield thread.gateway
+    with ticking() as gateway:
+        yield gateway
 
 
 @pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "server"])
@@ -284,6 +292,24 @@ def test_the_table_shows_the_session_and_ctrl_c_restores_the_terminal(
         assert command.is_as_before()
     finally:
         command.end()
+
+
+def test_newshead_goes_on_without_its_terminal_and_ends_in_order_when_told(
+    tmp_path: Path, gateway: Gateway
+) -> None:
+    command = OnTerminal(tmp_path, "--skip-list", IBKR_PORT=gateway.port)
+    try:
+        command.shows("PAPER  ready for")
+        command.hang_up()
+        until(lambda: "The terminal has gone" in log_in(tmp_path), lambda: log_in(tmp_path))
+        TriggerFolder(tmp_path / "triggers").write("ABCD")
+        until(lambda: ": 1 rows, 1 active tickers" in log_in(tmp_path), lambda: log_in(tmp_path))
+        command.process.send_signal(signal.SIGTERM)
+        assert command.process.wait(DEADLINE_S) == 0
+    finally:
+        command.end()
+    assert "Stats: " in log_in(tmp_path)
+    assert "Traceback" not in log_in(tmp_path)
 
 
 def test_a_failure_stands_on_the_terminal_when_the_table_has_gone(

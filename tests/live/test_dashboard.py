@@ -25,7 +25,7 @@ from watching import (
     served,
     write_alerts,
     write_news,
-    write_parts,
+    write_part,
     write_prices,
     write_status,
 )
@@ -347,21 +347,28 @@ async def test_a_window_that_ends_changes_its_card_by_the_clock_alone(
         assert ended["now"] >= ended["cards"][0]["closes"]
 
 
-async def test_the_page_is_told_that_no_data_comes_and_why(
+async def test_the_page_is_told_how_the_parts_fare_and_what_is_mended(
     session: ClickHouseManager, page_settings: Settings
 ) -> None:
     write_status(session)
-    write_parts(session, "ok", "ok")
+    write_part(session, "ibkr", "ok")
+    write_part(session, "news wires", "degraded", "1 of 2 feeds fail.")
     async with served(page_settings) as url, follow(url) as updates:
-        assert (await anext(updates))["blind"] == ""
-        write_parts(session, "ok", "lost", "BLIND: no data for any active ticker.")
-        told = await until(updates, lambda u: u["blind"])
-        assert told["blind"] == "BLIND: no data for any active ticker."
-        # That the connection is lost stands in the status.
-        write_parts(session, "lost", "lost", "The connection was lost.")
-        await until(updates, lambda u: not u["blind"])
-        write_parts(session, "ok", "degraded", "IBKR's data farms are broken: usfarm.")
-        assert (await anext(updates))["blind"] == ""
+        first = await anext(updates)
+        assert [part[:3] for part in first["parts"]] == [
+            ["ibkr", "ok", ""],
+            ["news wires", "degraded", "1 of 2 feeds fail."],
+        ]
+        assert (first["failing"], first["mended"]) == ([], [])
+        assert first["degraded"] == ["news wires: 1 of 2 feeds fail."]
+        write_part(session, "ibkr", "lost", "not connected to IBKR.")
+        told = await until(updates, lambda u: u["failing"])
+        assert told["failing"] == ["ibkr: not connected to IBKR."]
+        write_part(session, "ibkr", "ok")
+        told = await until(updates, lambda u: not u["failing"])
+        [[name, reason, since, ended]] = told["mended"]
+        assert (name, reason) == ("ibkr", "not connected to IBKR.")
+        assert 0 < ended - since < 60
 
 
 async def test_a_fresh_session_takes_the_tickers_off_the_page(

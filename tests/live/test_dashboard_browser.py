@@ -23,7 +23,7 @@ from watching import (
     served,
     write_alerts,
     write_news,
-    write_parts,
+    write_part,
     write_prices,
     write_status,
 )
@@ -134,9 +134,22 @@ async def test_a_dead_monitor_a_lost_database_and_a_lost_server_show_over_everyt
         await expect(banner).to_be_hidden(timeout=DEADLINE_MS)
         await shows(page.locator("#state"), "stale for")
 
-        write_parts(session, "ok", "lost", "BLIND: no data for any active ticker.")
-        await shows(banner, "BLIND: no data for any active ticker.")
-        write_parts(session, "ok", "ok")
+        lights = page.locator("#parts")
+        write_part(session, "market data", "lost", "BLIND: no data for any active ticker.")
+        write_part(session, "rating", "off", "no key is set.")
+        await shows(banner, "market data: BLIND: no data for any active ticker.")
+        await expect(lights.locator('[data-health="bad"]')).to_contain_text("market data")
+        await expect(lights.locator('[data-health="off"]')).to_have_text(
+            "ratingoff: no key is set."
+        )
+        await expect(page.locator("body")).to_have_attribute("data-mode", "PAPER")
+        write_part(session, "market data", "ok")
+        await expect(banner).to_be_hidden(timeout=DEADLINE_MS)
+        await shows(page.locator("#recent"), "recent: market data ")
+        write_part(session, "news wires", "degraded", "no message of any source for 15 minutes.")
+        await shows(banner, "news wires: no message of any source for 15 minutes.")
+        await expect(banner).to_have_class("doubt")
+        write_part(session, "news wires", "ok")
         await expect(banner).to_be_hidden(timeout=DEADLINE_MS)
 
         server.fault("error", code=999, text="DB::Exception: disk is gone")

@@ -21,10 +21,11 @@ from monitoring import (
 
 import price_checker
 from clickhouse_manager import ClickHouseManager
+from newshead.core.parts import DATABASE, Part, PartState
 from newshead.database import connection, store
 from newshead.database.store import Outbox
 from newshead.database.tables import PriceRow
-from newshead.monitor.metrics import ill_health
+from newshead.monitor.parts import parts
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from newshead.tws.durations import Durations
@@ -32,6 +33,10 @@ from price_checker import ContinuousPriceMonitor
 from simulator import Gateway
 
 pytestmark = pytest.mark.usefixtures("short_cycles")
+
+
+def database_part(monitor: ContinuousPriceMonitor) -> Part:
+    return next(part for part in parts(monitor.figures()) if part.name == DATABASE)
 
 
 def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -293,11 +298,11 @@ async def test_where_only_the_alert_query_fails_that_is_told_once_and_health_is_
         server.fault("error", match="HAVING count() >= 3", code=241, text="Memory limit exceeded")
         await trade_each_slot(gateway, "ABCD", [3.0, 3.01, 3.02, 3.03])
         await until(lambda: len(rows(database)) == 4, "rows, which are stored all the same")
-        assert ill_health(monitor.figures()) == [
-            "alerts cannot be judged because ClickHouse does not answer"
-        ]
+        found = database_part(monitor)
+        assert found.state is PartState.LOST
+        assert found.reason == "alerts cannot be judged because ClickHouse does not answer."
         server.clear_faults()
-        await until(lambda: not ill_health(monitor.figures()), "health")
+        await until(lambda: database_part(monitor).state is PartState.OK, "health")
     told = [r.getMessage() for r in caplog.records if "ClickHouse" in r.getMessage()]
     assert [line.partition(":")[0] for line in told] == [
         "ClickHouse does not answer, alerts cannot be judged",

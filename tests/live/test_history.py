@@ -13,8 +13,8 @@ import pytest
 from monitoring import connected, with_tables
 
 from clickhouse_manager import ClickHouseManager
-from dashboard import queries as page
-from newshead.database import queries, slices
+from dashboard import earlier
+from newshead.database import past, queries, slices
 from newshead.database.layout import bring_over
 from newshead.database.tables import NOT_ENDED, SESSION_TABLES, SessionRow
 from newshead.settings import Settings
@@ -130,6 +130,14 @@ def content(database: ClickHouseManager) -> dict[str, list[Sequence[Any]]]:
     }
 
 
+def rows_of_a_replay(database: ClickHouseManager) -> list[Sequence[Any]]:
+    span = datetime(2025, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+    return [
+        *past.price_rows(database, "price_tracking_history", *span),
+        *past.alert_rows(database, "news_alert_history", *span),
+    ]
+
+
 def test_an_older_history_is_brought_into_monthly_parts_beside_new_sessions(
     older: ClickHouseManager,
 ) -> None:
@@ -155,23 +163,27 @@ def test_an_older_history_is_brought_into_monthly_parts_beside_new_sessions(
         assert partition == "toYYYYMM(timestamp)"
     assert count(older, "price_tracking_history") == OLD_ROWS + 3
     assert not older.rows("SELECT 1 FROM system.tables WHERE name LIKE '%history_old'")
-    days = page.days(older)
+    days = earlier.sessions(older)
     assert (len(days), days[-1].windows, days[-1].alerts) == (OLD_ROWS // 2 + 1, 1, 2)
 
 
-def test_bringing_over_is_resumed_wherever_it_ended(
+def test_bringing_over_is_resumed_wherever_it_ended_and_all_rows_are_read_meanwhile(
     older: ClickHouseManager, settings: Settings
 ) -> None:
-    before = content(older)
+    before, replayed = content(older), rows_of_a_replay(older)
     for end_after in (1, 4, 2, 7):
         older.create_tables()
         left = iter(range(end_after))
         bring_over(older, lambda _, left=left: next(left, None) is not None)  # type: ignore[misc]
+        assert rows_of_a_replay(older) == replayed
+        for session in earlier.sessions(older)[::30]:
+            [card] = earlier.windows(older, session=session.key)
+            assert (len(card.points), len(card.alerts), len(card.others)) == (2, 1, 0)
     with connected(settings) as again:
         again.create_tables()
         bring_over(again, lambda _: True)
         assert content(again) == before
-        assert len(page.days(again)) == OLD_ROWS // 2
+        assert len(earlier.sessions(again)) == OLD_ROWS // 2
         again.create_tables()
         bring_over(again, lambda _: pytest.fail("there was something left to bring over"))
 

@@ -1270,6 +1270,19 @@ def test_requests_are_paced_below_what_tws_takes_in_a_second() -> None:
     pytest.fail(f"in the busiest second came {counts} requests")
 
 
+def test_the_newest_headline_is_asked_for_before_all_that_waits_to_be_sent() -> None:
+    symbols = [f"T{number:03}" for number in range(60)]
+    with serving(*symbols, "NEW1", "NEW2") as thread, connected(thread) as client:
+        client.update_subscriptions(set(symbols))
+        client.subscribe_ticker("NEW1")
+        client.subscribe_ticker("NEW2")
+        until(lambda: len(requested(thread, "reqMktData")) == len(symbols) + 2)
+        asked = requested(thread, "reqMktData")
+    # Some left at once, before the new ones came.
+    assert max(asked.index("NEW1"), asked.index("NEW2")) < 30
+    assert [ticker for ticker in asked if ticker in symbols] == symbols
+
+
 # Paper or live
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import logging
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import price_checker
 from clickhouse_manager import ClickHouseManager
-from newshead.monitor import metrics
+from newshead import __version__
+from newshead.monitor import parts
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_OK
 from newshead.settings import Settings
@@ -80,7 +82,9 @@ async def test_the_figures_are_those_of_the_monitor_when_they_are_asked_for(
     rate(database, "ABCD", "BUY")
     async with running(settings) as monitor:
         before = await figures(settings)
-        assert before["newshead_ticks_total"] == before["newshead_cycle_seconds_count"] == 0
+        assert (
+            before["newshead_ticks_total"] == before["newshead_cycle_duration_seconds_count"] == 0
+        )
         assert "newshead_tick_age_seconds" not in before
         await tracked(gateway, settings)
         TriggerFolder(settings.trigger_folder).write("ABCD")
@@ -96,11 +100,11 @@ async def test_the_figures_are_those_of_the_monitor_when_they_are_asked_for(
         assert found["newshead_connection/ready"] == 1
         assert found["newshead_connection/stale"] == 0
         assert 0 <= found["newshead_tick_age_seconds"] < 60
-        assert found["newshead_cycle_seconds_count"] >= 3
-        assert found["newshead_cycle_seconds_count"] <= found["newshead_cycles_total"]
+        assert found["newshead_cycle_duration_seconds_count"] >= 3
+        assert found["newshead_cycle_duration_seconds_count"] <= found["newshead_cycles_total"]
         # The second trigger asked for nothing.
-        assert found["newshead_trigger_latency_seconds_count"] == 1
-        assert -0.1 < found["newshead_trigger_latency_seconds_sum"] < 5
+        assert found["newshead_trigger_to_request_duration_seconds_count"] == 1
+        assert -0.1 < found["newshead_trigger_to_request_duration_seconds_sum"] < 5
     with pytest.raises(urllib.error.URLError):
         await figures(settings)
 
@@ -112,7 +116,7 @@ async def test_the_monitor_is_healthy_only_while_it_is_connected_and_keeps_nothi
     server: ClickHouseServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(metrics, "MAX_CYCLE_AGE_S", 3.0)
+    monkeypatch.setattr(parts, "MAX_CYCLE_AGE_S", 3.0)
     monkeypatch.setattr("newshead.monitor.keeper.RETRY_S", 0.2)
     async with running(settings):
         await becomes(settings, 200, "ok")
@@ -128,7 +132,7 @@ async def test_the_monitor_is_healthy_only_while_it_is_connected_and_keeps_nothi
         server.clear_faults()
         await becomes(settings, 200, "ok")
         await gateway.stop()
-        await becomes(settings, 503, "the connection to IBKR is ")
+        await becomes(settings, 503, "ibkr: not connected to IBKR")
         await gateway.start()
         await becomes(settings, 200, "ok")
         assert (await asyncio.to_thread(get, settings, "/other"))[0] == 404
@@ -139,7 +143,7 @@ async def test_a_monitor_that_waits_for_its_database_is_not_healthy(
 ) -> None:
     server.fault("hang", match="system.databases")
     starting = asyncio.create_task(_run_for_a_while(settings))
-    await becomes(settings, 503, "disconnected; no cycle has ended yet")
+    await becomes(settings, 503, "no cycle has ended yet")
     server.clear_faults()
     await becomes(settings, 200, "ok")
     starting.cancel()
@@ -150,6 +154,23 @@ async def test_a_monitor_that_waits_for_its_database_is_not_healthy(
 async def _run_for_a_while(settings: Settings) -> None:
     async with running(settings):
         await asyncio.sleep(60)
+
+
+@pytest.mark.usefixtures("database")
+async def test_the_names_follow_the_conventions_of_prometheus(settings: Settings) -> None:
+    promtool = shutil.which("promtool")
+    async with running(settings):
+        _, text = await asyncio.to_thread(get, settings, "/metrics")
+    assert f'newshead_build_info{{version="{__version__}"}} 1.0' in text
+    assert "\nprocess_cpu_seconds_total " in text
+    assert 'newshead_part_state{part="trigger folder",state="ok"} 1.0' in text
+    assert "_created" not in text
+    if promtool is None:
+        pytest.skip("promtool, of Prometheus, is not installed here")
+    found = await asyncio.to_thread(
+        subprocess.run, [promtool, "check", "metrics"], input=text, text=True, capture_output=True
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 @pytest.mark.usefixtures("database")

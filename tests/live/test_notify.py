@@ -1,5 +1,6 @@
 """Push: from rows in the real database to messages at a service behind HTTP."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -20,13 +21,14 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from commands import PROJECT, Command, alive
 from monitoring import DEADLINE_S, rate
-from watching import write_parts
+from watching import write_part, write_status
 
 from clickhouse_manager import ClickHouseManager
-from dashboard import notify, services
+from dashboard import losses, notify, services
 from dashboard.escaping import escaped
+from newshead.core.times import NEW_YORK
 from newshead.database.store import Batch, insert
-from newshead.database.tables import AlertRow, PriceRow, StatusRow
+from newshead.database.tables import AlertRow, PriceRow
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK
 from newshead.settings import ConfigurationError, Settings
 from simulator import Gateway, GatewayThread, Market, Trade
@@ -111,7 +113,9 @@ def settings(server: ClickHouseServer, receiver: Receiver) -> Settings:
 def pushing(settings: Settings) -> Iterator[None]:
     """The push at work, after its first look."""
     stopping = threading.Event()
-    thread = threading.Thread(target=notify.run, args=(settings, stopping))
+    thread = threading.Thread(
+        target=notify.run, args=(settings, services.services(settings.alert_urls), stopping)
+    )
     thread.start()
     time.sleep(2 * notify.POLL_S + 0.5)
     try:
@@ -137,10 +141,11 @@ def alert(database: ClickHouseManager, ticker: str, ago_s: float = 0.0, price: f
     add(database, AlertRow(ticker, datetime.now(UTC) - timedelta(seconds=ago_s), 1, price))
 
 
-def status(database: ClickHouseManager, state: str, error: str = "") -> None:
-    now = datetime.now(UTC)
-    numbers = (1, 2, 3, 4, 5.0, 6, 7, 0.0)
-    add(database, StatusRow(now, state, now, "PAPER", False, "*****67", *numbers, error))
+def status(database: ClickHouseManager, state: str) -> None:
+    """What a monitor writes of itself and of its connection."""
+    write_status(database, state=state)
+    write_part(database, "price monitor", "ok")
+    write_part(database, "ibkr", "ok" if state == "ready" else "lost", f"{state}.")
 
 
 @contextmanager
@@ -167,7 +172,14 @@ def reporting(database: ClickHouseManager, state: str) -> Iterator[None]:
 def test_the_first_alert_of_each_ticker_is_told_once_with_all_that_is_known(
     database: ClickHouseManager, settings: Settings, receiver: Receiver
 ) -> None:
-    rate(database, "ABCD", "BUY", headline="ABCD <b>soars</b>\n on news")
+    rate(
+        database,
+        "ABCD",
+        "BUY",
+        headline="ABCD <b>soars</b>\n on news",
+        explanation="A first approval.",
+        article_url="https://example.com/soars",
+    )
     # Not what the row's rating came from.
     rate(database, "ABCD", "HOLD", headline="Others follow")
     now = datetime.now(UTC).replace(microsecond=0)
@@ -190,8 +202,13 @@ def test_the_first_alert_of_each_ticker_is_told_once_with_all_that_is_known(
         alert(database, "ABCD", -5)
         until(lambda: len(receiver.messages) == 3, "the message of the next session")
     assert receiver.titles == ["ALERT 2: ABCD $2.2110", "ALERT 1: EFGH $2.2000", *_first("ABCD")]
-    at = f"{now + timedelta(seconds=3):%H:%M:%S}"
-    assert receiver.messages[0][2] == f"+10.0 % in 3 s, {at} UTC\nABCD <b>soars</b> on news"
+    at = f"{(now + timedelta(seconds=3)).astimezone(NEW_YORK):%H:%M:%S}"
+    assert receiver.messages[0][2].split("\n") == [
+        f"+10.0 % in 3 s, {at} New York time",
+        "BUY high: A first approval.",
+        "ABCD <b>soars</b> on news",
+        "https://example.com/soars",
+    ]
 
 
 def _first(ticker: str) -> list[str]:
@@ -219,7 +236,7 @@ def test_a_connection_is_told_lost_after_its_time_and_back(
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(notify, "LOST_S", 3.0)
+    monkeypatch.setattr(losses, "LOST", timedelta(seconds=3))
     with pushing(settings):
         with reporting(database, "ready"):
             time.sleep(1)
@@ -243,25 +260,8 @@ def test_a_connection_is_told_lost_after_its_time_and_back(
             assert receiver.messages[1][0] - back_at < 5
             time.sleep(2)
     assert [title.split(" IBKR ")[1] for title in receiver.titles] == ["is lost", "is back"]
-    assert "PAPER: disconnected since" in receiver.messages[0][2]
-
-
-def test_a_monitor_whose_status_stops_counts_as_lost(
-    database: ClickHouseManager,
-    settings: Settings,
-    receiver: Receiver,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(notify, "LOST_S", 2.0)
-    with pushing(settings):
-        with reporting(database, "ready"):
-            time.sleep(2)
-        stopped_at = time.monotonic()
-        until(lambda: receiver.messages, "the loss")
-        assert 1.5 < receiver.messages[0][0] - stopped_at < 2 + 5
-        with reporting(database, "ready"):
-            until(lambda: len(receiver.messages) > 1, "the return")
-    assert "has written no status since" in receiver.messages[0][2]
+    assert receiver.messages[0][2].startswith("PAPER: disconnected. Since ")
+    assert receiver.messages[1][2].startswith("PAPER: it works again. It was lost at ")
 
 
 def test_a_database_that_cannot_be_read_is_told_once_and_is_no_lost_connection(
@@ -273,7 +273,7 @@ def test_a_database_that_cannot_be_read_is_told_once_and_is_no_lost_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(notify, "LOST_S", 5.0)
+    monkeypatch.setattr(losses, "LOST", timedelta(seconds=5))
     with pushing(settings):
         status(database, "ready")
         time.sleep(1)
@@ -296,48 +296,6 @@ def test_a_database_that_cannot_be_read_is_told_once_and_is_no_lost_connection(
     assert len(lines) == 2
     assert "until ClickHouse works" in lines[0]
     assert "can be read again" in lines[1]
-
-
-BLIND = "blind"
-GONE = "gone"
-
-
-@pytest.mark.parametrize(
-    ("seen", "told"),
-    [
-        # second → what the newest status says from then on (GONE: the same one, not renewed),
-        # and in which second what is told.
-        ({0: "ready"}, {}),
-        ({0: "ready", 10: "disconnected", 39: "ready"}, {}),
-        ({0: "ready", 10: "disconnected", 50: "ready"}, {40: "is lost", 50: "is back"}),
-        ({0: "ready", 10: "connecting", 20: "stale", 30: "socket open"}, {40: "is lost"}),
-        ({0: "ready", 10: GONE, 70: "ready"}, {40: "is lost", 70: "is back"}),
-        ({0: "ready", 10: GONE, 30: "disconnected", 55: GONE}, {60: "is lost"}),
-        ({0: "ready", 10: BLIND, 80: GONE, 90: "ready"}, {}),
-        ({0: "ready", 10: BLIND, 60: GONE}, {90: "is lost"}),
-        ({0: None}, {31: "is lost"}),
-        ({0: None, 20: "disconnected"}, {31: "is lost"}),
-    ],
-)
-def test_when_a_connection_counts_as_lost(
-    seen: dict[int, str | None], told: dict[int, str]
-) -> None:
-    connection = notify.ConnectionWatch(0.0)
-    numbers = (1, 2, 3, 4, 5.0, 6, 7, 0.0)
-    found = {}
-    state: str | None = None
-    newest: StatusRow | None = None
-    for second in range(100):
-        state = seen.get(second, state)
-        now = datetime.now(UTC) + timedelta(seconds=second)
-        if state == BLIND:
-            connection.cannot_see(second)
-            continue
-        if state not in (GONE, None):
-            newest = StatusRow(now, state, now, "PAPER", False, "*67", *numbers, "")
-        for message in connection.see(newest, second):
-            found[second] = message.title.split(" IBKR ")[1]
-    assert found == told
 
 
 def test_a_slow_service_delays_no_other(
@@ -399,7 +357,7 @@ def test_a_restart_sends_nothing_twice(
     make_receiver: Callable[[], Receiver],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(notify, "LOST_S", 3.0)
+    monkeypatch.setattr(losses, "LOST", timedelta(seconds=3))
     other = make_receiver()
     other.status = 500
     both = Settings(**(vars(settings) | {"alert_urls": (receiver.address, other.address)}))
@@ -427,23 +385,18 @@ def test_a_restart_sends_nothing_twice(
         until(lambda: receiver.titles.count(_first("ABCD")[0]) == 2, "the alert, nobody knows")
 
 
-def test_that_no_data_comes_is_told_once_and_so_is_its_end(
+def test_what_is_silenced_is_not_told(
     database: ClickHouseManager, settings: Settings, receiver: Receiver
 ) -> None:
-    with pushing(settings):
-        write_parts(database, "ok", "ok")
+    silence = {"alert_silence": ("alerts", "news")}
+    with pushing(Settings(**(vars(settings) | silence))):
+        alert(database, "ABCD")
+        write_part(database, "price monitor", "ok")
+        write_part(database, "news benzinga", "refused", "the key is refused.")
+        write_part(database, "rating", "refused", "the service refuses every key.")
+        until(lambda: receiver.messages, "the refusal")
         time.sleep(3 * notify.POLL_S)
-        for _ in range(3):
-            write_parts(database, "ok", "lost", "BLIND: no data for any active ticker.")
-            time.sleep(3 * notify.POLL_S)
-        # The new connection that the monitor makes then is no end.
-        write_parts(database, "lost", "lost", "The connection was lost.")
-        time.sleep(3 * notify.POLL_S)
-        write_parts(database, "ok", "degraded", "IBKR's data farms are broken: usfarm.")
-        until(lambda: len(receiver.messages) == 2, "the end")
-        time.sleep(3 * notify.POLL_S)
-    assert receiver.titles == ["newshead: market data is lost", "newshead: market data is back"]
-    assert receiver.messages[0][2] == "BLIND: no data for any active ticker."
+    assert receiver.titles == ["newshead: rating is refused"]
 
 
 HOSTILE = "@everyone [x](http://evil.example) <@1> **www.evil.example** up 2.5 % \x1b"
@@ -551,7 +504,7 @@ def test_an_address_that_is_none_is_named_without_it_and_the_others_are_served(
     assert TOKEN not in caplog.text
     none = Settings(**(vars(settings) | {"alert_urls": wrong}))
     with pytest.raises(ConfigurationError, match="names no service"):
-        notify.run(none, threading.Event())
+        asyncio.run(notify.watch(none))
 
 
 @contextmanager
@@ -640,7 +593,9 @@ def test_a_test_message_goes_to_all_addresses_and_says_which_failed(
     code, text = by_hand(tmp_path, "--test", ALERT_URLS=addresses)
     assert code == EXIT_FAILED
     assert [line.split(" (address ")[1][0] for line in text.splitlines()] == ["1", "2", "3"]
-    assert [line.split()[-1] for line in text.splitlines()][::2] == ["failed", "sent"]
+    assert "failed: Failed to send JSON" in text.splitlines()[0]
+    assert "error=404" in text.splitlines()[0]
+    assert text.splitlines()[2].endswith(": sent")
     assert good.titles == ["newshead: test"] * 2
     assert TOKEN not in text
 

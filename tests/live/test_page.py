@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from browsing import DEADLINE_MS, Open, card, shows
+from browsing import DEADLINE_MS, READABLE, Open, card, shows
 from clickhouse_server import ClickHouseServer
 from playwright.async_api import Page, expect
 from watching import (
@@ -347,50 +347,6 @@ async def test_on_a_phone_a_tap_shows_the_chart_and_another_the_alerts(
         await expect(page.locator("#alerts > li")).to_be_in_viewport()
         await page.locator("#alerts > li .ticker").tap()
         await expect(page.locator("#chart-head")).to_be_in_viewport()
-
-
-READABLE: Final = """() => {
-    const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const luminance = (rgb) => {
-        const [r, g, b] = rgb.slice(0, 3).map((part) => {
-            const c = part / 255;
-            return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-        });
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const contrast = (a, b) => {
-        const [high, low] = [luminance(a), luminance(b)].sort((x, y) => y - x);
-        return (high + 0.05) / (low + 0.05);
-    };
-    const behind = (node) => {
-        for (let at = node; at; at = at.parentElement) {
-            const colour = channels(getComputedStyle(at).backgroundColor);
-            if (colour.length === 3 || colour[3] === 1) return colour;
-        }
-        return [255, 255, 255];
-    };
-    const bad = [];
-    for (const node of document.querySelectorAll("body *")) {
-        if (!node.checkVisibility() || node.closest("svg, canvas, .unseen")) continue;
-        const style = getComputedStyle(node);
-        const box = node.getBoundingClientRect();
-        const named = `${node.tagName} ${node.id} ${node.className} ${node.textContent}`;
-        const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-        if (own && contrast(channels(style.color), behind(node)) < 4.5) bad.push(`text: ${named}`);
-        if (node.matches("button, input, select, .rating, .priority")
-            && parseFloat(style.borderTopWidth)
-            && contrast(channels(style.borderTopColor), behind(node.parentElement)) < 3) {
-            bad.push(`border: ${named}`);
-        }
-        if (node.matches("a, button, input, select, summary, [role=option]")
-            && box.width && (box.width < 24 || box.height < 24)) bad.push(`target: ${named}`);
-        if (node.matches("button, a, input, select")
-            && !(node.textContent.trim() || node.ariaLabel || node.labels?.length)) {
-            bad.push(`name: ${named}`);
-        }
-    }
-    return bad;
-}"""
 
 
 async def test_all_text_is_readable_and_every_target_can_be_hit_in_both_themes(

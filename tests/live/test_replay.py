@@ -15,6 +15,7 @@ from watching import write_alerts, write_prices
 
 from clickhouse_manager import ClickHouseManager
 from newshead.core import rule
+from newshead.database.kind import Kind
 from newshead.database.tables import PRICE_TRACKING
 from newshead.replay.__main__ import main
 from newshead.settings import Settings
@@ -187,7 +188,7 @@ def test_rows_of_an_interrupted_move_are_left_out_and_counted(
     database: ClickHouseManager, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_prices(database, "ABCD", FLAT, began=FIRST_DAY)
-    moving = PRICE_TRACKING._replace(name="price_tracking_moving").ddl
+    moving = PRICE_TRACKING._replace(name="price_tracking_moving").ddl(Kind.ATOMIC)
     database.client.command(moving)
     database.client.command("EXCHANGE TABLES News.price_tracking AND News.price_tracking_moving")
     assert main(["--history", "--json"]) == 0

@@ -12,6 +12,7 @@ from clickhouse_server import ClickHouseServer
 from monitoring import connected, with_tables
 
 from clickhouse_manager import ClickHouseManager
+from dashboard import earlier
 from dashboard import queries as page
 from newshead.database import queries, store
 from newshead.database.connection import one_line
@@ -75,7 +76,7 @@ def test_the_documented_rights_of_newshead_suffice_from_the_first_start_on(folde
         assert manager.move_session()["news_alert"] == 1
         store.replace_ticker_list(manager, [STOCK])
         assert queries.recent_hashes(manager) == {}
-        assert page.days(manager)
+        assert earlier.sessions(manager)
 
 
 @pytest.mark.parametrize("profile", ["<readonly>1</readonly>", ""])

@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from ibapi.client import EClient
@@ -113,6 +114,13 @@ class Official(EWrapper, EClient):  # type: ignore[misc]
 
     def contractDetailsEnd(self, reqId: int) -> None:  # noqa: N803
         self.calls.append(("contractDetailsEnd", reqId))
+
+    def historicalData(self, reqId: int, bar: Any) -> None:  # noqa: N803
+        prices = bar.open, bar.high, bar.low, bar.close
+        self.calls.append(("historicalData", reqId, bar.date, *prices, float(bar.volume)))
+
+    def historicalDataEnd(self, reqId: int, start: str, end: str) -> None:  # noqa: N803
+        self.calls.append(("historicalDataEnd", reqId, start, end))
 
 
 @contextmanager
@@ -236,6 +244,25 @@ def message_id(message: bytes, server_version: int) -> int:
     if server_version >= 201:
         return int.from_bytes(message[:4], "big")
     return int(message.split(b"\0")[0])
+
+
+# What was traded at 15:00:58, at 15:01:01 (twice), at 15:01:06 and at 15:02:00 UTC.
+HISTORY_BEGAN: Final = 1_795_618_858
+TRADED: Final = [(0, 2.0, 100), (3, 2.5, 50), (3, 2.4, 1), (8, 2.1, 10), (62, 3.0, 5)]
+
+
+def with_past(gateway: Gateway, symbol: str = "ABCD") -> None:
+    """Let a stock have been traded then."""
+    for seconds, price, size in TRADED:
+        gateway.book(symbol).record(price, size, HISTORY_BEGAN + seconds)
+
+
+def ask_for_bars(
+    client: Any, req_id: int, bar_size: str = "5 secs", seconds: int = 62, symbol: str = "ABCD"
+) -> None:
+    end = datetime.fromtimestamp(HISTORY_BEGAN + 62, UTC)
+    past: Any = f"{end:%Y%m%d-%H:%M:%S}", f"{seconds} S", bar_size, "TRADES", 0, 2, False, []
+    client.reqHistoricalData(req_id, stock(symbol), *past)
 
 
 # Clients nobody here wrote
@@ -517,6 +544,77 @@ def test_a_symbol_without_live_data_is_served_delayed_on_demand() -> None:
         thread.call(gateway.trade, "AAPL", 271.5, 100)
         until(lambda: (6, 71, 100.0) in client.named("tickSize"))
         assert (6, 68, 271.5) in client.named("tickPrice")
+
+
+@versions(176, 187, 195, 196, 200, 201, 207, 208, 226)
+def test_past_bars_are_those_of_what_was_traded(server_version: int) -> None:
+    gateway = Gateway(Market(symbols=["ABCD"]), server_version=server_version)
+    with GatewayThread(gateway) as thread, official_client(gateway) as client:
+        thread.call(with_past, gateway)
+        ask_for_bars(client, 7)
+        ask_for_bars(client, 8, "1 min", 120)
+        until(lambda: len(client.named("historicalDataEnd")) == 2)
+        began = HISTORY_BEGAN
+        assert client.named("historicalData") == [
+            (7, str(began - 3), 2.0, 2.0, 2.0, 2.0, 100.0),
+            (7, str(began + 2), 2.5, 2.5, 2.4, 2.4, 51.0),
+            (7, str(began + 7), 2.1, 2.1, 2.1, 2.1, 10.0),
+            (8, str(began - 58), 2.0, 2.0, 2.0, 2.0, 100.0),
+            (8, str(began + 2), 2.5, 2.5, 2.1, 2.1, 61.0),
+        ]
+        assert [r.detail for r in gateway.requests if r.kind == "reqHistoricalData"] == [
+            "5 secs 62 S 20261125-15:02:00",
+            "1 min 120 S 20261125-15:02:00",
+        ]
+
+
+async def test_ib_async_is_told_past_bars() -> None:
+    ib_async = pytest.importorskip("ib_async")
+    async with Gateway(Market(symbols=["ABCD"])) as gateway:
+        with_past(gateway)
+        ib = ib_async.IB()
+        await ib.connectAsync("127.0.0.1", gateway.port, clientId=7, timeout=DEADLINE_S)
+        end = datetime.fromtimestamp(HISTORY_BEGAN + 62, UTC)
+        found = await ib.reqHistoricalDataAsync(
+            ib_async.Stock("ABCD", "SMART", "USD"),
+            f"{end:%Y%m%d-%H:%M:%S}",
+            *("62 S", "5 secs", "TRADES", False, 2),
+        )
+        ib.disconnect()
+    assert [(bar.open, bar.close, bar.volume, bar.barCount) for bar in found] == [
+        (2.0, 2.0, 100.0, 1),
+        (2.5, 2.4, 51.0, 2),
+        (2.1, 2.1, 10.0, 1),
+    ]
+
+
+def test_requests_for_past_bars_are_refused_as_tws_does() -> None:
+    gateway = Gateway(Market(symbols=["ABCD", "EFGH"]))
+    with GatewayThread(gateway) as thread, official_client(gateway) as client:
+        ask_for_bars(client, 1)
+        ask_for_bars(client, 2, symbol="NONE")
+        ask_for_bars(client, 3, "7 secs")
+        ask_for_bars(client, 4)
+        for req_id in range(5, 9):
+            ask_for_bars(client, req_id, seconds=req_id)
+        ask_for_bars(client, 9, seconds=9)
+        client.cancelHistoricalData(10)
+        until(lambda: len(client.named("error")) >= 10 + 3)
+        thread.call(setattr, gateway, "recalling", False)
+        ask_for_bars(client, 11)
+        client.cancelHistoricalData(11)
+        until(lambda: len(client.named("error")) == 11 + 3)
+    codes = {req_id: (code, text) for req_id, code, text in client.named("error") if req_id > 0}
+    assert {req_id: code for req_id, (code, _) in codes.items()} == {
+        **dict.fromkeys((1, 4, 5, 6, 7, 8, 9, 11), 162),
+        2: 200,
+        3: 321,
+        10: 366,
+    }
+    paced = {req_id for req_id, (_, text) in codes.items() if "pacing violation" in text}
+    # The same again, and the sixth of one stock.
+    assert paced == {4, 8, 9}
+    assert "no data" in codes[1][1]
 
 
 def test_all_that_clients_ask_for_is_kept_and_the_unknown_logged_once(

@@ -10,9 +10,8 @@ from clickhouse_server import ClickHouseServer
 from monitoring import CYCLE_S, rate, rows, running, tracked, trade_each_slot, until
 
 from clickhouse_manager import ClickHouseManager
-from newshead.database import connection
+from newshead.database import connection, part_writer
 from newshead.database.tables import READY
-from newshead.monitor import status
 from newshead.monitor.status import StatusWriter
 from newshead.settings import Settings
 from newshead.tws.link import ConnectionState
@@ -60,7 +59,7 @@ async def test_a_row_says_how_the_monitor_fares(
     database: ClickHouseManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(status, "STATUS_EVERY_S", 0.3)
+    monkeypatch.setattr(part_writer, "STATUS_EVERY_S", 0.3)
     async with running(settings) as monitor:
         logging.getLogger("anywhere").error("It went\n%s.", "wrong " * 100)
         await tracked(gateway, settings)
@@ -87,7 +86,7 @@ async def test_an_idle_monitor_writes_its_status_without_another_question_to_the
     server: ClickHouseServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(status, "STATUS_EVERY_S", 0.3)
+    monkeypatch.setattr(part_writer, "STATUS_EVERY_S", 0.3)
     async with running(settings):
         await until(lambda: statuses(database), "the first row")
         before = len(server.statements())
@@ -107,7 +106,7 @@ async def test_a_database_that_takes_no_status_delays_no_row_and_no_alert_and_is
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(status, "STATUS_EVERY_S", 0.1)
+    monkeypatch.setattr(part_writer, "STATUS_EVERY_S", 0.1)
     rate(database, "ABCD", "BUY")
     async with running(settings) as monitor:
         await until(lambda: statuses(database), "the first row")
@@ -129,7 +128,7 @@ async def test_a_database_that_takes_no_status_delays_no_row_and_no_alert_and_is
     lines = [
         r
         for r in caplog.records
-        if r.name == "newshead.monitor.status" and r.levelno >= logging.INFO
+        if r.name == "newshead.database.part_writer" and r.levelno >= logging.INFO
     ]
     assert len(lines) == 2
 
@@ -137,7 +136,7 @@ async def test_a_database_that_takes_no_status_delays_no_row_and_no_alert_and_is
 async def test_a_status_table_dropped_by_hand_is_created_again(
     settings: Settings, database: ClickHouseManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "STATUS_EVERY_S", 0.3)
+    monkeypatch.setattr(part_writer, "STATUS_EVERY_S", 0.3)
     async with running(settings):
         await until(lambda: statuses(database), "the first row")
         database.client.command("DROP TABLE News.monitor_status SYNC")
@@ -150,8 +149,8 @@ async def test_a_status_table_dropped_by_hand_is_created_again(
 async def test_the_clocks_are_compared_again_and_again(
     settings: Settings, server: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "STATUS_EVERY_S", 0.2)
-    monkeypatch.setattr(status, "CLOCK_EVERY_S", 0.5)
+    monkeypatch.setattr(part_writer, "STATUS_EVERY_S", 0.2)
+    monkeypatch.setattr(part_writer, "CLOCK_EVERY_S", 0.5)
     monkeypatch.setattr(connection, "MAX_CLOCK_DIFFERENCE_S", 60.0)
 
     def comparisons() -> int:

@@ -11,8 +11,8 @@ from clickhouse_server import ClickHouseServer
 from monitoring import tracked, trade_each_slot, until
 
 import price_checker
-import run_system
 from ibkr_client import IBKRClient
+from newshead import supervision
 from newshead.database.connection import Database
 from newshead.database.store import Outbox
 from newshead.news import monitor as news_monitor
@@ -64,11 +64,11 @@ async def test_a_part_that_was_stopped_is_not_started_again_however_it_ends(
         starts += 1
         return await part()
 
-    supervised = asyncio.create_task(run_system.supervise("The part", run_part))
+    supervised = asyncio.create_task(supervision.supervise("The part", run_part))
     await until(lambda: starts, "the start")
     await asyncio.sleep(0)
     supervised.cancel()
-    await asyncio.wait({supervised}, timeout=2 * run_system.FIRST_PAUSE_S)
+    await asyncio.wait({supervised}, timeout=2 * supervision.FIRST_PAUSE_S)
     ended = supervised.cancelled()
     supervised.cancel()
     assert ended

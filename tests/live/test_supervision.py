@@ -12,30 +12,28 @@ from pathlib import Path
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from commands import PROJECT, Command, alive, free_port, on_server
-from monitoring import with_tables
+from commands import PROJECT, Command, alive, free_port, on_server, ticking
+from monitoring import tables_on
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database.owner import OwnedError, Owner, give_up, own, renew
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED, EXIT_OK
-from newshead.settings import Settings
-from simulator import Gateway, GatewayThread, Market, Trade
+from simulator import Gateway
 
 Start = Callable[..., Command]
 
 
 @pytest.fixture
 def database(server: ClickHouseServer) -> Iterator[ClickHouseManager]:
-    with with_tables(Settings(clickhouse_host=server.host, clickhouse_port=server.port)) as manager:
+    with tables_on(server) as manager:
         yield manager
 
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
-    market = Market([Trade(s / 4, "ABCD", 5 + (s % 5) / 100, 100) for s in range(1000)])
-    with GatewayThread(Gateway(market)) as thread:
-        yield thread.gateway
+    with ticking() as gateway:
+        yield gateway
 
 
 @pytest.mark.parametrize("embedded", [True, False])
@@ -92,7 +90,7 @@ def test_a_monitor_that_waits_for_the_database_gives_signs_of_life(tmp_path: Pat
     ) as monitor:
         os.close(writing)
         try:
-            assert [os.read(reading, 1) for _ in range(4)] == [b"."] * 4
+            assert [os.read(reading, 1) for _ in range(4)] == [b"\n"] * 4
         finally:
             monitor.terminate()
     os.close(reading)

@@ -19,6 +19,7 @@ NEWSHEAD = [
     ["-m", "dashboard"],
     ["-m", "dashboard.notify"],
     ["-m", "newshead.replay"],
+    ["-m", "newshead.results"],
     ["-m", "benchmarks"],
 ]
 SIMULATOR = [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from monitoring import until
 
+from newshead.core.parts import PartState
 from newshead.news import reconnect, wires
 from newshead.news.message import Article
 from newshead.news.wires import Wires
@@ -75,7 +76,7 @@ async def test_a_release_comes_once_and_only_those_of_the_first_poll_may_be_old(
         *(("Before", True), ("Now", False), ("Later", False))
     ]
     assert [article.tickers for article in reader.articles] == [("ABCD",), ("EFGH",), ()]
-    assert (reader.wires.messages, reader.wires.state) == (3, "connected")
+    assert (reader.wires.messages, reader.wires.state) == (3, PartState.OK)
     assert feed.requests[0].headers["user-agent"].startswith("newshead/")
 
 
@@ -123,7 +124,7 @@ async def test_a_feed_that_fails_is_told_once_and_the_others_go_on(
     feed.status = 503
     async with FeedServer() as other, reading(feed.url, other.url) as reader:
         await until(lambda: len(feed.requests) > 3, "some attempts")
-        assert reader.wires.state == "1 of 2 feeds fail"
+        assert reader.wires.reason.startswith("1 of 2 feeds fail")
         other.publish("Other", "(NASDAQ: ABCD)")
         await until(lambda: reader.titles == ["Other"], "the other feed's release")
         feed.status, feed.content = 200, b"<html>No</html>"

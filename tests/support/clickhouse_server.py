@@ -86,6 +86,8 @@ class ClickHouseServer:
         Settings of the clients, and constraints on them, as in the engine's own configuration.
     version
         What the server says of itself; empty for the truth.
+    server_id
+        What `serverUUID()` says; empty for the truth, which is zero in each embedded engine.
     """
 
     def __init__(
@@ -98,11 +100,12 @@ class ClickHouseServer:
         rights: Sequence[str] | None = None,
         profile: str = "",
         version: str = "",
+        server_id: str = "",
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port
         self._arguments = ["--path", str(path), "--user", user, "--password", password]
-        self._arguments += ["--version", version]
+        self._arguments += ["--version", version, "--server-id", server_id]
         if rights is not None or profile:
             config = path.with_name(f"{path.name}-{uuid.uuid4()}.xml")
             config.write_text(_configuration(config, rights, profile))
@@ -224,7 +227,14 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, path: Path, port: int, user: str, password: str, config: Path | None, version: str
+        self,
+        path: Path,
+        port: int,
+        user: str,
+        password: str,
+        config: Path | None,
+        version: str,
+        server_id: str,
     ) -> None:
         # Here and not above: tests that import ClickHouseServer shall not load the engine.
         import chdb
@@ -237,6 +247,7 @@ class _Server(ThreadingHTTPServer):
         row = self._first.query("SELECT version(), timezone()", "TabSeparated").bytes()
         self._version, self.timezone = row.decode().split()
         self._claimed_version = version
+        self._claimed_id = server_id
         self.authorization = basic_authorization(user, password)
         self.requests: list[dict[str, object]] = []
         self._faults: list[_Fault] = []
@@ -267,6 +278,8 @@ class _Server(ThreadingHTTPServer):
             stack.callback(connection.close)
             if self._claimed_version:
                 sql = sql.replace(b"version()", b"'%b'" % self._claimed_version.encode())
+            if self._claimed_id:
+                sql = sql.replace(b"serverUUID()", b"toUUID('%b')" % self._claimed_id.encode())
             if insert:
                 # Not inline: of a statement chDB reads the first 256 KiB only.
                 file = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._path))
@@ -454,6 +467,7 @@ def main() -> None:
     parser.add_argument("--password", default="")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--version", default="")
+    parser.add_argument("--server-id", default="")
     parser.add_argument("--with-parent", action="store_true")
     arguments = parser.parse_args()
     server = _Server(
@@ -463,6 +477,7 @@ def main() -> None:
         arguments.password,
         arguments.config,
         arguments.version,
+        arguments.server_id,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not sys.exit(): nothing shall run on the way out while queries do.

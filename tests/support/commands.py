@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from clickhouse_server import ClickHouseServer
 
-from simulator import Gateway
+from simulator import Gateway, GatewayThread, Market, Trade
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -102,6 +102,14 @@ def on_server(server: ClickHouseServer, gateway: Gateway) -> dict[str, object]:
         "CLICKHOUSE_PORT": server.port,
         "IBKR_PORT": gateway.port,
     }
+
+
+@contextlib.contextmanager
+def ticking() -> Iterator[Gateway]:
+    """A gateway where ABCD trades four times a second."""
+    market = Market([Trade(s / 4, "ABCD", 5 + (s % 5) / 100, 100) for s in range(1000)])
+    with GatewayThread(Gateway(market)) as thread:
+        yield thread.gateway
 
 
 def free_port() -> int:

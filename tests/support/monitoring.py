@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,11 @@ def database(settings: Settings) -> Iterator[ClickHouseManager]:
     """The empty tables, and the test's own way into them."""
     with with_tables(settings) as manager:
         yield manager
+
+
+def tables_on(server: ClickHouseServer) -> AbstractContextManager[ClickHouseManager]:
+    """The empty tables on a server, and the test's own way into them."""
+    return with_tables(Settings(clickhouse_host=server.host, clickhouse_port=server.port))
 
 
 @contextlib.contextmanager

@@ -74,23 +74,22 @@ def write_status(database: ClickHouseManager, **columns: Any) -> None:
     _insert(database, "monitor_status", values)
 
 
-def write_parts(database: ClickHouseManager, ibkr: str, market_data: str, reason: str = "") -> None:
-    """Rows of part_status: how the connection and its data fare, and why the data do."""
-    for part, state, why in (("ibkr", ibkr, ""), ("market data", market_data, reason)):
-        at = now()
-        values = {
-            "timestamp": at,
-            "instance": "i",
-            "host": "h",
-            "folder": "f",
-            "part": part,
-            "state": state,
-            "since": at,
-            "reason": why,
-            "last_success": None,
-            "counts": {},
-        }
-        _insert(database, "part_status", values)
+def write_part(database: ClickHouseManager, part: str, state: str, reason: str = "") -> None:
+    """A row of part_status."""
+    at = now()
+    values = {
+        "timestamp": at,
+        "instance": "i",
+        "host": "h",
+        "folder": "f",
+        "part": part,
+        "state": state,
+        "since": at,
+        "reason": reason,
+        "last_success": None,
+        "counts": {},
+    }
+    _insert(database, "part_status", values)
 
 
 def write_news(

@@ -124,11 +124,12 @@ COMMANDS = {
     "dashboard": "dashboard/__main__.py",
     "dashboard.notify": "dashboard/notify.py",
     "newshead.replay": "newshead/replay/__main__.py",
+    "newshead.results": "newshead/results.py",
     "simulator": "simulator/__main__.py",
     "simulator.news": "simulator/news.py",
+    "simulator.ratings": "simulator/ratings.py",
     "simulator.alpaca": "simulator/alpaca.py",
     "simulator.feeds": "simulator/feeds.py",
-    "simulator.ratings": "simulator/ratings.py",
     "benchmarks": "benchmarks/__main__.py",
 }
 EVERY_COMMAND = {"--help", "--version"}

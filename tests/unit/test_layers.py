@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-COMMANDS = {"run_system", "price_checker", "demo", "newshead.check", "newshead.replay"}
+COMMANDS = {
+    *("run_system", "price_checker", "demo", "newshead.check", "newshead.replay"),
+    "newshead.results",
+}
 # The rooms from top to bottom: each may use those below it and itself.
 ROOMS = [
     COMMANDS,
     {"ibkr_client", "clickhouse_manager"},
     {"newshead.news", "dashboard"},
-    {"newshead.monitor", "newshead.recording"},
+    {"newshead.monitor", "newshead.recording", "newshead.supervision"},
     {"newshead.database", "newshead.tws"},
     {
         *("newshead.process", "newshead.logs", "newshead.loop", "newshead.scheduling"),
@@ -159,7 +162,7 @@ def test_the_simulator_imports_nothing_of_the_product() -> None:
             assert not imports(name) & product, name
 
 
-@pytest.mark.parametrize("reader", ["dashboard", "newshead.replay"])
+@pytest.mark.parametrize("reader", ["dashboard", "newshead.replay", "newshead.results"])
 def test_a_reader_knows_of_the_database_only(reader: str) -> None:
     allowed = {
         reader,

@@ -54,6 +54,25 @@ def test_a_body_of_a_megabyte_is_cut_in_little_time() -> None:
 
 
 @pytest.mark.parametrize(
+    "bomb",
+    [
+        "<div>" * 50_000,
+        "<b><i><u>" * 25_000 + "</p>" * 6_000,
+        "".join(f"<b id={number}>" for number in range(20_000)),
+    ],
+    ids=["nested", "formatting", "formatting, each other"],
+)
+def test_hostile_markup_costs_no_more_time_than_its_length(bomb: str) -> None:
+    began = time.monotonic()
+    assert without_markup(f"<p>word</p>{bomb}deep", 8_000) == "word"
+    assert time.monotonic() - began < 2
+
+
+def test_paragraphs_and_items_without_an_end_do_not_nest() -> None:
+    assert without_markup("<p>a<ul><li>b</ul><br>" * 1_000, 8_000) == ("a b " * 1_000).rstrip()
+
+
+@pytest.mark.parametrize(
     ("markup", "text"),
     [
         ("What&#39;s up, A&amp;B &#x26; C?", "What's up, A&B & C?"),

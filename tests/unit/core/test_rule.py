@@ -20,6 +20,7 @@ from newshead.core.rule import (
     percent,
     priority,
     rises,
+    windows,
 )
 
 START = 1_795_000_000
@@ -226,6 +227,11 @@ def test_an_open_window_says_what_is_in_the_way_of_an_alert(
     result: Outcome, due: int, rating: str, text: str
 ) -> None:
     assert describe_open(result, due, rating) == text
+
+
+def test_stored_rows_are_of_one_window_to_its_end_and_as_long_as_they_follow_each_other() -> None:
+    assert list(windows([0, 30, 60, 120, 181, 200])) == [(0, 4), (4, 6)]
+    assert list(windows([])) == []
 
 
 @pytest.mark.parametrize(

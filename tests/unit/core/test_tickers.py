@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from newshead.core.tickers import (
     MAX_TRACKED_S,
+    MAX_UNSEEN,
     Answer,
     TickerBook,
     ibkr_name,
@@ -47,6 +48,29 @@ def test_a_window_that_is_over_leaves_its_outcome_to_tell_and_takes_no_trigger()
     assert (book.active, set(book.since)) == ({"EFGH"}, {"EFGH"})
     assert book.untold == {"ABCD"}
     assert book.answer("ABCD") is Answer.ENDED
+
+
+def test_a_ticker_is_judged_once_its_newest_row_is_seen() -> None:
+    book = TickerBook()
+    book.await_row("ABCD", 100)
+    book.await_row("ABCD", 102)
+    book.await_row("EFGH", 100)
+    assert book.judge({"ABCD"}, {"ABCD": 100, "EFGH": 100}) == []
+    assert set(book.unjudged) == {"ABCD", "EFGH"}
+    assert book.judge({"ABCD", "EFGH"}, {"ABCD": 102, "EFGH": 100}) == []
+    assert book.idle
+
+
+def test_a_row_that_is_never_seen_is_given_up_and_named() -> None:
+    book = TickerBook()
+    book.await_row("GONE", 100)
+    for _ in range(MAX_UNSEEN - 1):
+        assert book.judge({"GONE"}, {}) == []
+    book.await_row("GONE", 102)
+    for _ in range(MAX_UNSEEN - 1):
+        assert book.judge({"GONE"}, {"GONE": 100}) == []
+    assert book.judge({"GONE"}, {"GONE": 100}) == ["GONE"]
+    assert book.idle
 
 
 def test_a_window_is_told_once_however_often_the_database_names_it() -> None:

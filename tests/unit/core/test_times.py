@@ -1,13 +1,19 @@
 """The session's roll and the pauses between attempts, without a clock."""
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from datetime import time as time_of_day
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from newshead.core.times import in_trading_hours, next_roll_after, reconnect_pause_s, retry_pause_s
+from newshead.core.times import (
+    in_trading_hours,
+    midnight,
+    next_roll_after,
+    reconnect_pause_s,
+    retry_pause_s,
+)
 
 
 @pytest.mark.parametrize(
@@ -79,3 +85,14 @@ def test_us_stocks_trade_from_four_to_twenty_in_new_york_on_weekdays(
     at: datetime, trading: bool
 ) -> None:
     assert in_trading_hours(at) is trading
+
+
+@pytest.mark.parametrize(
+    ("day", "begin"),
+    [
+        (date(2026, 1, 2), datetime(2026, 1, 2, 5, tzinfo=UTC)),
+        (date(2026, 7, 2), datetime(2026, 7, 2, 4, tzinfo=UTC)),
+    ],
+)
+def test_a_day_begins_at_midnight_in_new_york(day: date, begin: datetime) -> None:
+    assert midnight(day) == begin

@@ -14,6 +14,12 @@ def test_articles_that_are_all_old_by_nearly_the_same_amount_show_it() -> None:
     assert told([600, 660, 610, 650, 630]) == [630]
 
 
+def test_articles_that_are_all_from_the_future_by_nearly_the_same_amount_show_it() -> None:
+    assert told([-600, -540, -570, -580, -560]) == [-570]
+    assert told([-9, -1, 0, -5, -3] * 10) == []
+    assert told([-600, -5_000, -86_400, 30, -2_000, -300] * 10) == []
+
+
 def test_fresh_articles_show_nothing() -> None:
     assert told([0, 60, 119, 10, 30, 90] * 10) == []
 

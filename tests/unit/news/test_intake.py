@@ -47,10 +47,10 @@ def test_an_article_is_taken_once_for_each_listed_ticker() -> None:
 
 
 def test_without_a_list_nothing_is_taken_unless_any_ticker_is() -> None:
-    assert Intake().takes_nothing
+    assert Intake().needs_list
     assert Intake().take(ARTICLE, NOW) == []
     intake = Intake(any_ticker=True)
-    assert not intake.takes_nothing
+    assert not intake.needs_list
     assert intake.take(ARTICLE, NOW) == ["ABCD", "EFGH"]
 
 
@@ -232,6 +232,10 @@ def test_a_clock_that_is_off_is_told_by_new_articles_alone(
     come()
     [line] = caplog.records
     assert "clock seems to be about 600 s ahead" in line.getMessage()
+    caplog.clear()
+    come(created=None, ahead_s=570.0)
+    [line] = caplog.records
+    assert "clock seems to be about 570 s behind" in line.getMessage()
 
 
 def test_the_id_stands_for_a_missing_url_in_the_hash() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_a_time_over_a_minute_ahead_is_no_time(ahead_s: float, counts: bool) -> 
     del made["data"]["timestamp"]
     article = parsed(json.dumps(made))
     assert (article.created is not None) is (article.updated is not None) is counts
-    assert article.age_s == 0
+    assert (article.age_s, round(article.ahead_s)) == (0, ahead_s)
 
 
 @pytest.mark.parametrize(
@@ -187,3 +188,16 @@ def test_whatever_a_message_holds_it_is_an_article_or_none(
 
 def test_an_article_without_securities_is_about_no_ticker() -> None:
     assert parsed(json.dumps(message(securities=None))).securities == ()
+
+
+def test_a_message_that_is_larger_than_any_article_is_not_read() -> None:
+    with pytest.raises(NoArticleError, match=r"^12\.0 MiB, and no article is larger than 2 MiB$"):
+        parsed(json.dumps(message(body="x" * 12 * 2**20)))
+
+
+def test_of_endless_names_the_first_thousand_are_read() -> None:
+    names = [f"A{number}" for number in range(50_000)]
+    began = time.monotonic()
+    article = parsed(json.dumps(message(securities=names, channels=names, url="x " * 100_000)))
+    assert time.monotonic() - began < 1
+    assert (len(article.securities), len(article.channels), len(article.url)) == (1000, 1000, 1999)

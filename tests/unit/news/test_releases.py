@@ -150,7 +150,7 @@ def test_a_broken_feed_is_read_as_far_as_it_goes() -> None:
 
 
 def test_entities_neither_cost_time_nor_read_files() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     grown = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
     doctype = f'<!DOCTYPE x [<!ENTITY e0 "lol">{grown}<!ENTITY f SYSTEM "file:///etc/passwd">]>'
     for name in ("e11", "f"):
@@ -159,7 +159,7 @@ def test_entities_neither_cost_time_nor_read_files() -> None:
         for article in read(content).articles:
             assert len(article.title) <= 1_000
             assert "root" not in article.title
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def release(title: str, text: str) -> Article:

@@ -113,6 +113,7 @@ def test_trades_may_come_through_a_pipe(tmp_path: Path, capsys: pytest.CaptureFi
         (["--csv", "x", "--since", "2026-01-02"], "--since goes with --history"),
         (["--csv", "x", "--ticker", "ABCD"], "--ticker goes with --history"),
         (["--csv", "x", "--rows"], "--rows goes with --json"),
+        (["--csv", "x", "--results", "--json"], "--results and --json exclude each other"),
         (["--csv", "x", "--begin", "now"], "'now' is no time such as 2026-01-02T14:30:00Z"),
         (["--history", "--news", "x"], "--news goes with --csv"),
         (["--history", "--begin", "2026-01-02"], "--begin goes with --csv"),
@@ -160,6 +161,25 @@ def test_the_table_says_what_changes_against_the_live_rule(
         f"{DAY.isoformat()},{change},60,0.4,11.0,BUY,2 3,3,{figures}"
         for change, figures in (("3.0", "3,2,1,0"), ("5.0", "2,1,0,0"), ("7.0", "1,1,0,1"))
     ]
+
+
+def test_a_days_results_end_with_its_window(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trades.csv").write_text(
+        TRADES + steps("ABCD", 2, 2, 2, 2.2, 2.42) + steps("EF", 2, 2)
+    )
+    assert main(["--csv", str(tmp_path / "trades.csv"), "--results"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(
+        "change 5 %, window 60 s, prices 0.4 to 11, ratings BUY, baseline 2,3\n"
+    )
+    assert "1 window, 1 of them alerted, 0 followed up; 1 had too few prices to judge." in shown
+    assert "Best, window's end:\n  ABCD     2026-01-02 14:30:06 UTC     2.2000   +10.0 %" in shown
+    assert shown.count("No fees and no slippage") == 1
+    every = ["--change-pct", "12.5", "--ratings", "BUY,HOLD,SELL"]
+    assert main(["--csv", str(tmp_path / "trades.csv"), "--results", *every]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_a_figures_file_that_cannot_be_written_is_refused(

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from newshead.core.rule import Rule, percent
 from newshead.core.slots import SLOT_S
 from newshead.replay.__main__ import main
 
@@ -131,6 +130,12 @@ def expected(rows: dict[str, list[Row]], variant: dict[str, Any]) -> dict[str, A
     return {"variant": variant, "windows": windows, "alerts": alerts, "rows": kept_rows}
 
 
+def shown(change: float, threshold: float) -> str:
+    if change < threshold <= round(change, 1):
+        return f"{min(round(change, 2), threshold - 0.01):+.2f} %"
+    return f"{round(change, 1) + 0.0:+.1f} %"
+
+
 def words(
     variant: dict[str, Any], rows: int, alerts: int, changes: list[float], rose: int, in_range: int
 ) -> str:
@@ -138,8 +143,9 @@ def words(
         return "no ticks"
     if not changes:
         return f"no alert, only {rows} prices"
-    shown = percent(max(changes), Rule(change_pct=variant["change_pct"]))
-    best = f"best change {shown} of {variant['change_pct']:g} %"
+    best = (
+        f"best change {shown(max(changes), variant['change_pct'])} of {variant['change_pct']:g} %"
+    )
     if alerts:
         return f"{alerts} alert{'s' * (alerts > 1)}, {best}"
     if not rose:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from newshead.core.market import DATA_TYPES
 from newshead.tws.conditions import CONDITION_TICKS, UNKNOWN, Condition, Conditions
 
-HALTED, CLOSE, VOLUME = 49, 9, 8
+HALTED, CLOSE = 49, 9
 
 
 @pytest.mark.parametrize(
@@ -18,32 +18,32 @@ HALTED, CLOSE, VOLUME = 49, 9, 8
 )
 def test_a_halt_is_told_once_with_its_reason_and_so_is_its_end(kind: float, line: str) -> None:
     conditions = Conditions()
-    assert conditions.take_tick("ABCD", HALTED, 0.0, 0) == ""
-    assert conditions.take_tick("ABCD", HALTED, kind, 0) == line
-    assert conditions.take_tick("ABCD", HALTED, kind, 0) == ""
+    assert conditions.take_tick("ABCD", HALTED, 0.0) == ""
+    assert conditions.take_tick("ABCD", HALTED, kind) == line
+    assert conditions.take_tick("ABCD", HALTED, kind) == ""
     assert conditions.of("ABCD").halted == kind
-    assert conditions.take_tick("ABCD", HALTED, 0.0, 0) == "ABCD trades again."
+    assert conditions.take_tick("ABCD", HALTED, 0.0) == "ABCD trades again."
     assert conditions.of("ABCD") == Condition(was_halted=True)
 
 
 def test_a_halt_of_an_unknown_kind_is_none() -> None:
     conditions = Conditions()
-    assert conditions.take_tick("ABCD", HALTED, -1.0, 0) == ""
+    assert conditions.take_tick("ABCD", HALTED, -1.0) == ""
     assert conditions.of("ABCD") == UNKNOWN
 
 
 def test_the_day_s_figures_are_kept_and_what_is_no_price_is_not() -> None:
     conditions = Conditions()
-    conditions.take_tick("ABCD", CLOSE, 4.5, 0)
-    conditions.take_tick("ABCD", VOLUME, None, 12_000)
+    conditions.take_tick("ABCD", CLOSE, 4.5)
+    conditions.note_volume("ABCD", 12_000)
     for price in (0.0, -1.0, math.nan, 1.7976931348623157e308):
-        conditions.take_tick("ABCD", CLOSE, price, 0)
+        conditions.take_tick("ABCD", CLOSE, price)
     assert conditions.all() == {"ABCD": Condition(previous_close=4.5, day_volume=12_000)}
 
 
 def test_other_ticks_tell_nothing() -> None:
     conditions = Conditions()
-    assert conditions.take_tick("ABCD", 4, 5.0, 100) == ""
+    assert conditions.take_tick("ABCD", 4, 5.0) == ""
     assert conditions.all() == {}
 
 
@@ -73,7 +73,7 @@ def test_data_that_was_not_asked_for_is_told_once_for_each_ticker_and_so_is_its_
 
 def test_a_ticker_that_is_tracked_anew_is_told_of_anew() -> None:
     conditions = Conditions()
-    conditions.take_tick("ABCD", HALTED, 1.0, 0)
+    conditions.take_tick("ABCD", HALTED, 1.0)
     conditions.take_data_type("ABCD", 3)
     conditions.forget("ABCD")
     assert conditions.of("ABCD") == UNKNOWN
@@ -85,16 +85,15 @@ def test_a_ticker_that_is_tracked_anew_is_told_of_anew() -> None:
         st.tuples(
             st.sampled_from(sorted(CONDITION_TICKS)),
             st.none() | st.floats(allow_nan=False, allow_infinity=False),
-            st.integers(0, 2**31),
         )
     )
 )
 def test_whatever_comes_a_halt_is_told_just_when_it_begins_or_ends(
-    ticks: list[tuple[int, float | None, int]],
+    ticks: list[tuple[int, float | None]],
 ) -> None:
     conditions, halted = Conditions(), 0
-    for tick_type, value, size in ticks:
-        line = conditions.take_tick("ABCD", tick_type, value, size)
+    for tick_type, value in ticks:
+        line = conditions.take_tick("ABCD", tick_type, value)
         now = conditions.of("ABCD").halted
         assert bool(line) == (now != halted)
         assert ("trades again" in line) == (now != halted and not now)

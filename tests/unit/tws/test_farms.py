@@ -2,7 +2,7 @@
 
 import pytest
 
-from newshead.tws.farms import FarmList, carries_us_stocks, farm_list, farm_name
+from newshead.tws.farms import carries_us_stocks, farm_name, farms_away
 
 
 @pytest.mark.parametrize(
@@ -48,26 +48,26 @@ RESTORED = "Connectivity between IB and Trader Workstation has been restored - d
 
 
 @pytest.mark.parametrize(
-    ("text", "farms"),
+    ("text", "away"),
     [
         (
             f"{RESTORED} The following farms are connected: usfarm; secdefnj. "
             "The following farms are not connected: ushmds.",
-            FarmList(frozenset({"usfarm", "secdefnj"}), frozenset({"ushmds"})),
+            {"ushmds"},
         ),
         (
             f"{RESTORED} The following farms are not connected: usfarm.nj; usfarm.",
-            FarmList(frozenset(), frozenset({"usfarm", "usfarm.nj"})),
+            {"usfarm", "usfarm.nj"},
         ),
         (
             f"{RESTORED} All data farms are connected: usfarm.nj; usfarm; euhmds.",
-            FarmList(frozenset({"usfarm", "usfarm.nj", "euhmds"}), frozenset()),
+            set(),
         ),
         (RESTORED, None),
         ("La conectividad se ha restablecido. Granjas conectadas: usfarm.", None),
     ],
 )
 def test_a_restored_connections_text_may_list_farms_of_both_kinds(
-    text: str, farms: FarmList | None
+    text: str, away: set[str] | None
 ) -> None:
-    assert farm_list(text) == farms
+    assert farms_away(text) == away
