@@ -1,5 +1,6 @@
 """Rows on their way into ClickHouse: batches that are stored once, whatever fails meanwhile."""
 
+import asyncio
 import logging
 import threading
 import uuid
@@ -147,6 +148,8 @@ class RowWriter:
         self.outbox = Outbox() if outbox is None else outbox
         self.outage = Outage()
         self.tables_missing = False
+        # Whether a stop has left an insert alone, which may go on.
+        self._left_alone = False
         self._database = database
         self._rows = rows
         self._log = log
@@ -155,10 +158,14 @@ class RowWriter:
     async def flush(self) -> bool:
         """Store what waits; return False if the database did not take it all."""
         waiting = len(self.outbox)
-        if not waiting:
+        # How far an insert that was left alone has come only its own thread knows: ask behind it.
+        if not waiting and not self._left_alone:
             return True
         try:
             await self._run(self._flush)
+        except asyncio.CancelledError:
+            self._left_alone = True
+            raise
         except DATABASE_ERRORS as problem:
             self.failed(problem)
             return False

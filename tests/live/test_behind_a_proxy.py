@@ -78,6 +78,7 @@ async def test_each_library_goes_through_the_proxy_to_the_outside_and_never_to_l
         "CONNECT benzinga.invalid:80",
         "CONNECT alpaca.invalid:443",
         "GET http://wire.invalid/rss",
+        "GET http://claude.invalid/v1/models/claude-haiku-5-5",
         "POST http://claude.invalid/v1/messages",
         "CONNECT finviz.invalid:443",
     }
