@@ -169,6 +169,7 @@ class RowWriter:
         except DATABASE_ERRORS as problem:
             self.failed(problem)
             return False
+        self._left_alone = False
         if self.outage.ends():
             self._log.info(
                 "ClickHouse works again; %d %s that waited were stored.", waiting, self._rows

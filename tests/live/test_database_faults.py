@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,8 +24,10 @@ import price_checker
 from clickhouse_manager import ClickHouseManager
 from newshead.core.parts import DATABASE, Part, PartState
 from newshead.database import connection, store
-from newshead.database.store import Outbox
+from newshead.database.connection import Database
+from newshead.database.store import Outbox, RowWriter
 from newshead.database.tables import PriceRow
+from newshead.loop import in_background
 from newshead.monitor.parts import parts
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
@@ -308,3 +311,22 @@ async def test_where_only_the_alert_query_fails_that_is_told_once_and_health_is_
         "ClickHouse does not answer, alerts cannot be judged",
         "ClickHouse answers again; no more",
     ]
+
+
+async def test_an_insert_that_a_stop_left_alone_is_asked_behind_once(settings: Settings) -> None:
+    """Whether it has stored all only its own thread knows, and a recording tells no other order."""
+    asked: list[str] = []
+
+    async def run(function: Callable[[], object]) -> None:
+        asked.append(function.__name__)
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+
+    writer = RowWriter(Database(settings), "rows", logging.getLogger(), run=run)
+    writer.outbox.add([PriceRow(datetime.now(UTC), "ABCD", 1.0, 1, "x", "p", "BUY", "high")])
+    async with in_background(writer.flush()):
+        await until(lambda: asked, "the insert")
+    writer.outbox.give_up(1)
+    for _ in range(2):
+        assert await writer.flush()
+    assert asked == ["_flush", "_flush"]
