@@ -325,22 +325,22 @@ class Recorder(Tape):
     def _write_all(self, descriptor: int, path: Path) -> None:
         """Write what waits until all is written. The recording's thread."""
         packer = zstd.ZstdCompressor()
-        size, pruned_at = 0, -PRUNE_EVERY_BYTES
-        data = MAGIC % VERSION
+        # A block of its own: wherever the file is cut, it is known for what it is.
+        begin = packer.compress(MAGIC % VERSION) + packer.flush(packer.FLUSH_BLOCK)
+        size, pruned_at = len(begin), -PRUNE_EVERY_BYTES
         try:
+            _write(descriptor, begin)
             while not self._over:
                 with self._order:
                     self._wanted.clear()
                     closing = self._closing
                     waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
                     noted = self._noted
-                data += b"".join(waiting)
-                if data or closing:
-                    packed = packer.compress(data)
+                if waiting or closing:
+                    packed = packer.compress(b"".join(waiting))
                     packed += packer.flush(packer.FLUSH_FRAME if closing else packer.FLUSH_BLOCK)
                     _write(descriptor, packed)
                     size += len(packed)
-                data = b""
                 with self._progress:
                     self._written = noted
                     self._progress.notify_all()
