@@ -100,7 +100,8 @@ class LossWatch:
                 )
                 found.append(self._message(part, text, f"lost {since}"))
         for part in parts:
-            if part.name in self._lost and not part.state.fails:
+            # Where newshead was stopped nothing was mended.
+            if part.name in self._lost and part.state.works:
                 since = self._lost.pop(part.name)
                 text = f"{lead}it works again. It was lost at {since} New York time."
                 found.append(self._message(part, text, f"back {since}"))

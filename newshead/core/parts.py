@@ -51,6 +51,11 @@ class PartState(Enum):
         """Whether the part does not do what it is for."""
         return self in (PartState.LOST, PartState.REFUSED)
 
+    @property
+    def works(self) -> bool:
+        """Whether the part does what it is for, at least in part. One that is off does not."""
+        return self in (PartState.OK, PartState.DEGRADED)
+
 
 class Part(NamedTuple):
     """A part, how it fares and why; `success_age_s` is since it last did what it is for."""
@@ -175,7 +180,7 @@ def mended(rows: Iterable[Told]) -> list[Mended]:
         for span, following in zip(spans, [*spans[1:], None], strict=True):
             if span.state.fails:
                 began = began or span
-            elif began is not None:
+            elif began is not None and span.state.works:
                 found.append(Mended(name, began.reason, began.since, span.since))
                 began = None
             if following is not None and began is None and is_stale(span, following.since):

@@ -107,6 +107,16 @@ def test_what_is_mended_is_told_with_its_begin_and_end_the_newest_first() -> Non
     ]
 
 
+def test_a_stop_mends_nothing() -> None:
+    rows = [
+        told(IBKR, PartState.LOST, since=500, at=450),
+        told(IBKR, PartState.OFF, since=440, at=430),
+    ]
+    assert mended(rows) == []
+    rows.append(told(IBKR, since=100, at=1))
+    assert mended(rows) == [Mended(IBKR, "ibkr is lost.", ago(500), ago(100))]
+
+
 def test_a_silence_that_is_over_is_mended_too() -> None:
     rows = [told(MONITOR, since=500, at=400), told(MONITOR, since=100, at=1)]
     [found] = mended(rows)

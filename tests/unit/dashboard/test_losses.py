@@ -29,6 +29,11 @@ def told(name: str, state: PartState, since: float, now: float) -> Told:
         ({0: "ok", 10: "lost", 39: "ok"}, {}),
         ({0: "ok", 10: "lost", 50: "ok"}, {40: "connection to IBKR is lost", 50: "is back"}),
         ({0: "ok", 10: "refused"}, {10: "connection to IBKR is refused"}),
+        ({0: "ok", 10: "lost", 50: "off"}, {40: "connection to IBKR is lost"}),
+        (
+            {0: "ok", 10: "lost", 50: "off", 60: "ok"},
+            {40: "connection to IBKR is lost", 60: "is back"},
+        ),
         ({0: "ok", 10: GONE, 70: "ok"}, {39: "price monitor is lost", 70: "is back"}),
         ({0: "ok", 10: BLIND, 39: GONE, 45: "ok"}, {}),
         ({0: "ok", 10: BLIND, 60: "ok"}, {40: "database is lost", 60: "database is back"}),
