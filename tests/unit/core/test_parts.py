@@ -7,6 +7,7 @@ import pytest
 from newshead.core.parts import (
     DATABASE,
     IBKR,
+    KINDS,
     MARKET_DATA,
     MONITOR,
     PAGE,
@@ -17,6 +18,7 @@ from newshead.core.parts import (
     Told,
     degraded,
     failing,
+    kind_of,
     mended,
     newest,
     of_line,
@@ -122,6 +124,25 @@ def test_a_silence_that_is_over_is_mended_too() -> None:
     [found] = mended(rows)
     assert (found.since, found.until) == (ago(400), ago(100))
     assert "has told nothing since 09:53:20" in found.reason
+
+
+def test_a_part_of_the_moment_is_a_row_without_the_database() -> None:
+    part = Part(PAGE, PartState.LOST, "Why.", 5.0)
+    assert part.told(NOW) == Told(PAGE, PartState.LOST, "Why.", NOW, NOW, ago(5))
+    assert Part(PAGE, PartState.OK).told(NOW).success is None
+
+
+def test_a_problem_names_the_part_and_the_state_where_no_reason_is_known() -> None:
+    assert told(IBKR, PartState.LOST).problem == "ibkr: ibkr is lost."
+    assert told(IBKR, PartState.LOST)._replace(reason="").problem == "ibkr: lost"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("news alpaca", "news"), (MARKET_DATA, "market-data"), (RATING, "rating")]
+)
+def test_every_part_is_of_a_kind_that_can_be_silenced(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+    assert kind in KINDS
 
 
 def test_a_line_for_the_parent_says_it_all() -> None:
