@@ -11,12 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
 from dashboard.cards import Article, Card, Company, Told, article_of, make_card
 from newshead.core.parts import Told as Part
 from newshead.core.tickers import ibkr_name, spellings
-from newshead.database.connection import MISSING_TABLE_CODES, Database
+from newshead.database.connection import Database
 from newshead.database.queries import PARTS, PRICE_POINTS, RATED, told_part
 from newshead.database.tables import StatusRow
 
@@ -323,17 +321,7 @@ def read_if_there(manager: Database, statement: str, **parameters: Any) -> Seque
         name: int(value.timestamp()) if isinstance(value, datetime) else value
         for name, value in parameters.items()
     }
-    try:
-        return manager.client.query(
-            statement,
-            parameters=bound,
-            settings=READ_SETTINGS,
-            query_tz="UTC",
-        ).result_rows
-    except ClickHouseError as problem:
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
-            return []
-        raise
+    return manager.rows_if_there(statement, settings=READ_SETTINGS, **bound)
 
 
 def read_windows(manager: Database, statement: str, **asked: Any) -> Sequence[Sequence[Any]]:

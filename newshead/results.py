@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from newshead.core import results, results_text
@@ -18,7 +17,7 @@ from newshead.core.results import Case
 from newshead.core.results_text import Row
 from newshead.database import past
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
-from newshead.database.results import rows_if_there, windows
+from newshead.database.results import windows
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, day
 from newshead.settings import ConfigurationError, Settings
 
@@ -73,10 +72,11 @@ def _command_line() -> CommandLine:
 
 def _judged(database: Database, options: argparse.Namespace) -> tuple[list[Case], int]:
     """Return the windows that can be judged, and the number of the others."""
-    ask = partial(rows_if_there, database)
     found = [
         results.case(window)
-        for window in windows(ask, options.since, options.until, datetime.now(UTC).timestamp())
+        for window in windows(
+            database.rows_if_there, options.since, options.until, datetime.now(UTC).timestamp()
+        )
     ]
     cases = [case for case in found if case is not None]
     return cases, len(found) - len(cases)

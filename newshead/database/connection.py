@@ -156,13 +156,28 @@ class Database:
             self._lock.release()
             self._lock = None
 
-    def rows(self, statement: str, **parameters: Any) -> Sequence[Sequence[Any]]:
+    def rows(
+        self, statement: str, *, settings: dict[str, Any] | None = None, **parameters: Any
+    ) -> Sequence[Sequence[Any]]:
         """Return a query's rows, with times in UTC also where the embedded engine has another
-        zone."""
-        found = self.client.query(statement, parameters=parameters, query_tz="UTC").result_rows
+        zone; `settings` are ClickHouse's, for this query."""
+        found = self.client.query(
+            statement, parameters=parameters, settings=settings, query_tz="UTC"
+        ).result_rows
         if (answers := ANSWERS.get()) is not None:
             answers.append(found)
         return found
+
+    def rows_if_there(
+        self, statement: str, *, settings: dict[str, Any] | None = None, **parameters: Any
+    ) -> Sequence[Sequence[Any]]:
+        """Return a query's rows as `rows`; none where newshead has not made the table yet."""
+        try:
+            return self.rows(statement, settings=settings, **parameters)
+        except ClickHouseError as problem:
+            if is_missing_table(problem):
+                return []
+            raise
 
     def define(self, statement: str) -> None:
         """Run a statement that creates, alters, exchanges or drops tables (DDL).
@@ -332,6 +347,11 @@ _warned_of_version: set[str] = set()
 
 def _dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
+
+
+def is_missing_table(problem: Exception) -> bool:
+    """Return whether the database failed for want of a table, or of itself."""
+    return getattr(problem, "code", None) in MISSING_TABLE_CODES
 
 
 def is_loopback(host: str) -> bool:

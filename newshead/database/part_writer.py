@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from newshead.core.parts import Part, PartState
-from newshead.database.connection import DATABASE_ERRORS, MISSING_TABLE_CODES, Database, one_line
+from newshead.database.connection import DATABASE_ERRORS, Database, is_missing_table, one_line
 from newshead.database.schema import create_tables
 from newshead.database.store import Batch, insert
 from newshead.database.tables import PartStatusRow, StatusRow
@@ -161,7 +161,7 @@ class PartWriter:
             try:
                 self._insert(parts, more)
             except DATABASE_ERRORS as problem:
-                if getattr(problem, "code", None) not in MISSING_TABLE_CODES:
+                if not is_missing_table(problem):
                     raise
                 create_tables(self._database)
                 self._insert(parts, more)

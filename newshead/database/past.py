@@ -7,10 +7,8 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
 from newshead.core.tickers import ibkr_name, spellings
-from newshead.database.connection import MISSING_TABLE_CODES, Database
+from newshead.database.connection import Database
 from newshead.database.schema import existing_tables
 from newshead.settings import ConfigurationError, Settings
 
@@ -95,13 +93,8 @@ def _rows_if_there(
 ) -> Sequence[Sequence[Any]]:
     if table not in existing_tables(database):
         return []
-    try:
-        return database.rows(statement % {"table": table}, **asked)
-    except ClickHouseError as problem:
-        # It went meanwhile: its rows are all in the other.
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
-            return []
-        raise
+    # It may go meanwhile: its rows are all in the other then.
+    return database.rows_if_there(statement % {"table": table}, **asked)
 
 
 def left_out(database: Database) -> str:

@@ -12,14 +12,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
 from newshead.core import rule
 from newshead.core.results import Alert, Bar, Watched
 from newshead.core.rule import PricePoint
 from newshead.core.tickers import ibkr_name
 from newshead.core.times import midnight
-from newshead.database.connection import MISSING_TABLE_CODES, Database
 
 # Rows around the time that is read, so that no window is cut.
 MARGIN_S: Final = 3600
@@ -72,18 +69,6 @@ BARS: Final = """
 
 # All that is asked here.
 STATEMENTS: Final = (*SPANS, *PRICES, *ALERTS, *NEWS, BARS)
-
-
-def rows_if_there(
-    database: Database, statement: str, **parameters: object
-) -> Sequence[Sequence[Any]]:
-    """Return a query's rows; none where newshead has not made the table yet."""
-    try:
-        return database.rows(statement, **parameters)
-    except ClickHouseError as problem:
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
-            return []
-        raise
 
 
 def windows(ask: Ask, since: date | None, until: date | None, now_s: float) -> Iterator[Watched]:

@@ -12,8 +12,8 @@ from clickhouse_connect.driver.client import Client
 
 from newshead.database.connection import (
     DATABASE_ERRORS,
-    MISSING_TABLE_CODES,
     Database,
+    is_missing_table,
     one_line,
 )
 from newshead.database.schema import (
@@ -204,7 +204,7 @@ class RowWriter:
 
     def note_missing_table(self, problem: Exception) -> None:
         """Let `restore_tables` do its work where the database failed for want of a table."""
-        if getattr(problem, "code", None) in MISSING_TABLE_CODES:
+        if is_missing_table(problem):
             self.tables_missing = True
 
     def report_given_up(self) -> int:

@@ -24,7 +24,7 @@ from newshead.core.rule import Rule
 from newshead.core.tickers import parse_ticker
 from newshead.database import past
 from newshead.database.connection import DATABASE_ERRORS, one_line
-from newshead.database.results import follow_ups, rows_if_there
+from newshead.database.results import follow_ups
 from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, day
 from newshead.recording import RecordingError
 from newshead.replay import files, output, variants
@@ -229,8 +229,7 @@ def _stored(options: argparse.Namespace, until_end: ExitStack) -> tuple[list[Ses
     if not (found and options.results):
         return found, {}
     begins = [window.first_s for session in found for window in session.windows]
-    ask = partial(rows_if_there, database)
-    return found, follow_ups(ask, min(begins), max(begins) + 1)
+    return found, follow_ups(database.rows_if_there, min(begins), max(begins) + 1)
 
 
 def _run(
