@@ -33,12 +33,6 @@ MAX_DAYS: Final = 100
 # So many of the best and of the worst are listed.
 LISTED: Final = 10
 
-CSV_FILES: Final[dict[str, Callable[[Sequence[Case]], list[results_text.Row]]]] = {
-    "groups": lambda cases: results_text.groups_rows(results.lines(cases)),
-    "paths": results_text.paths_rows,
-    "windows": results_text.windows_rows,
-}
-
 
 class Found(NamedTuple):
     """The windows of some days, how many others had too few prices, and the sessions' begins."""
@@ -86,8 +80,9 @@ class Results:
 
     async def _csv(self, request: Request) -> Response:
         what = request.path_params["what"]
-        if what not in CSV_FILES:
-            raise HTTPException(404, f"There are {', '.join(f'{name}.csv' for name in CSV_FILES)}.")
+        if what not in results_text.FILES:
+            names = ", ".join(f"{name}.csv" for name in results_text.FILES)
+            raise HTTPException(404, f"There are {names}.")
         return Response(
             await self._made(_days(request), functools.partial(_csv_text, what)),
             media_type="text/csv; charset=utf-8",
@@ -107,9 +102,7 @@ def find(days: tuple[date, date], database: Database) -> Found:
     """Return what is stored of the days from the first to the last. Blocks."""
     ask = functools.partial(queries.read_if_there, database)
     now_s = queries.clock(database).timestamp()
-    judged = [results.case(window) for window in windows(ask, *days, now_s)]
-    cases = [case for case in judged if case is not None]
-    return Found(cases, len(judged) - len(cases), ask(BEGINS))
+    return Found(*results.cases(windows(ask, *days, now_s)), ask(BEGINS))
 
 
 def _days(request: Request) -> tuple[date, date]:
@@ -190,5 +183,5 @@ def _link(case: Case, sessions: Sequence[Sequence[Any]]) -> str:
 
 def _csv_text(what: str, found: Found) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(CSV_FILES[what](found.cases))
+    csv.writer(text, lineterminator="\n").writerows(results_text.FILES[what](found.cases))
     return text.getvalue()

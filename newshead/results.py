@@ -14,7 +14,6 @@ from pathlib import Path
 
 from newshead.core import results, results_text
 from newshead.core.results import Case
-from newshead.core.results_text import Row
 from newshead.database import past
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.results import windows
@@ -72,27 +71,17 @@ def _command_line() -> CommandLine:
 
 def _judged(database: Database, options: argparse.Namespace) -> tuple[list[Case], int]:
     """Return the windows that can be judged, and the number of the others."""
-    found = [
-        results.case(window)
-        for window in windows(
-            database.rows_if_there, options.since, options.until, datetime.now(UTC).timestamp()
-        )
-    ]
-    cases = [case for case in found if case is not None]
-    return cases, len(found) - len(cases)
+    now_s = datetime.now(UTC).timestamp()
+    return results.cases(windows(database.rows_if_there, options.since, options.until, now_s))
 
 
 def _write(folder: Path, cases: Sequence[Case]) -> None:
-    files: dict[str, Sequence[Row]] = {
-        "groups.csv": results_text.groups_rows(results.lines(cases)),
-        "paths.csv": results_text.paths_rows(cases),
-        "windows.csv": results_text.windows_rows(cases),
-    }
     path = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, rows in files.items():
-            path = folder / name
+        for name, rows_of in results_text.FILES.items():
+            rows = rows_of(cases)
+            path = folder / f"{name}.csv"
             with path.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
     except OSError as problem:

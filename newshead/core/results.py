@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from newshead.core import rule
+from newshead.core.follow_up import SPANS_S
 from newshead.core.rule import PricePoint, Rule
 from newshead.core.samples import MIN_SIZE, Figures, Quartiles, figures, quartiles
 
@@ -19,9 +20,10 @@ MINUTES: Final = (1, 5, 15, 30)
 MAIN_MINUTES: Final = 5
 # The times of a path, in seconds after the alert.
 PATH_S: Final = (0, 10, 20, 30, 45, 60, 90, *range(120, 1801, 60))
-# Short bars end so many seconds after the window's first row; others go on to the last minute.
-SHORT_BARS_S: Final = 120
-LONG_BAR_S: Final = 60
+# The longest bars go on to the last minute; the others end so many seconds after the window's first
+# row.
+LONG_BAR_S: Final = max(SPANS_S)
+SHORT_BARS_S: Final = min(SPANS_S.values())
 # Where one band of prices ends and the next begins, USD.
 BANDS: Final = (1.0, 2.0, 5.0, 11.0)
 
@@ -200,6 +202,13 @@ def case(window: Watched, by: Rule | None = None) -> Case | None:
         trail.inside_pct() | changes_pct | trail.extremes_pct(),
         [trail.change_pct(at_s + seconds) for seconds in PATH_S] if followed else (),
     )
+
+
+def cases(windows: Iterable[Watched], by: Rule | None = None) -> tuple[list[Case], int]:
+    """Return what came after windows, as `case`, and how many of them could not be judged."""
+    judged = [case(window, by) for window in windows]
+    found = [each for each in judged if each is not None]
+    return found, len(judged) - len(found)
 
 
 class _Trail:

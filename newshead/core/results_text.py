@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -71,6 +71,14 @@ def windows_rows(cases: Iterable[Case]) -> list[Row]:
     """Return a CSV file of all windows in time order, header included."""
     ordered = sorted(cases, key=lambda each: (each.first_s, each.ticker))
     return [WINDOWS_HEADER, *map(_windows_row, ordered)]
+
+
+# The CSV files, by their names.
+FILES: Final[dict[str, Callable[[Sequence[Case]], list[Row]]]] = {
+    "groups": lambda cases: groups_rows(results.lines(cases)),
+    "paths": paths_rows,
+    "windows": windows_rows,
+}
 
 
 def summary(cases: Sequence[Case], unusable: int) -> str:

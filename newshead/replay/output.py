@@ -140,23 +140,21 @@ class Afterwards:
 
     def add(self, result: Result) -> None:
         """Add a session."""
-        for window, rows, alerts, _ in result.windows:
-            found = results.case(
-                Watched(
-                    window.ticker,
-                    rows,
-                    alerts=[
-                        Alert(int(alert.timestamp.timestamp()), alert.alert, alert.price)
-                        for alert in alerts
-                    ],
-                    bars=self._bars.get((window.ticker, rows[0].time), ()) if rows else (),
-                ),
-                self.by,
-            )
-            if found is None:
-                self._unusable += 1
-            else:
-                self._cases.append(found)
+        found, unusable = results.cases(map(self._watched, result.windows), self.by)
+        self._cases += found
+        self._unusable += unusable
+
+    def _watched(self, judgement: Judgement) -> Watched:
+        window, rows, alerts, _ = judgement
+        return Watched(
+            window.ticker,
+            rows,
+            alerts=[
+                Alert(int(alert.timestamp.timestamp()), alert.alert, alert.price)
+                for alert in alerts
+            ],
+            bars=self._bars.get((window.ticker, rows[0].time), ()) if rows else (),
+        )
 
     @property
     def text(self) -> str:

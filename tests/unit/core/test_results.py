@@ -101,6 +101,11 @@ def test_a_window_without_baseline_or_usable_price_cannot_be_judged(window: Watc
     assert results.case(window) is None
 
 
+def test_windows_that_cannot_be_judged_are_counted() -> None:
+    usable, unusable = Watched("ABCD", rows(2.0, 2.0, 2.0, 2.1)), Watched("EFGH", rows(2.0))
+    assert results.cases([unusable, usable, unusable]) == ([judged(usable)], 2)
+
+
 def test_bars_say_what_came_after_each_minute_and_on_the_way() -> None:
     window = Watched(
         "ABCD",
