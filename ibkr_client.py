@@ -93,14 +93,15 @@ class Shared(Generic[T]):
         path
             Where it is, from the client on: `_part.name`.
         """
-        self._part, _, self._name = path.rpartition(".")
+        part, _, self._name = path.rpartition(".")
+        self._get, self._part_of = attrgetter(path), attrgetter(part)
 
     def __get__(self, client: object, _: type) -> T:
-        value: T = getattr(attrgetter(self._part)(client), self._name)
+        value: T = self._get(client)
         return value
 
     def __set__(self, client: object, value: T) -> None:
-        setattr(attrgetter(self._part)(client), self._name, value)
+        setattr(self._part_of(client), self._name, value)
 
 
 def never_raises(callback: Callable[..., None]) -> Callable[..., None]:

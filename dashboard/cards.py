@@ -100,6 +100,21 @@ class Card(NamedTuple):
     session: str = ""
 
     @property
+    def article_count(self) -> int:
+        """How many articles it has."""
+        return len(self.others) + (self.article is not None)
+
+    @property
+    def previous_close(self) -> float:
+        """USD; 0 where it is unknown."""
+        return self.told.previous_close if self.told else 0.0
+
+    @property
+    def day_volume(self) -> int:
+        """Shares; 0 where it is unknown."""
+        return self.told.day_volume if self.told else 0
+
+    @property
     def headline(self) -> str:
         """The headline of its article; empty without one."""
         return self.article.headline if self.article else ""
@@ -117,7 +132,7 @@ class Card(NamedTuple):
     @property
     def gap_pct(self) -> float | None:
         """The newest price's change from the previous close, where both are known."""
-        close = self.told.previous_close if self.told else 0.0
+        close = self.previous_close
         return (self.price - close) / close * 100 if close > 0 and self.price else None
 
     @property

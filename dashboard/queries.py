@@ -26,8 +26,6 @@ MAX_NEWS_OF_TICKER: Final = 50
 MAX_POINTS: Final = 600
 MAX_HEADLINE: Final = 500
 MAX_EXPLANATION: Final = 1000
-# A monitor that has not written for so long is taken for dead; it writes every 10 s.
-STALE_S: Final = 15.0
 # Whoever shows the session reads it once a cycle. Cycles begin at even seconds of the clock:
 # readings stay out of their way, and find their rows soon.
 READ_EVERY_S: Final = 2.0

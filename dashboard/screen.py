@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboard.cards import Card
-from dashboard.queries import STALE_S
+from newshead.core.parts import STALE_S
 from newshead.core.rule import WINDOW_S, percent
 from newshead.database.tables import READY, StatusRow
 from newshead.text import visible

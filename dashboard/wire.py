@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from dashboard.cards import Alert, Article, Card
 from dashboard.earlier import Session
-from dashboard.queries import STALE_S
 from newshead.core import parts
 from newshead.core.parts import Told
 from newshead.core.rule import ALERT_CHANGE_PCT, WINDOW_S
@@ -23,7 +22,7 @@ from newshead.text import visible
 RULE: Final = {
     "window_s": WINDOW_S,
     "change_pct": ALERT_CHANGE_PCT,
-    "stale_s": STALE_S,
+    "stale_s": parts.STALE_S,
     "clock_difference_s": MAX_CLOCK_DIFFERENCE_S,
 }
 # What is mended is of interest for a while.
@@ -123,7 +122,6 @@ def card_key(card: Card) -> str:
 def card_json(card: Card, reason: str, condition: str) -> dict[str, Any]:
     """Return a card with its times in Unix seconds, the reason it has or has not alerted, and what
     keeps it from having new prices."""
-    told = card.told
     alerting = {alert.article for alert in card.alerts}
     others = [
         article
@@ -137,14 +135,14 @@ def card_json(card: Card, reason: str, condition: str) -> dict[str, Any]:
         "began": card.began.timestamp(),
         "article": _article_json(card.article) if card.article else None,
         "others": [_article_json(article) for article in others],
-        "articles": len(card.others) + (card.article is not None),
+        "articles": card.article_count,
         "explanation": visible(card.explanation),
         **{name: visible(value) for name, value in card.rating._asdict().items()},
         "country": visible(card.company.country),
         "float_shares": card.company.float_shares,
-        "previous_close": told.previous_close if told else 0,
+        "previous_close": card.previous_close,
         "gap_pct": card.gap_pct,
-        "day_volume": told.day_volume if told else 0,
+        "day_volume": card.day_volume,
         "condition": condition,
         "opened": _unix(card.opened),
         "closes": _unix(card.closes),
@@ -187,20 +185,20 @@ def cards_csv(cards: Iterable[Card], now: datetime) -> str:
 
 
 def _card_cells(card: Card, now: datetime) -> list[object]:
-    article, told = card.article, card.told
+    article = card.article
     return [
         card.ticker,
         *((article.headline, article.url, article.source) if article else ("", "", "")),
         *((article.published_at, article.detected_at) if article else (None, None)),
-        len(card.others) + (article is not None),
+        card.article_count,
         card.rating.recommendation,
         card.rating.sentiment,
         card.rating.confidence,
         card.explanation,
         card.company.country,
         card.company.float_shares or None,
-        (told.previous_close if told else 0) or None,
-        (told.day_volume if told else 0) or None,
+        card.previous_close or None,
+        card.day_volume or None,
         card.opened,
         card.last_row,
         card.baseline or None,

@@ -97,6 +97,12 @@ def day(text: str) -> date:
     raise argparse.ArgumentTypeError(f"{text!r} is no day such as 2026-01-02")
 
 
+def give_up_output() -> None:
+    """Write nothing more to standard output: whoever read it has read enough, and the interpreter
+    must not try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def lock_file(path: Path) -> int:
     """Take a lock that lasts until the descriptor it returns is closed, or the process ends.
 

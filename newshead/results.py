@@ -6,7 +6,6 @@ Exit codes: 0, 1 where the database fails, 2 where the arguments or the settings
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,14 @@ from newshead.core.results import Case
 from newshead.database import past
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.results import windows
-from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, day
+from newshead.process import (
+    EXIT_FAILED,
+    EXIT_MISCONFIGURED,
+    EXIT_OK,
+    CommandLine,
+    day,
+    give_up_output,
+)
 from newshead.settings import ConfigurationError, Settings
 
 
@@ -45,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{command.prog}: {one_line(problem)}", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:
-        # Whoever read has read enough; the interpreter must not try again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()
     except KeyboardInterrupt:
         return EXIT_FAILED
     return EXIT_OK

@@ -287,12 +287,9 @@ class Session(asyncio.Protocol):
         if self._gateway.lines is not None and lines >= self._gateway.lines:
             self.send(encoder.error(req_id, 101, NO_LINE))
             return
-        stocks = self._find(asked.contract)
-        if len(stocks) != 1:
-            text = AMBIGUOUS.format(asked.contract.symbol) if stocks else NO_DEFINITION
-            self.send(encoder.error(req_id, 200, self._gateway.refusal or text))
+        symbol = self._symbol_of(encoder, asked)
+        if not symbol:
             return
-        symbol = stocks[0].symbol
         delayed = symbol in self._gateway.delayed_only
         if delayed and self._market_data_type not in DELAYED_TYPES:
             self.send(encoder.error(req_id, 10089, NOT_SUBSCRIBED))
@@ -367,12 +364,9 @@ class Session(asyncio.Protocol):
         if problem := query.problem():
             self.send(encoder.error(req_id, 321, INVALID.format(problem)))
             return
-        stocks = self._find(asked.contract)
-        if len(stocks) != 1:
-            text = AMBIGUOUS.format(asked.contract.symbol) if stocks else NO_DEFINITION
-            self.send(encoder.error(req_id, 200, self._gateway.refusal or text))
+        symbol = self._symbol_of(encoder, asked)
+        if not symbol:
             return
-        symbol = stocks[0].symbol
         if self._gateway.pacing.violated(symbol, query):
             self.send(encoder.error(req_id, 162, PACING))
             return
@@ -393,6 +387,15 @@ class Session(asyncio.Protocol):
 
     def _tell_accounts(self, encoder: Encoder, _: Asked) -> None:
         self.send(encoder.managed_accounts(",".join(self._gateway.accounts)))
+
+    def _symbol_of(self, encoder: Encoder, asked: Asked) -> str:
+        """Return the one stock that a request is about; else refuse it, and return nothing."""
+        stocks = self._find(asked.contract)
+        if len(stocks) == 1:
+            return stocks[0].symbol
+        text = AMBIGUOUS.format(asked.contract.symbol) if stocks else NO_DEFINITION
+        self.send(encoder.error(asked.req_id, 200, self._gateway.refusal or text))
+        return ""
 
     def _find(self, contract: ContractQuery) -> list[Stock]:
         gateway = self._gateway

@@ -3,14 +3,13 @@
 from typing import Final
 
 from newshead.core.parts import DATABASE, IBKR, MARKET_DATA, MONITOR, TRIGGERS, Part, PartState
+from newshead.database.connection import MAX_CLOCK_DIFFERENCE_S
 from newshead.monitor.figures import Figures
 
 # A monitor whose last cycle is older does not work.
 MAX_CYCLE_AGE_S: Final = 10.0
 # A status is stored every 10 s.
 MAX_STORED_AGE_S: Final = 25.0
-# As the database's connection warns.
-MAX_CLOCK_DIFFERENCE_S: Final = 2.0
 
 
 def parts(figures: Figures) -> list[Part]:

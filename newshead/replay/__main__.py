@@ -8,7 +8,6 @@ or fails, 2 where the input or the arguments are wrong.
 import argparse
 import csv
 import gc
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -25,7 +24,14 @@ from newshead.core.tickers import parse_ticker
 from newshead.database import past
 from newshead.database.connection import DATABASE_ERRORS, one_line
 from newshead.database.results import follow_ups
-from newshead.process import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, CommandLine, day
+from newshead.process import (
+    EXIT_FAILED,
+    EXIT_MISCONFIGURED,
+    EXIT_OK,
+    CommandLine,
+    day,
+    give_up_output,
+)
 from newshead.recording import RecordingError
 from newshead.replay import files, output, variants
 from newshead.replay.day import Day
@@ -84,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{command.prog}: {one_line(problem)}", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:
-        # Whoever read has read enough; the interpreter must not try again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()
         return EXIT_OK
     except KeyboardInterrupt:
         return EXIT_FAILED
