@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from dashboard.feed import Reader
-from dashboard.queries import cards_of, clock, marks, parts, status, until_next_reading_s
+from dashboard.queries import cards_of, marks, parts, status, until_next_reading_s
 from dashboard.screen import LogLines, View, screen
 from newshead.core.parts import failing, newest
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
@@ -107,12 +107,12 @@ class LiveTable:
 def read_view(database: Database, most: int) -> View:
     """Read the state and no more than the newest `most` cards. Blocks."""
     tickers = marks(database).tickers
-    now = clock(database)
+    now, told = parts(database)
     return View(
         now,
         time.monotonic(),
         status(database),
         cards_of(database, dict(islice(tickers.items(), most))),
         len(tickers),
-        failing=tuple(part.problem for part in failing(newest(parts(database), now), now)),
+        failing=tuple(part.problem for part in failing(newest(told, now), now)),
     )

@@ -78,13 +78,13 @@ class Round(NamedTuple):
 
 def read_round(database: Database, known: Mapping[str, Mark]) -> Round:
     """Read what changed since the marks were `known`. Blocks."""
-    now = queries.clock(database)
+    now, told = queries.parts(database)
     session, marks = queries.marks(database)
     changed = {ticker: mark for ticker, mark in marks.items() if known.get(ticker) != mark}
     return Round(
         now,
         queries.status(database),
-        queries.parts(database),
+        told,
         session,
         marks,
         queries.cards_of(database, changed),

@@ -170,7 +170,7 @@ class _Watches:
             status = reader.read(queries.status)
             if status is not None:
                 self._mode = status.mode
-            rows, now = reader.read(queries.parts), reader.read(queries.clock)
+            now, rows = reader.read(queries.parts)
             found += self._losses.see(rows, now, self._mode)
         except DATABASE_ERRORS as problem:
             reason = one_line(problem)

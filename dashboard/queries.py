@@ -224,9 +224,11 @@ def status(manager: Database) -> StatusRow | None:
     )
 
 
-def parts(manager: Database) -> list[Part]:
-    """Return what newshead's parts told in the last hour, a row per state that one had."""
-    return [told_part(row) for row in read_if_there(manager, PARTS, host="", folder="")]
+def parts(manager: Database) -> tuple[datetime, list[Part]]:
+    """Return the database's clock, and what newshead's parts told in the last hour, a row per state
+    that one had."""
+    rows = read_if_there(manager, PARTS, host="", folder="")
+    return rows[0][-1] if rows else clock(manager), [told_part(row) for row in rows]
 
 
 def marks(manager: Database) -> Marks:

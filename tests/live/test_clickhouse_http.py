@@ -75,7 +75,7 @@ async def test_everything_that_readers_ask_is_answered(own: Settings, reading: S
             for ask in (
                 queries.clock,
                 queries.status,
-                queries.parts,
+                lambda database: queries.parts(database)[1],
                 queries.marks,
                 queries.cards,
                 queries.first_alerts,
