@@ -133,16 +133,17 @@ class TickerBook:
         list[str]
             Those that are given up, sorted: their row was not seen for MAX_UNSEEN times.
         """
-        given_up = []
-        for ticker in self.unjudged.keys() & set(tickers):
-            if newest.get(ticker, -1) < self.unjudged[ticker]:
-                self._unseen[ticker] = self._unseen.get(ticker, 0) + 1
-                if self._unseen[ticker] < MAX_UNSEEN:
-                    continue
-                given_up.append(ticker)
+        asked = self.unjudged.keys() & set(tickers)
+        unseen = {each for each in asked if newest.get(each, -1) < self.unjudged[each]}
+        for ticker in asked - unseen:
             del self.unjudged[ticker]
             self._unseen.pop(ticker, None)
-        return sorted(given_up)
+        for ticker in unseen:
+            self._unseen[ticker] = self._unseen.get(ticker, 0) + 1
+        given_up = sorted(each for each in unseen if self._unseen[each] >= MAX_UNSEEN)
+        for ticker in given_up:
+            del self.unjudged[ticker], self._unseen[ticker]
+        return given_up
 
     def drop_old(self, now: datetime) -> None:
         """Untrack those that have been tracked for over 30 minutes."""
