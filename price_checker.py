@@ -491,6 +491,10 @@ class ContinuousPriceMonitor:
         if self.ibkr_client is not None:
             try:
                 self._take_ticks()
+            except Exception:
+                lost = len(self.ibkr_client.price_buffer)
+                logger.error("The ticks of %d tickers since the last cycle are lost.", lost)
+                raise
             finally:
                 await self._tape.run(self.ibkr_client.disconnect_safely)
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from ibapi.common import TickAttrib
+from ibapi.ticktype import TickTypeEnum
 from monitoring import tracked, trade_each_slot, until
 
 import price_checker
@@ -141,6 +143,19 @@ async def test_a_stop_in_the_middle_of_a_dead_monitors_cleanup_counts_what_is_lo
     with pytest.raises(asyncio.CancelledError):
         await work
     assert any("rows could not be stored and are lost." in line for line in errors(caplog))
+
+
+async def test_ticks_that_cannot_be_taken_from_the_client_any_more_are_counted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor = ContinuousPriceMonitor(settings)
+    monitor.ibkr_client = IBKRClient()
+    monitor.ibkr_client.reqid_to_ticker[1] = "ABCD"
+    monitor.ibkr_client.tickPrice(1, TickTypeEnum.LAST, 3.0, TickAttrib())
+    monkeypatch.setattr(IBKRClient, "get_and_clear_buffer", fail)
+    await monitor.cleanup()
+    assert "The ticks of 1 tickers since the last cycle are lost." in errors(caplog)
+    assert len([line for line in errors(caplog) if "No space left on device" in line]) == 1
 
 
 @pytest.fixture
