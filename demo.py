@@ -280,7 +280,7 @@ def results_of(manager: ClickHouseManager, tracked: set[str]) -> dict[str, Resul
     priorities = {ticker: int(priority) for ticker, priority in manager.rows(PRIORITIES)}
     return {
         ticker: Result(
-            outcomes.get(ticker, Outcome(0, 0, 0, 0.0, 0, 0)),
+            outcomes.get(ticker, Outcome()),
             ticker in tracked,
             ratings.get(ticker, UNRATED).recommendation,
             priorities.get(ticker, 0),

@@ -80,8 +80,7 @@ class Card(NamedTuple):
     `article` is the one that its window began with, or the newest while there is no window;
     `others` are the rest, newest first. `rating` is the newest one. `opened` and `last_row` are the
     times of its first and newest row; each is None where there is none. `baseline` in USD is 0
-    before the third price. `due` counts the rows that meet the whole alert rule. `session` names
-    the earlier session that it is of.
+    before the third price. `session` names the earlier session that it is of.
     """
 
     ticker: str
@@ -92,7 +91,6 @@ class Card(NamedTuple):
     opened: datetime | None = None
     last_row: datetime | None = None
     baseline: float = 0.0
-    due: int = 0
     points: tuple[Point, ...] = ()
     alerts: tuple[Alert, ...] = ()
     told: Told | None = None
@@ -176,9 +174,7 @@ class Card(NamedTuple):
 
     def _reason_while_open(self, now: datetime) -> str:
         if self.opened is not None:
-            return rule.describe_open(
-                self.outcome, self.due, self.rating.recommendation, self.change_pct
-            )
+            return rule.describe_open(self.outcome, self.rating.recommendation, self.change_pct)
         if self.told is not None and self.told.refused:
             return self.told.refused
         if (now - self.began).total_seconds() <= WINDOW_S:
@@ -242,7 +238,7 @@ def make_card(
     card = Card(
         ticker,
         newest.rating if newest else UNRATED,
-        Outcome(len(alerted), 0, 0, 0.0, 0, 0),
+        Outcome(len(alerted)),
         article,
         tuple(others),
     )
@@ -250,17 +246,14 @@ def make_card(
         return card
     _, opened, last_row, rows = window
     prices = list(map(PricePoint._make, rows))
-    result = rule.outcome(rule.changes(prices), len(alerted))
-    # A session may have tens of thousands: judged only where a row may qualify.
     points = tuple(map(Point._make, _points(prices)))
     pairs = zip(points, prices, strict=True) if alerted else ()
     by_time = {point.time: (point, row) for point, row in pairs}
     return card._replace(
-        outcome=result,
+        outcome=rule.outcome(rule.changes(prices), len(alerted)),
         opened=opened,
         last_row=last_row,
         baseline=rule.baseline(prices),
-        due=sum(row.qualifies for row in rule.judge(prices)) if result.rises_in_range else 0,
         points=points,
         alerts=tuple(_alert(row, by_time, articles) for row in reversed(alerted)),
     )

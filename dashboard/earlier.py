@@ -3,18 +3,19 @@
 Everything here blocks, as in `queries`.
 """
 
-from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from operator import itemgetter
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from dashboard import queries
 from dashboard.cards import Card, make_card
 from dashboard.queries import (
     ALERT_COLUMNS,
     MAX_ALERTS,
     MAX_NEWS,
+    MAX_POINTS,
     MAX_TICKERS,
     NEWEST_ALERTS,
     articles_by_ticker,
@@ -22,18 +23,20 @@ from dashboard.queries import (
     news_of,
     read_if_there,
     session_key,
-    windows_of,
 )
 from newshead.core import rule
 from newshead.core.rule import WINDOW_S
 from newshead.core.tickers import ibkr_name, spellings
 from newshead.database.connection import Database
+from newshead.database.queries import PRICE_POINTS
 
 MAX_SESSIONS: Final = 400
 # How far back a ticker's windows are looked for.
 MAX_HISTORY: Final = timedelta(days=400)
 # How far back from its first price an article is a window's.
 MAX_NEWS_AGE: Final = timedelta(hours=1)
+# How long after its detection it may have been stored.
+MAX_LATE: Final = timedelta(days=1)
 
 # Texts below that are put together from parts hold constants and names of tables only
 # (S608); values are always bound.
@@ -45,45 +48,36 @@ SESSIONS: Final = """
     ORDER BY begin DESC
     LIMIT {limit:UInt32}"""
 
-# The histories' rows of some days, of one ticker or of all.
+# The histories' rows of some time, of one ticker or of all.
 _EARLIER: Final = """
     WHERE timestamp >= {since:DateTime} AND timestamp < {until:DateTime}
-        AND toDate(timestamp, 'UTC') >= toDate({since:DateTime}, 'UTC')
-        AND toDate(timestamp, 'UTC') <= toDate({until:DateTime}, 'UTC')
         AND (empty({tickers:Array(String)}) OR ticker IN {tickers:Array(String)})"""
 
-# A ticker has a window in each of several sessions. A day of before sessions were listed is one
-# session, of several windows: there a pause longer than a window parts two. The rule is then
-# applied to each by itself, under the name (ticker, first row).
-WINDOWS: Final = windows_of(f"""(
-        SELECT (name, max(begins) OVER in_time) AS ticker, timestamp, price, volume,
-            recommendation, _block_number, _part_offset
-        FROM (
-            SELECT ticker AS name, timestamp, price, volume, recommendation,
-                _block_number, _part_offset,
-                arrayCount(begin -> begin <= toUnixTimestamp(timestamp),
-                    {{begins:Array(UInt32)}}) AS session,
-                if(dateDiff('second', lagInFrame(timestamp) OVER (
-                        PARTITION BY ticker, session ORDER BY timestamp
-                        ROWS BETWEEN 1 PRECEDING AND CURRENT ROW), timestamp)
-                    > {{window_s:UInt32}}, timestamp, toDateTime(0)) AS begins
-            FROM News.price_tracking_history
-            {_EARLIER}
-        )
-        WINDOW in_time AS (PARTITION BY name, session ORDER BY timestamp)
-    )""")  # noqa: S608
+# Newest first, the rows of each ticker and day.
+PRICES: Final = f"""
+    SELECT ticker, arraySlice({PRICE_POINTS}, 1, {{points:UInt32}})
+    FROM News.price_tracking_history
+    {_EARLIER}
+        AND toDate(timestamp, 'UTC') >= toDate({{since:DateTime}}, 'UTC')
+        AND toDate(timestamp, 'UTC') <= toDate({{until:DateTime}}, 'UTC')
+    GROUP BY ticker, toDate(timestamp, 'UTC')
+    ORDER BY max(timestamp) DESC
+    LIMIT {{limit:UInt32}}"""  # noqa: S608
 
-ALERTS: Final = f"{ALERT_COLUMNS}news_alert_history {_EARLIER} {NEWEST_ALERTS}"
+# The order of the histories begins with the day: of a ticker, few are to be read.
+_ON_DAYS: Final = "AND toDate(timestamp, 'UTC') IN {days:Array(Date)}"
+
+ALERTS: Final = f"{ALERT_COLUMNS}news_alert_history {_EARLIER} {_ON_DAYS} {NEWEST_ALERTS}"
 
 # The history's parts and their order are by `timestamp`, which is about when news was detected.
-NEWS: Final = news_of("""News.breaking_news_history
-        WHERE detected_at >= {since:DateTime} - INTERVAL 1 HOUR AND detected_at < {until:DateTime}
-            AND timestamp >= {since:DateTime} - INTERVAL 1 DAY
-            AND timestamp < {until:DateTime} + INTERVAL 1 DAY
-            AND toDate(timestamp, 'UTC') >= toDate({since:DateTime} - INTERVAL 1 DAY, 'UTC')
-            AND toDate(timestamp, 'UTC') <= toDate({until:DateTime} + INTERVAL 1 DAY, 'UTC')
+NEWS: Final = news_of(f"""News.breaking_news_history
+        WHERE detected_at >= {{since:DateTime}} - INTERVAL 1 HOUR
+            AND detected_at < {{until:DateTime}}
+            AND timestamp >= {{since:DateTime}} - INTERVAL 1 DAY
+            AND timestamp < {{until:DateTime}} + INTERVAL 1 DAY
+            {_ON_DAYS}
             AND ticker != ''
-            AND (empty({tickers:Array(String)}) OR ticker IN {tickers:Array(String)})""")
+            AND (empty({{tickers:Array(String)}}) OR ticker IN {{tickers:Array(String)}})""")
 
 # While a history of an earlier version is brought into monthly parts, its rows are in
 # `<table>_history_old`, and some of them in the history already.
@@ -91,13 +85,13 @@ BRINGING_OVER: Final = """
     SELECT 1 FROM system.tables
     WHERE database = 'News' AND endsWith(name, '_history_old')
     LIMIT 1"""
-OLD: Final = {text: text.replace("_history", "_history_old") for text in (WINDOWS, ALERTS, NEWS)}
+OLD: Final = {text: text.replace("_history", "_history_old") for text in (PRICES, ALERTS, NEWS)}
 
 # All that is asked here, for the embedded engine.
 STATEMENTS: Final = (
     SESSIONS,
     BRINGING_OVER,
-    WINDOWS,
+    PRICES,
     ALERTS,
     NEWS,
     *OLD.values(),
@@ -123,6 +117,15 @@ def sessions(database: Database) -> list[Session]:
     return [Session(session_key(row[0]), *row[1:]) for row in rows]
 
 
+class _Window(NamedTuple):
+    """A window's rows, as PRICE_POINTS gives them, and the times of its first and last one."""
+
+    ticker: str
+    opened: datetime
+    last_row: datetime
+    rows: Sequence[Sequence[Any]]
+
+
 def windows(database: Database, *, session: str = "", ticker: str = "") -> list[Card]:
     """Return the windows of an earlier session, given by its key, or of a ticker in any spelling,
     newest first.
@@ -138,55 +141,87 @@ def windows(database: Database, *, session: str = "", ticker: str = "") -> list[
             return []
         since = known[place].begin
         until = known[place - 1].begin if place else until
-    asked = {
-        "since": since,
-        "until": until,
-        "tickers": spellings(ticker) if ticker else [],
-        "begins": [int(each.begin.timestamp()) for each in known],
-        "window_s": WINDOW_S,
-    }
-    both = bool(read_if_there(database, BRINGING_OVER))
-    found = _windows(database, asked, both=both)
-    named = {each: ibkr_name(each) for each in {name for (name, _), *_ in found}}
-    bound = {name: asked[name] for name in ("since", "until", "tickers")}
-    news_rows = _rows(database, NEWS, both=both, limit=MAX_NEWS, **bound)
-    alert_rows = _rows(database, ALERTS, both=both, limit=MAX_ALERTS, **bound)
-    named |= {row[0]: ibkr_name(row[0]) for row in (*news_rows, *alert_rows)}
-    news = articles_by_ticker(news_rows, named)
-    alerted = by_ticker(alert_rows, named)
     # Rows have whole seconds.
     begins = [each.begin.replace(microsecond=0) for each in reversed(known)]
+    asked = {"since": since, "until": until, "tickers": spellings(ticker) if ticker else []}
+    both = bool(read_if_there(database, BRINGING_OVER))
+    found = _windows(database, asked, [] if session else begins, both=both)
+    if not found:
+        return []
+    asked["days"] = _days(found)
+    news_rows = _rows(database, NEWS, both=both, limit=MAX_NEWS, **asked)
+    alert_rows = _rows(database, ALERTS, both=both, limit=MAX_ALERTS, **asked)
+    names = {row[0] for row in (*found, *news_rows, *alert_rows)}
+    named = {each: ibkr_name(each) for each in names}
+    news = articles_by_ticker(news_rows, named)
+    alerted = by_ticker(alert_rows, named)
     cards = []
-    for (name, _), opened, _, rows in found:
-        last_row, prices = _within(opened, rows)
+    for window in found:
+        name, opened, last_row, _ = window
         same = [
             article
             for article in news.get(named[name], ())
             if opened - MAX_NEWS_AGE <= article.detected_at <= last_row
         ]
         inside = [row for row in alerted.get(named[name], ()) if opened <= row[1] <= last_row]
-        card = make_card(name, (name, opened, last_row, prices), same, inside)
+        card = make_card(name, window, same, inside)
         cards.append(card._replace(session=_session_of(opened, begins, known)))
     return cards
 
 
 def _windows(
-    database: Database, asked: Mapping[str, Any], *, both: bool
-) -> Sequence[Sequence[Any]]:
+    database: Database, asked: Mapping[str, Any], begins: Sequence[datetime], *, both: bool
+) -> list[_Window]:
+    """Return the windows of the rows that are asked for, newest first; `begins`, in time order,
+    parts those of different sessions."""
+    begins_s = [begin.timestamp() for begin in begins]
+
+    def read(statement: str) -> list[_Window]:
+        days = read_if_there(database, statement, points=MAX_POINTS, limit=MAX_TICKERS, **asked)
+        rows: dict[str, list[Sequence[Any]]] = {}
+        for ticker, of_a_day in reversed(days):
+            rows.setdefault(ticker, []).extend(of_a_day)
+        return [window for ticker in rows for window in _part(ticker, rows[ticker], begins_s)]
+
     # First the old ones, which stay until they are all in the other table.
-    old = queries.read_windows(database, OLD[WINDOWS], **asked) if both else ()
-    found = queries.read_windows(database, WINDOWS, **asked)
-    if not old:
-        return found
-    whole = by_ticker([(name, opened, last) for (name, _), opened, last, _ in old], {})
+    old = read(OLD[PRICES]) if both else []
+    whole = by_ticker(old, {})
     fresh = [
-        row
-        for row in found
+        window
+        for window in read(PRICES)
         if not any(
-            opened <= row[2] and row[1] <= last for _, opened, last in whole.get(row[0][0], ())
+            opened <= window.last_row and window.opened <= last_row
+            for _, opened, last_row, _ in whole.get(window.ticker, ())
         )
     ]
-    return sorted([*old, *fresh], key=itemgetter(1), reverse=True)[:MAX_TICKERS]
+    return sorted([*old, *fresh], key=attrgetter("opened"), reverse=True)[:MAX_TICKERS]
+
+
+def _part(
+    ticker: str, rows: Sequence[Sequence[Any]], begins_s: Sequence[float]
+) -> Iterator[_Window]:
+    """Yield the windows that a ticker's rows, in time order, are of, without what is past their
+    end."""
+    times = [row[0] for row in rows]
+    edges = sorted({0, *(bisect_left(times, begin_s) for begin_s in begins_s), len(times)})
+    for since, until in pairwise(edges):
+        for begin, _ in rule.windows(times[since:until]):
+            first = since + begin
+            end = bisect_right(times, times[first] + WINDOW_S, first, until)
+            opened, last_row = (
+                datetime.fromtimestamp(at, UTC) for at in (times[first], times[end - 1])
+            )
+            yield _Window(ticker, opened, last_row, rows[first:end])
+
+
+def _days(found: Iterable[_Window]) -> list[date]:
+    """Return the days that news and alerts of windows may be stored on: news may be a day late."""
+    days = set()
+    for window in found:
+        days |= {
+            (window.opened + apart).date() for apart in (-MAX_NEWS_AGE, timedelta(0), MAX_LATE)
+        }
+    return sorted(days)
 
 
 def _rows(
@@ -195,13 +230,6 @@ def _rows(
     old = read_if_there(database, OLD[statement], **asked) if both else ()
     # A row that is in both tables is one.
     return dict.fromkeys([*old, *read_if_there(database, statement, **asked)])
-
-
-def _within(opened: datetime, rows: Iterable[Sequence[Any]]) -> tuple[datetime, list[Any]]:
-    """Return the rows of a window until it ends, and the last one's time."""
-    first_s = opened.timestamp()
-    prices = [row for row in rows if rule.inside(first_s, row[0])]
-    return datetime.fromtimestamp(prices[-1][0], UTC), prices
 
 
 def _session_of(at: datetime, begins: Sequence[datetime], known: Sequence[Session]) -> str:

@@ -91,18 +91,14 @@ COMPANIES: Final = """
     GROUP BY ticker"""
 
 
-def windows_of(rows: str) -> str:
-    """Return the statement that reads the windows that `rows` hold, newest first."""
-    return f"""
+WINDOWS: Final = f"""
     SELECT ticker, min(timestamp) AS opened, max(timestamp),
         arraySlice({PRICE_POINTS}, 1, {{points:UInt32}})
-    FROM {rows}
+    FROM News.price_tracking
+    WHERE ticker IN {{tickers:Array(String)}}
     GROUP BY ticker
     ORDER BY opened DESC
     LIMIT {{limit:UInt32}}"""  # noqa: S608
-
-
-WINDOWS: Final = windows_of("News.price_tracking WHERE ticker IN {tickers:Array(String)}")
 
 ALERT_COLUMNS: Final = "SELECT ticker, timestamp, alert, price FROM News."
 NEWEST_ALERTS: Final = "ORDER BY timestamp DESC LIMIT {limit:UInt32}"
@@ -290,7 +286,10 @@ def cards_of(manager: Database, asked: Mapping[str, Mark]) -> list[Card]:
     alerted = by_ticker(
         read_if_there(manager, ALERTS, tickers=list(asked), limit=MAX_ALERTS), named
     )
-    windows = {row[0]: row for row in read_windows(manager, WINDOWS, tickers=list(asked))}
+    rows = read_if_there(
+        manager, WINDOWS, points=MAX_POINTS, limit=MAX_TICKERS, tickers=list(asked)
+    )
+    windows = {row[0]: row for row in rows}
     news = articles_by_ticker(
         read_if_there(manager, NEWS, limit=MAX_NEWS, **of_any_spelling), named
     )
@@ -322,11 +321,6 @@ def read_if_there(manager: Database, statement: str, **parameters: Any) -> Seque
         for name, value in parameters.items()
     }
     return manager.rows_if_there(statement, settings=READ_SETTINGS, **bound)
-
-
-def read_windows(manager: Database, statement: str, **asked: Any) -> Sequence[Sequence[Any]]:
-    """Return the rows of a statement of `windows_of`."""
-    return read_if_there(manager, statement, points=MAX_POINTS, limit=MAX_TICKERS, **asked)
 
 
 def by_ticker(

@@ -120,14 +120,18 @@ class Changes(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a ticker's window: counts of its rows, and its best change in percent."""
+    """What came of a ticker's window: counts of its rows, and its best change in percent.
 
-    alerts: int
-    rows: int
-    judged: int
-    best_change_pct: float
-    rises: int
-    rises_in_range: int
+    `due` counts the rows that meet the whole rule.
+    """
+
+    alerts: int = 0
+    rows: int = 0
+    judged: int = 0
+    best_change_pct: float = 0.0
+    rises: int = 0
+    rises_in_range: int = 0
+    due: int = 0
 
 
 def inside(first_s: float, at_s: float, by: Rule | None = None) -> bool:
@@ -258,11 +262,12 @@ def outcome(found: Changes, alerts: int, by: Rule | None = None) -> Outcome:
     rule = by or LIVE
     total, rows, changes_pct, best_pct = found
     if best_pct < rule.change_pct:
-        return Outcome(alerts, total, len(rows), best_pct, 0, 0)
+        return Outcome(alerts, total, len(rows), best_pct)
     pairs = zip(rows, changes_pct, strict=True)
     risen = [row for row, change in pairs if change >= rule.change_pct]
-    in_range = sum(rule.lowest <= row.price < rule.highest for row in risen)
-    return Outcome(alerts, total, len(rows), best_pct, len(risen), in_range)
+    in_range = [row for row in risen if rule.lowest <= row.price < rule.highest]
+    due = sum(row.recommendation in rule.ratings for row in in_range)
+    return Outcome(alerts, total, len(rows), best_pct, len(risen), len(in_range), due)
 
 
 def describe(result: Outcome | None, by: Rule | None = None) -> str:
@@ -282,15 +287,11 @@ def describe(result: Outcome | None, by: Rule | None = None) -> str:
     return f"no alert, not rated {' or '.join(rule.ratings)}, {best}"
 
 
-def describe_open(
-    result: Outcome, due: int, recommendation: str, change_pct: float | None = None
-) -> str:
+def describe_open(result: Outcome, recommendation: str, change_pct: float | None = None) -> str:
     """Return why a window that is open has or has not alerted, in a trader's words.
 
     Parameters
     ----------
-    due
-        The rows that qualify.
     recommendation
         The ticker's rating now.
     change_pct
@@ -307,7 +308,7 @@ def describe_open(
         return f"now {percent(change_pct)}, best {best}"
     if not result.rises_in_range:
         return _outside(LIVE)
-    if due:
+    if result.due:
         return "the alert is on its way"
     if recommendation in LIVE.ratings:
         return "held back: it rose before it was rated BUY"

@@ -847,7 +847,7 @@ def test_the_demo_leaves_the_page_up_until_enter_and_ends_with_what_to_do_next(
 def test_the_demo_fails_when_what_was_expected_did_not_come_about(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    nothing = demo.Result(Outcome(0, 0, 0, 0.0, 0, 0), False, "HOLD", 0)
+    nothing = demo.Result(Outcome(), False, "HOLD", 0)
     results = {actor.ticker: nothing for actor in demo.ACTORS}
     stats = {"ibkr_ticks_received": 0.0, "alerts_triggered": 0.0}
     assert not demo.report(results, stats, run_system.DEMO_S)

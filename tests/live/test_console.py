@@ -77,7 +77,6 @@ def card(ticker: str, headline: str = "A headline", recommendation: str = "HOLD"
         opened=NOW - timedelta(seconds=20),
         last_row=NOW - timedelta(seconds=14),
         baseline=2.0,
-        due=0,
         outcome=Outcome(0, 4, 2, 10.0, 1, 1),
         points=points,
         alerts=(),

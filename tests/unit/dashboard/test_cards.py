@@ -95,13 +95,13 @@ def test_each_alert_has_its_own_article() -> None:
 @pytest.mark.parametrize(
     ("card", "said"),
     [
-        (Card("ABCD", UNRATED, Outcome(0, 0, 0, 0, 0, 0), told=Told(at(-5))), "waiting for the"),
+        (Card("ABCD", UNRATED, Outcome(), told=Told(at(-5))), "waiting for the"),
         (
-            Card("ABCD", UNRATED, Outcome(0, 0, 0, 0, 0, 0), told=Told(at(-61))),
+            Card("ABCD", UNRATED, Outcome(), told=Told(at(-61))),
             "no news and no price",
         ),
         (
-            Card("ABCD", UNRATED, Outcome(0, 0, 0, 0, 0, 0), told=Told(at(-61), refused="No such")),
+            Card("ABCD", UNRATED, Outcome(), told=Told(at(-61), refused="No such")),
             "No such",
         ),
         (make_card("ABCD", None, [article(-61)], ()), "no price since the news"),
