@@ -181,7 +181,6 @@ class ContinuousPriceMonitor:
         self._status = StatusWriter(
             self.settings, self.figures, follow_others=bool(self.settings.metrics_port)
         )
-        self._mode = UNKNOWN
         self._keeper = ConnectionKeeper(
             lambda: self.ibkr_client,
             self.reconnect_ibkr,
@@ -262,19 +261,13 @@ class ContinuousPriceMonitor:
         stuck = time.monotonic() - self.last_cycle_at >= KEPT_AFTER_S
         return len(self._writer.outbox) if self._writer.outage.lasts or stuck else 0
 
-    def _last_mode(self, client: IBKRClient | None) -> str:
-        """Return PAPER or LIVE, also while the connection that told it is lost."""
-        if client is not None and (client.accounts or self._mode == UNKNOWN):
-            self._mode = client.mode
-        return self._mode
-
     def figures(self) -> Figures:
         """Return the figures of the moment. Any thread."""
         client, stats = self.ibkr_client, self.stats
         conditions, active = self._memory.conditions, self.active_tickers.copy()
         return Figures(
             state=self.state,
-            mode=self._last_mode(client),
+            mode=client.mode if client is not None else UNKNOWN,
             delayed=self.settings.ibkr_market_data_type != LIVE,
             account=client.masked_account if client is not None else "",
             active_tickers=len(self.active_tickers),
@@ -845,7 +838,7 @@ class ContinuousPriceMonitor:
 
     async def report_stats(self) -> None:
         """Log the monitor's figures."""
-        mode = self.ibkr_client.mode if self.ibkr_client is not None else "UNKNOWN"
+        mode = self.ibkr_client.mode if self.ibkr_client is not None else UNKNOWN
         logger.info(
             "Stats: runtime=%.1f min, active_tickers=%d, tickers_monitored=%d, price_checks=%d, "
             "alerts_triggered=%d, ibkr_ticks_received=%d, ibkr_reconnections=%d, mode=%s",

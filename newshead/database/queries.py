@@ -157,6 +157,13 @@ PARTS: Final = """
     ORDER BY at DESC
     LIMIT 500"""
 
+LAST_MODE: Final = """
+    SELECT mode
+    FROM News.monitor_status
+    WHERE account != '' AND timestamp >= now64(3) - INTERVAL 7 DAY
+    ORDER BY timestamp DESC
+    LIMIT 1"""
+
 MOVING_TABLE: Final = """
     SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
     FROM system.tables
@@ -342,6 +349,12 @@ def told_part(row: Sequence[Any]) -> Told:
     """Return a row that PARTS gives."""
     part, state, (reason, success), since, at, _ = row
     return Told(part, PartState(state), reason, since, at, success)
+
+
+def last_mode(database: Database) -> str:
+    """Return whether the account that was connected last is PAPER or LIVE; empty if none was."""
+    rows = database.rows(LAST_MODE)
+    return str(rows[0][0]) if rows else ""
 
 
 def listed_tickers(database: Database) -> dict[str, str]:

@@ -372,9 +372,10 @@ class StatusRow(NamedTuple):
     """A row of `monitor_status`: how the price monitor fares at `timestamp`.
 
     `state` is a ConnectionState's value, held since `state_since`; `mode` is
-    PAPER, LIVE or UNKNOWN; `delayed` says that data 15 minutes late is asked
-    for; `account` is masked. `cycles`, `ticks`, `rows` and `reconnects` count
-    from the monitor's start; `kept_rows` wait because ClickHouse fails.
+    PAPER or LIVE as it was last known, else UNKNOWN; `delayed` says that data
+    15 minutes late is asked for; `account` is masked. `cycles`, `ticks`, `rows`
+    and `reconnects` count from the monitor's start; `kept_rows` wait because
+    ClickHouse fails.
     `clock_difference_s` is by how much the database's clock is ahead of the
     monitor's.
     """

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from newshead.core.parts import OF_MONITOR, Told, newest
+from newshead.core.parts import OF_MONITOR, Part, Told, newest
 from newshead.database.connection import Database
 from newshead.database.part_writer import PartWriter
-from newshead.database.queries import told_parts
+from newshead.database.queries import last_mode, told_parts
 from newshead.database.tables import StatusRow
 from newshead.monitor.figures import Figures
 from newshead.monitor.parts import parts
@@ -45,6 +45,8 @@ class StatusWriter(PartWriter):
         self._state = ConnectionState.DISCONNECTED
         self._state_since = datetime.now(UTC)
         self._last_error = _LastError()
+        # As the account told it, if only to an earlier run; None before that was asked.
+        self._mode: str | None = None
         self._follow_others = follow_others
         # What they told when it was read last. Any thread.
         self.others: list[Told] = []
@@ -95,6 +97,17 @@ class StatusWriter(PartWriter):
             clock_difference_s=self.clock_difference_s,
             last_error=self._last_error.text,
         )
+
+    def _insert(self, parts: Sequence[tuple[Part, datetime]], more: StatusRow | None) -> None:
+        super()._insert(parts, more and more._replace(mode=self._last_mode(more)))
+
+    def _last_mode(self, row: StatusRow) -> str:
+        """Return PAPER or LIVE, also while the connection that told it is lost. Blocks."""
+        if row.account:
+            self._mode = row.mode
+        elif self._mode is None:
+            self._mode = last_mode(self._database)
+        return self._mode or row.mode
 
     def _read_others(self, database: Database) -> None:
         if self._follow_others:

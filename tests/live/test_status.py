@@ -176,6 +176,23 @@ async def test_without_a_gateway_the_state_is_disconnected(
     assert statuses(database)[0]["account"] == ""
 
 
+async def test_the_account_is_paper_or_live_as_it_was_last_known_after_a_restart_too(
+    settings: Settings, gateway: Gateway, database: ClickHouseManager
+) -> None:
+    gateway.accounts = ("U1234567",)
+    async with running(settings):
+        await until(lambda: statuses(database), "a row")
+    await gateway.stop()
+    before = len(statuses(database))
+    monitor = ContinuousPriceMonitor(settings, wait=True)
+    work = asyncio.create_task(monitor.start())
+    await until(lambda: len(statuses(database)) > before, "a row of the next run")
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert {row["mode"] for row in statuses(database)} == {"LIVE"}
+
+
 @pytest.mark.usefixtures("database")
 async def test_a_writer_that_is_cancelled_just_as_the_connection_changes_ends(
     settings: Settings,
