@@ -41,6 +41,8 @@ common.set_setting("invalid_setting_action", "drop")
 CONNECT_TIMEOUT_S: Final = 5
 QUERY_TIMEOUT_S: Final = 30
 RETRY_S: Final = 3.0
+# A server that is silent for less is an error of its own.
+SLOW_S: Final = 40.0
 # The 60-second window compares the database's clock with this machine's.
 MAX_CLOCK_DIFFERENCE_S: Final = 2.0
 # On a full disk the embedded engine says that a table was created or altered, but leaves an
@@ -389,6 +391,13 @@ async def until_database_works(work: Callable[[], object], *, wait: bool) -> Non
     """
     outage = Outage()
     while True:
+        waiting = asyncio.get_running_loop().call_later(
+            SLOW_S,
+            logger.warning,
+            "The database has been at work for %.0f s, and newshead waits for it. If its disk "
+            "stands still, mend that and start newshead again.",
+            SLOW_S,
+        )
         try:
             await off_loop(work)
         except DATABASE_ERRORS as problem:
@@ -399,6 +408,8 @@ async def until_database_works(work: Callable[[], object], *, wait: bool) -> Non
             await asyncio.sleep(RETRY_S)
         else:
             return
+        finally:
+            waiting.cancel()
 
 
 def _database_call(call: Callable[..., Any]) -> Callable[..., Any]:

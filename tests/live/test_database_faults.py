@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -330,3 +331,15 @@ async def test_an_insert_that_a_stop_left_alone_is_asked_behind_once(settings: S
     for _ in range(2):
         assert await writer.flush()
     assert asked == ["_flush", "_flush"]
+
+
+async def test_a_database_that_hangs_at_the_start_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "SLOW_S", 0.01)
+    goes_on = threading.Event()
+    working = asyncio.create_task(connection.until_database_works(goes_on.wait, wait=False))
+    await until(lambda: "The database has been at work for" in caplog.text, "the line")
+    goes_on.set()
+    await working
+    assert len(caplog.records) == 1
