@@ -178,7 +178,7 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
         writer = PartWriter(settings, lambda: [*news.parts(), *children.parts()])
         await stack.enter_async_context(in_background(keep_telling(writer)))
         environment = dict(inherited.variables)
-        if settings.embedded and (options.dashboard or settings.alert_urls):
+        if settings.embedded:
             environment |= await stack.enter_async_context(
                 engine_served(settings, PAGE_STATEMENTS, queries.READ_SETTINGS)
             )

@@ -14,11 +14,12 @@ from newshead.check.finding import Finding, Verdict, failed, off, ok, shown
 from newshead.check.tws import tws
 from newshead.core.parts import PartState, newest
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.http import readers_environment
 from newshead.database.queries import told_parts
 from newshead.loop import off_loop
 from newshead.process import EXIT_FAILED, EXIT_OK, until_stopped
 from newshead.proxies import outside_of, settle_proxies
-from newshead.settings import ConfigurationError, Settings
+from newshead.settings import ConfigurationError, Settings, given_variables
 
 
 def main(settings: Settings, *, running: bool, send: bool) -> int:
@@ -98,13 +99,10 @@ async def tried(settings: Settings, *, send: bool) -> list[Finding]:
 def told(settings: Settings) -> list[Finding]:
     """Return what the newshead of this folder tells of its parts. Blocks."""
     if settings.embedded:
-        return [
-            failed(
-                "newshead",
-                "The embedded database is its own while it runs: look at its page or its log, or "
-                "stop it to check the parts.",
-            )
-        ]
+        served = readers_environment(settings)
+        if not served:
+            return [failed("newshead", "It is starting or ending: try again in a moment.")]
+        settings = Settings.from_environment(given_variables() | served)
     connection = Database(settings)
     try:
         connection.connect()

@@ -10,7 +10,9 @@ change nothing.
 import base64
 import functools
 import hmac
+import json
 import logging
+import os
 import re
 import secrets
 import socket
@@ -26,7 +28,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from clickhouse_connect.driver.binding import quote_identifier
 
-from newshead.database.connection import Database
+from newshead.database.connection import Database, one_line
 from newshead.listening import IDLE_S, GuardedServer
 from newshead.loop import attempt, off_loop
 from newshead.settings import Settings
@@ -49,6 +51,8 @@ CLIENT_STATEMENTS: Final = (
     "SELECT name, value, readonly FROM system.settings LIMIT 10000",
     "SELECT 1 AS check",
 )
+# In the engine's folder while it is served, readable by its owner alone: how to read it.
+READERS_FILE: Final = "newshead-readers.json"
 # What every connection of newshead's asks for: it may, where it stands so already.
 CLIENT_SETTINGS: Final = {"async_insert": 0}
 # The format that it asks for is added to each statement.
@@ -78,17 +82,20 @@ async def engine_served(
     server = await off_loop(_EngineServer, settings, statements, limits)
     threading.Thread(target=server.serve_forever, name="engine server", daemon=True).start()
     try:
-        yield {
-            "CLICKHOUSE_HOST": LOOPBACK,
-            "CLICKHOUSE_PORT": str(server.server_address[1]),
-            "CLICKHOUSE_USER": USER,
-            "CLICKHOUSE_PASSWORD": server.password,
-            "CLICKHOUSE_SECURE": "false",
-        }
+        yield server.environment
     finally:
         await attempt(
             "to close the engine's server", off_loop(server.close), SERVER_CLOSE_TIMEOUT_S
         )
+
+
+def readers_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables by which a command of newshead's reads the embedded engine while it is
+    served by another process of the same user; none where it is not."""
+    with suppress(OSError, ValueError):
+        found: dict[str, str] = json.loads((settings.clickhouse_path / READERS_FILE).read_text())
+        return found
+    return {}
 
 
 def form_fields(boundary: bytes, body: bytes) -> dict[str, str]:
@@ -140,6 +147,21 @@ class _EngineServer(GuardedServer):
         self.statements = {text.strip() for text in (*CLIENT_STATEMENTS, *statements)}
         self._limits = {**CLIENT_SETTINGS, **limits}
         super().__init__((LOOPBACK, 0), _Handler)
+        self.environment = {
+            "CLICKHOUSE_HOST": LOOPBACK,
+            "CLICKHOUSE_PORT": str(self.server_address[1]),
+            "CLICKHOUSE_USER": USER,
+            "CLICKHOUSE_PASSWORD": self.password,
+            "CLICKHOUSE_SECURE": "false",
+        }
+        self._readers = settings.clickhouse_path / READERS_FILE
+        try:
+            self._readers.unlink(missing_ok=True)
+            opened = os.open(self._readers, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(opened, "w") as file:
+                json.dump(self.environment, file)
+        except OSError as problem:
+            logger.warning("%s cannot be written: %s", self._readers, one_line(problem))
 
     def open_engine(self) -> Any:
         """Return a connection to the engine that can change nothing, nor its own limits."""
@@ -151,6 +173,8 @@ class _EngineServer(GuardedServer):
 
     def close(self) -> None:
         """End all connections, then the engine's. Blocks for at most 3 s."""
+        with suppress(OSError):
+            self._readers.unlink(missing_ok=True)
         self.shutdown()
         self.server_close()
         for connection in self.connections:

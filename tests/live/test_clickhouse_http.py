@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -21,7 +22,14 @@ from dashboard.statements import PAGE_STATEMENTS
 from newshead import listening
 from newshead.core.times import NEW_YORK
 from newshead.database import connection
-from newshead.database.http import LOOPBACK, USER, basic_authorization, engine_served
+from newshead.database.http import (
+    LOOPBACK,
+    READERS_FILE,
+    USER,
+    basic_authorization,
+    engine_served,
+    readers_environment,
+)
 from newshead.loop import off_loop
 from newshead.settings import Settings
 
@@ -61,6 +69,21 @@ async def test_readers_find_what_the_owner_wrote(own: Settings, reading: Setting
             assert len(card.points) == 4
 
     await off_loop(read)
+
+
+async def test_a_command_of_the_same_user_finds_how_to_read_it_while_it_is_served(
+    own: Settings,
+) -> None:
+    kept = own.clickhouse_path / READERS_FILE
+    # What a killed newshead left, for others to read.
+    own.clickhouse_path.mkdir()
+    kept.write_text("{}")
+    assert readers_environment(own) == {}
+    async with served(own) as environment:
+        assert readers_environment(own) == environment
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert not kept.exists()
+    assert readers_environment(own) == {}
 
 
 async def test_everything_that_readers_ask_is_answered(own: Settings, reading: Settings) -> None:
