@@ -143,6 +143,8 @@ export class CardList {
     const shown = this.list.querySelectorAll("li:not([hidden])").length;
     const all = this.#items.size;
     setText(byId("count"), shown === all ? count(all, "ticker") : `${shown} of ${count(all, "ticker")}`);
+    // An empty list is none: it would keep its room, and promise options to screen readers.
+    this.list.hidden = !shown;
     byId("nothing").hidden = shown > 0;
     setText(byId("nothing"), all ? "No ticker fits the filter." : this.#none);
   }

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from browsing import DEADLINE_MS, READABLE, Open, card, shows
+from browsing import DEADLINE_MS, Open, card, shows
 from clickhouse_server import ClickHouseServer
 from playwright.async_api import Page, expect
 from watching import (
@@ -347,26 +347,3 @@ async def test_on_a_phone_a_tap_shows_the_chart_and_another_the_alerts(
         await expect(page.locator("#alerts > li")).to_be_in_viewport()
         await page.locator("#alerts > li .ticker").tap()
         await expect(page.locator("#chart-head")).to_be_in_viewport()
-
-
-async def test_all_text_is_readable_and_every_target_can_be_hit_in_both_themes(
-    visit: Open, session: ClickHouseManager, page_settings: Settings
-) -> None:
-    write_status(session, delayed=1, last_error="an error", kept_rows=3)
-    write_news(session, "ZOOM", "FDA approves", article_url="https://news.example/")
-    write_news(session, "ZOOM", "More", article_url="https://news.example/2")
-    write_prices(session, "ZOOM", RISE)
-    write_alerts(session, "ZOOM")
-    write_news(session, "FALL", "A warning", "SELL")
-    write_prices(session, "FALL", [2.0, 2.0, 2.0, 1.9], recommendation="SELL")
-    write_ticker_status(session, "ZOOM", halted=2, previous_close=2.0)
-    async with served(page_settings) as url:
-        for scheme in ("dark", "light"):
-            page = await visit(url, color_scheme=scheme)
-            await card(page, "ZOOM").click()
-            await page.locator("#chart-others summary").click()
-            await page.locator("#alerts .unfold").click()
-            await shows(page.locator("#chart-link"), "Article")
-            assert await page.evaluate(READABLE) == []
-            await page.keyboard.press("?")
-            assert await page.evaluate(READABLE) == []

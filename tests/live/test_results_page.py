@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from browsing import READABLE, Open, shows
+from browsing import Open, barriers, shows
 from month import BAD, FEW, GOOD, NO_ALERT, write_month
 from playwright.async_api import Page, expect
 from watching import noon_of_yesterday, served
@@ -40,9 +40,7 @@ async def test_a_month_is_shown_in_tables_plots_and_lists(
         assert await text_of(page, "medium") == "medium6too few to say"
         await shows(page.locator("#method"), "No fees and no slippage")
 
-        for theme in ("light", "dark"):
-            await page.select_option("#theme", theme)
-            assert await page.evaluate(READABLE) == []
+        assert await barriers(page) == []
 
         assert await page.locator("#path polygon").count() == 1
         median = str(await page.locator("#path .median").get_attribute("points"))
@@ -89,7 +87,7 @@ async def test_on_a_phone_nothing_is_wider_than_the_screen(
         page = await visit(url, viewport=PHONE)
         await page.goto(f"{url}results")
         await shows(page.locator("#said"), "156 windows")
-        assert await page.evaluate(READABLE) == []
+        assert await barriers(page) == []
         width = await page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"]
         first, second = [

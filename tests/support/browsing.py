@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 CHROMIUM: Final = next(
@@ -21,8 +22,8 @@ ARGUMENTS: Final = (
 )
 DEADLINE_MS: Final = 20_000
 
-# Gives what cannot be read or hit.
-READABLE: Final = """() => {
+# What a border's contrast and a target's size ought to be, which axe leaves to others.
+MEASURE: Final = """() => {
     const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
     const luminance = (rgb) => {
         const [r, g, b] = rgb.slice(0, 3).map((part) => {
@@ -48,8 +49,6 @@ READABLE: Final = """() => {
         const style = getComputedStyle(node);
         const box = node.getBoundingClientRect();
         const named = `${node.tagName} ${node.id} ${node.className} ${node.textContent}`;
-        const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-        if (own && contrast(channels(style.color), behind(node)) < 4.5) bad.push(`text: ${named}`);
         if (node.matches("button, input, select, .rating, .priority")
             && parseFloat(style.borderTopWidth)
             && contrast(channels(style.borderTopColor), behind(node.parentElement)) < 3) {
@@ -57,12 +56,20 @@ READABLE: Final = """() => {
         }
         if (node.matches("a, button, input, select, summary, [role=option]")
             && box.width && (box.width < 24 || box.height < 24)) bad.push(`target: ${named}`);
-        if (node.matches("button, a, input, select")
-            && !(node.textContent.trim() || node.ariaLabel || node.labels?.length)) {
-            bad.push(`name: ${named}`);
-        }
     }
     return bad;
+}"""
+# Also of single characters and signs, of which axe is not sure that they are text.
+ALL_TEXT: Final = {
+    "resultTypes": ["violations", "incomplete"],
+    "checks": {"color-contrast": {"options": {"ignoreLength": True, "ignoreUnicode": False}}},
+}
+MODAL: Final = "dialog:modal"
+# Axe takes what lies below an open dialog for something above it.
+HIDE_BELOW: Final = """(hide) => {
+    for (const node of document.querySelectorAll("body > :not(dialog)")) {
+        node.style.visibility = hide ? "hidden" : "";
+    }
 }"""
 
 Open = Callable[..., Awaitable[Page]]
@@ -117,3 +124,22 @@ def card(page: Page, ticker: str) -> Any:
 
 async def shows(locator: Any, text: str | re.Pattern[str]) -> None:
     await expect(locator).to_contain_text(text, timeout=DEADLINE_MS)
+
+
+async def barriers(page: Page) -> list[str]:
+    """What keeps someone from reading or using the page as it is now, or the dialog that is open,
+    in both themes."""
+    dialog = MODAL if await page.locator(MODAL).count() else None
+    await page.evaluate(HIDE_BELOW, bool(dialog))
+    found = []
+    for scheme in ("dark", "light"):
+        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        response = (await Axe().run(page, dialog, ALL_TEXT)).response
+        found += [
+            f"{scheme}: {broken['id']}: {node['target']} {node['failureSummary']}"
+            for kind in ("violations", "incomplete")
+            for broken in response[kind]
+            for node in broken["nodes"]
+        ]
+        found += [f"{scheme}: {bad}" for bad in await page.evaluate(MEASURE)]
+    return found
