@@ -71,7 +71,7 @@ function tableOf({ groups, main, too_few: tooFew }, group) {
   if (!inside.length) return [];
   const table = element("table");
   const head = element("thead");
-  head.append(rowOf(COLUMNS.map((name) => element("th", "", name))));
+  head.append(rowOf(COLUMNS.map((name) => element(name ? "th" : "td", "", name))));
   table.append(head);
   for (const grouping of new Set(inside.map((line) => line.grouping))) {
     const body = element("tbody");

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 from browsing import DEADLINE_MS, Open, barriers, card, shows
-from playwright.async_api import expect
+from playwright.async_api import ViewportSize, expect
 from watching import (
     ago,
     noon_of_yesterday,
@@ -23,9 +23,9 @@ from clickhouse_manager import ClickHouseManager
 from newshead.settings import Settings
 
 RISE: Final = [2.0, 2.0, 2.01, 2.03, 2.06, 2.11, 2.16, 2.2, 2.22, 2.21, 2.14]
-# What is scrolled out of sight has no background that could be told.
-TALL: Final = {"width": 1440, "height": 1400}
-PHONE: Final = {"width": 390, "height": 844}
+# All of it in sight: axe is unsure of what is scrolled away.
+TALL: Final = ViewportSize(width=1440, height=1400)
+PHONE: Final = ViewportSize(width=390, height=844)
 
 
 @pytest.fixture
@@ -58,7 +58,11 @@ def full(session: ClickHouseManager) -> ClickHouseManager:
     write_prices(session, "FALL", [2.0, 2.0, 2.0, 1.9], recommendation="SELL")
     write_ticker_status(session, "NONE", refused="IBKR knows no such stock.")
     write_status(
-        session, timestamp=now() + timedelta(minutes=5), delayed=1, last_error="an error", kept_rows=3
+        session,
+        timestamp=now() + timedelta(minutes=5),
+        delayed=1,
+        last_error="an error",
+        kept_rows=3,
     )
     return session
 
