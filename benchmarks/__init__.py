@@ -9,7 +9,7 @@ from typing import Final
 from benchmarks.figures import Figure
 
 # Modules here that measure nothing themselves.
-NO_SCRIPTS: Final = ("__main__", "figures", "parts")
+NO_SCRIPTS: Final = ("__main__", "chromium", "figures", "parts")
 
 
 def scripts() -> list[str]:

@@ -7,7 +7,6 @@ some sixty are tracked. Turns with a viewer and without follow one another.
 
 import asyncio
 import logging
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
+from benchmarks.chromium import CHROMIUM, command
 from benchmarks.figures import Figure, Target
 from dashboard.server import address_of, listen, serving
 from newshead.loop import in_background
@@ -34,14 +34,6 @@ TRIGGER_EVERY_S: Final = 1.0
 LAG_EVERY_S: Final = 0.005
 # The browser has to start before it watches.
 SETTLE_S: Final = 3.0
-CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
-BROWSER_ARGUMENTS: Final = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--remote-debugging-port=0",
-)
 READ_FEED: Final = "import sys, urllib.request as r; [0 for _ in r.urlopen(sys.argv[1])]"
 
 
@@ -158,12 +150,12 @@ async def _sample(
 @contextmanager
 def _viewer(url: str, folder: Path) -> Iterator[None]:
     """The page open in a browser; where there is none, in a program that reads its feed."""
-    command = (
-        [CHROMIUM, *BROWSER_ARGUMENTS, f"--user-data-dir={folder / 'browser'}", url]
+    viewing = (
+        command(url, folder / "browser")
         if CHROMIUM
         else [sys.executable, "-c", READ_FEED, f"{url}feed"]
     )
-    viewer = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603
+    viewer = subprocess.Popen(viewing, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603
     try:
         yield
     finally:

@@ -115,7 +115,7 @@ function build(key) {
   return { node, parts, card: null, unfolded: false };
 }
 
-function fill({ parts, card }, dated) {
+function fill({ parts, card, unfolded }, dated) {
   const [at, priority, value, change] = card.alerts[0];
   setText(parts.time, dated ? `${day(at)} ${time(at).slice(0, 5)}` : time(at));
   setText(parts.priority, String(priority));
@@ -132,7 +132,7 @@ function fill({ parts, card }, dated) {
   setText(parts.now, now === null ? "" : `now ${price(last[1])} ${percent(now)}`);
   setClass(parts.now, direction(now));
   setText(parts.headline, articleOf(card, card.alerts[0])?.headline ?? "");
-  parts.rows.replaceChildren(...card.alerts.map(row));
+  if (unfolded) parts.rows.replaceChildren(...card.alerts.map(row));
 }
 
 function row([at, priority, value, change, seconds]) {
@@ -148,7 +148,10 @@ function row([at, priority, value, change, seconds]) {
 }
 
 function unfold(group) {
+  const { parts, card } = group;
   group.unfolded = !group.unfolded;
-  group.parts.rows.hidden = !group.unfolded;
-  group.parts.unfold.setAttribute("aria-expanded", String(group.unfolded));
+  // Folded, they would be most of what the page holds.
+  parts.rows.replaceChildren(...(group.unfolded ? card.alerts.map(row) : []));
+  parts.rows.hidden = !group.unfolded;
+  parts.unfold.setAttribute("aria-expanded", String(group.unfolded));
 }

@@ -65,6 +65,7 @@ export class CardList {
     this.list.replaceChildren();
     this.#dated = dated;
     this.#above = 0;
+    this.#tellAbove();
     this.selected = null;
     this.update(cards, [], rule);
   }
@@ -75,10 +76,12 @@ export class CardList {
       this.#items.get(key)?.node.remove();
       this.#items.delete(key);
     }
+    // Asked once, before anything changes: after each change the browser would lay all out anew.
+    const scrolled = this.list.scrollTop > TOP_PX;
     // Oldest first: each new one goes to its place near the top.
-    for (const card of [...cards].sort((a, b) => a.began - b.began)) this.#put(card, rule);
+    for (const card of [...cards].sort((a, b) => a.began - b.began)) this.#put(card, rule, scrolled);
     this.#tellCount();
-    this.#tellAbove();
+    if (scrolled) this.#tellAbove();
     this.roving.settle();
   }
 
@@ -155,7 +158,7 @@ export class CardList {
     setText(byId("above"), `${this.#above} new above`);
   }
 
-  #put(card, rule) {
+  #put(card, rule, scrolled) {
     let item = this.#items.get(card.key);
     const known = Boolean(item);
     if (!known) {
@@ -166,7 +169,7 @@ export class CardList {
     fill(item, rule, this.#dated);
     item.node.hidden = !this.#passes(card);
     this.#place(item);
-    if (!known && !item.node.hidden && this.list.scrollTop > TOP_PX
+    if (scrolled && !known && !item.node.hidden
       && item.node.offsetTop < this.list.offsetTop + this.list.scrollTop) this.#above += 1;
   }
 
