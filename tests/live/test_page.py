@@ -109,10 +109,10 @@ async def test_a_ticker_tells_what_a_news_trader_reads_first(
         await shows(group, re.compile(r"3\s*ZOOM\s*2\.11\s*\+5\.5"))
         for text in ("\u00d76", "best +11.0 %", "now 2.14 +7.0 %", "FDA approves"):
             await shows(group, text)
-        await expect(group.locator(".rows li")).to_have_count(6)
         await expect(group.locator(".rows")).to_be_hidden()
         await group.locator(".unfold").click()
         await expect(group.locator(".rows")).to_be_visible()
+        await expect(group.locator(".rows li")).to_have_count(6)
         await expect(group.locator(".unfold")).to_have_attribute("aria-expanded", "true")
         await expect(page.locator("#chart")).to_have_attribute(
             "aria-label", re.compile(r"first alert 2\.11 at")
