@@ -29,14 +29,14 @@ PORT_FILE: Final = "DevToolsActivePort"
 DEADLINE_S: Final = 900.0
 
 
-def command(url: str, profile: Path) -> list[str]:
-    """The command that opens a page.
+def command(url: str, profile: Path, *arguments: str) -> list[str]:
+    """The command that opens a page, with further arguments of the browser.
 
     Raises ConfigurationError where there is no chromium.
     """
     if CHROMIUM is None:
         raise ConfigurationError("Install chromium: this benchmark measures in it.")
-    return [CHROMIUM, *ARGUMENTS, f"--user-data-dir={profile}", url]
+    return [CHROMIUM, *ARGUMENTS, f"--user-data-dir={profile}", *arguments, url]
 
 
 class Tab:
@@ -89,10 +89,12 @@ class Tab:
 
 
 @asynccontextmanager
-async def tab(profile: Path) -> AsyncIterator[Tab]:
+async def tab(profile: Path, *arguments: str) -> AsyncIterator[Tab]:
     """An empty page in a browser of its own."""
     browser = subprocess.Popen(  # noqa: ASYNC220, S603
-        command("about:blank", profile), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        command("about:blank", profile, *arguments),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     )
     try:
         await off_loop(until, lambda: len(_lines(profile / PORT_FILE)) == 2, "the browser")
