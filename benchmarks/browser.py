@@ -26,8 +26,8 @@ from dashboard.queries import Mark
 from dashboard.server import address_of, application, listen
 from newshead.core.rule import ALERT_CHANGE_PCT, PricePoint
 from newshead.database.queries import Rating
-from newshead.database.tables import StatusRow
 from newshead.database.shared import SharedConnection
+from newshead.database.tables import StatusRow
 from newshead.settings import Settings
 
 TICKERS: Final = 60
