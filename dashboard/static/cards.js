@@ -134,6 +134,7 @@ export class CardList {
   #refilter() {
     for (const { node, card } of this.#items.values()) node.hidden = !this.#passes(card);
     this.#tellCount();
+    this.#tellAbove();
     this.roving?.settle();
   }
 
