@@ -1,0 +1,104 @@
+"""The session's move in a database of the engine Replicated, for which a plain one stands in."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from clickhouse_server import ClickHouseServer
+from monitoring import connected, fresh, rate, rows, with_tables
+
+from clickhouse_manager import ClickHouseManager
+from newshead.database.connection import DATABASE_ERRORS, CannotMoveError
+from newshead.database.store import Batch, insert
+from newshead.database.tables import NOT_ENDED, SESSION_TABLES, AlertRow, PriceRow
+from newshead.settings import Settings
+
+BEGIN = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
+RATING = ("ibkr_last_trade", "positive", "BUY", "high")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("replica"), replicated=True) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(running: ClickHouseServer) -> Settings:
+    return Settings(clickhouse_host=running.host, clickhouse_port=running.port)
+
+
+@pytest.fixture
+def server(running: ClickHouseServer, settings: Settings) -> Iterator[ClickHouseServer]:
+    with fresh(running, settings):
+        yield running
+
+
+@pytest.fixture
+def database(server: ClickHouseServer, settings: Settings) -> Iterator[ClickHouseManager]:
+    with with_tables(settings) as manager:
+        yield manager
+
+
+def fill_session(database: ClickHouseManager) -> dict[str, Counter[Any]]:
+    """A session's rows, some of them equal, and an article whose rating came late; what of each
+    table the history is to have."""
+    prices = [PriceRow(BEGIN, ticker, 1.0, 100, *RATING) for ticker in ("ONE", "ONE", "TWO")]
+    insert(database.client, Batch(prices, "prices"))
+    insert(database.client, Batch([AlertRow("TWO", BEGIN, 1, 1.0)], "alert"))
+    article = {"content_hash": "hash", "detected_at": BEGIN, "timestamp": BEGIN}
+    rate(database, "ONE", "HOLD", **article)
+    rate(database, "ONE", "BUY", **article)
+    return {
+        "price_tracking": Counter({"ONE": 2, "TWO": 1}),
+        "news_alert": Counter({"TWO": 1}),
+        "breaking_news": Counter({"ONE": 1}),
+    }
+
+
+def in_history(database: ClickHouseManager) -> dict[str, Counter[Any]]:
+    return {
+        table: Counter(row["ticker"] for row in rows(database, f"{table}_history"))
+        for table in SESSION_TABLES
+    }
+
+
+def listed(database: ClickHouseManager) -> list[tuple[Any, ...]]:
+    """Windows, alerts and rows of each session, and whether it has ended."""
+    found = database.rows(
+        "SELECT windows, alerts, rows, end FROM News.sessions FINAL ORDER BY begin"
+    )
+    return [(*counts, end != NOT_ENDED) for *counts, end in found]
+
+
+def forget(database: ClickHouseManager) -> None:
+    for table in ("sessions", *(f"{table}_history" for table in SESSION_TABLES)):
+        database.client.command(f"TRUNCATE TABLE News.{table} SYNC")
+
+
+@pytest.mark.parametrize("fault", ["error", "drop_answer"])
+def test_a_move_cut_at_each_of_its_statements_brings_each_row_into_the_history_once(
+    server: ClickHouseServer, settings: Settings, database: ClickHouseManager, fault: str
+) -> None:
+    expected = fill_session(database)
+    begin = len(server.statements())
+    database.move_session()
+    undisturbed = server.statements()[begin:]
+    assert in_history(database) == expected
+    assert sum("SYSTEM SYNC" in statement for statement in undisturbed) > len(SESSION_TABLES)
+    for step, statement in enumerate(undisturbed):
+        forget(database)
+        fill_session(database)
+        server.fault("slow", times=step)  # these pass
+        server.fault(fault, code=999, text="(KEEPER_EXCEPTION)")
+        with pytest.raises(DATABASE_ERRORS):
+            database.move_session()
+        server.clear_faults()
+        with with_tables(settings) as anew:
+            anew.move_session()
+        at = f"step {step}, {statement}"
+        assert in_history(database) == expected, at
+        assert [rows(database, table) for table in SESSION_TABLES] == [[], [], []], at
+        assert listed(database) == [(2, 1, 3, True), (0, 0, 0, False)], at
