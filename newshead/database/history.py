@@ -62,9 +62,7 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
     """
     require_movable(database)
     now = datetime.now(UTC)
-    # A move that was interrupted has noted it, and has taken rows out of the tables.
-    if not existing_tables(database).keys() & {f"{table}_moving" for table in SESSION_TABLES}:
-        sessions.note(database, now)
+    sessions.note_begin(database, now)
     moved = {}
     for table in SESSION_TABLES:
         kept_since = keep_news_since if table == "breaking_news" else None
