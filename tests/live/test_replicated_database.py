@@ -1,4 +1,5 @@
-"""The session's move in a database of the engine Replicated, for which a plain one stands in."""
+"""A database of the engine Replicated, for which a plain one stands in: the session's move, and a
+new ticker list."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ from monitoring import connected, fresh, rate, rows, with_tables
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database.connection import DATABASE_ERRORS, CannotMoveError
-from newshead.database.store import Batch, insert
-from newshead.database.tables import NOT_ENDED, SESSION_TABLES, AlertRow, PriceRow
+from newshead.database.queries import listed_tickers
+from newshead.database.store import Batch, insert, replace_ticker_list
+from newshead.database.tables import NOT_ENDED, SESSION_TABLES, AlertRow, ListedStock, PriceRow
 from newshead.settings import Settings
 
 BEGIN = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
+CHANGES = ("INSERT", "CREATE", "ALTER", "EXCHANGE", "DROP")
 RATING = ("ibkr_last_trade", "positive", "BUY", "high")
 
 
@@ -80,8 +83,8 @@ def forget(database: ClickHouseManager) -> None:
 
 def is_cut(statement: str) -> bool:
     """Whether a statement changes something, and in another way than one before it."""
-    alike = "News.news_alert" in statement and "EXCHANGE" not in statement
-    return not (statement.lstrip().startswith(("SELECT", "SYSTEM")) or alike)
+    alike = "News.news_alert" in statement and not statement.startswith("EXCHANGE")
+    return statement.startswith(CHANGES) and not alike
 
 
 def test_a_move_cut_after_each_change_is_finished_by_the_next_start_with_each_row_once(
@@ -106,3 +109,60 @@ def test_a_move_cut_after_each_change_is_finished_by_the_next_start_with_each_ro
         assert in_history(database) == expected, cut
         assert [rows(database, table) for table in SESSION_TABLES] == [[], [], []], cut
         assert listed(database) == [(2, 1, 3, True), (0, 0, 0, False)], cut
+
+
+@pytest.mark.parametrize("fault", ["error", "drop_answer"])
+def test_what_this_replica_lacks_comes_before_a_move_goes_on(
+    server: ClickHouseServer, database: ClickHouseManager, fault: str
+) -> None:
+    # With nothing in it, it begins a session.
+    database.move_session()
+    expected = fill_session(database)
+    server.fault(fault, match="INSERT INTO News.price_tracking_history", code=999)
+    with pytest.raises(DATABASE_ERRORS):
+        database.move_session()
+    server.clear_faults()
+    replicated = {*SESSION_TABLES, "sessions", "price_tracking_moving"}
+    replicated |= {f"{table}_history" for table in SESSION_TABLES}
+    for table in replicated:
+        database.client.command(f"ALTER TABLE News.{table} DETACH PARTITION ALL")
+    database.move_session()
+    for table in replicated - {"price_tracking_moving"}:
+        database.client.command(f"SYSTEM SYNC REPLICA News.{table} LIGHTWEIGHT")
+    assert in_history(database) == expected
+    assert [rows(database, table) for table in SESSION_TABLES] == [[], [], []]
+    assert listed(database) == [(2, 1, 3, True), (0, 0, 0, False)]
+
+
+@pytest.mark.parametrize("what", ["DATABASE REPLICA News", "REPLICA News.price_tracking "])
+def test_a_move_waits_where_this_replica_cannot_catch_up(
+    server: ClickHouseServer, database: ClickHouseManager, what: str
+) -> None:
+    expected = fill_session(database)
+    session = [rows(database, table) for table in SESSION_TABLES]
+    server.fault("error", match=f"SYSTEM SYNC {what}", code=159, text="Too long. (TIMEOUT_EXCEEDED)")
+    begin = len(server.statements())
+    for move in (database.require_movable, database.move_session):
+        with pytest.raises(CannotMoveError, match=r"cannot catch up: .+Too long.+--keep-session"):
+            move()
+    assert not any(each.startswith(CHANGES) for each in server.statements()[begin:])
+    assert [rows(database, table) for table in SESSION_TABLES] == session
+    server.clear_faults()
+    database.move_session()
+    assert in_history(database) == expected
+
+
+def test_a_new_ticker_list_is_a_replicated_table_and_waits_for_no_dead_replica(
+    server: ClickHouseServer, settings: Settings, database: ClickHouseManager
+) -> None:
+    begin = len(server.statements())
+    with connected(settings) as other:
+        replace_ticker_list(other, [ListedStock("ONE", "", "", "", "Israel", 0.0, 0.0, 1.0, 0)])
+    assert listed_tickers(database) == {"ONE": "Israel"}
+    told = zip(server.statements()[begin:], server.settings()[begin:], strict=True)
+    changes = [(sql, given) for sql, given in told if sql.startswith(CHANGES[1:])]
+    assert {given.get("distributed_ddl_output_mode") for _, given in changes} == {
+        "none_only_active"
+    }
+    [made] = [sql for sql, _ in changes if sql.startswith("CREATE")]
+    assert "ENGINE = ReplicatedReplacingMergeTree(last_updated)" in made
