@@ -3,20 +3,29 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from balancer import Balancer
 from clickhouse_server import ClickHouseServer
-from monitoring import DEADLINE_S, connected, fresh
+from monitoring import DEADLINE_S, connected, fresh, until
 
 from newshead.core.tickers import TickerBook
 from newshead.database.connection import DatabaseError
 from newshead.database.store import RowWriter
 from newshead.database.tables import PriceRow
+from newshead.loop import in_background
 from newshead.monitor.alerts import AlertDesk, logger
 from newshead.monitor.questions import Questions
+from newshead.news import reconnect
+from newshead.news.monitor import NewsMonitor
+from newshead.news.rating import Analyst
 from newshead.settings import Settings
+from simulator import MessagesServer
+from simulator.alpaca import AlpacaServer, news_item
+from simulator.news import NewsServer, news_message
 
 # A tenth of the real cycle's length and of the lags that are asked about.
 CYCLE_S = 0.2
@@ -96,6 +105,57 @@ async def test_alerts_are_stored_once_each_and_none_is_missing_while_a_replica_l
             with connected(settings_of(server)) as direct:
                 rows = direct.rows("SELECT ticker, timestamp FROM News.news_alert")
                 assert Counter(map(tuple, rows)) == expected
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 0.1, 0.3])
+async def test_an_article_that_comes_again_is_taken_once_while_a_replica_lags(
+    both: Sequence[ClickHouseServer], lag_s: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("newshead.database.connection.is_another", lambda *_: False)
+    monkeypatch.setattr(reconnect, "PAUSES_S", (0.1,))
+    async with NewsServer() as stream, AlpacaServer() as alpaca, MessagesServer({}) as service:
+        with (
+            fresh(both[0], settings_of(both[0])),
+            fresh(both[1], settings_of(both[1])),
+            Balancer(both, lag_s) as balancer,
+        ):
+            settings = replace(
+                settings_of(balancer),
+                news_sources=("benzinga", "alpaca"),
+                benzinga_api_key="s3cret",
+                benzinga_stream_url=stream.url,
+                alpaca_api_key="s3cret",
+                alpaca_api_secret="s3cret",
+                alpaca_stream_url=alpaca.url,
+                anthropic_api_key="s3cret",
+                anthropic_base_url=service.url,
+                trigger_folder=tmp_path / "triggers",
+            )
+            analyst = Analyst(settings)
+            monitor = NewsMonitor(settings, analyst, any_ticker=True, take_old=True)
+            # So old that the database is asked for it.
+            old = news_item("Old", ["EFGH"], article_id=8, age_s=100_000.0)
+            async with in_background(monitor.start()):
+                await stream.until_connected()
+                await alpaca.until_subscribed()
+                alpaca.publish(old, news_item("New", ["ABCD"], article_id=7))
+                await until(lambda: monitor.stats["articles"] == 2, "the articles")
+                alpaca.publish(old)
+                await until(lambda: monitor.stats["known"] == 1, "the old one again")
+                stream.publish(news_message("New", ["ABCD"], article_id=7))
+                await until(lambda: monitor.stats["known"] > 1, "the other source's")
+                before = monitor.stats["known"]
+                stream.drop()
+                await until(lambda: monitor.stats["known"] > before, "the repetition")
+                await until(lambda: monitor.stats["rows_stored"] == 2, "the rows")
+            await analyst.close()
+            await asyncio.to_thread(balancer.settle)
+            for server in both:
+                with connected(settings_of(server)) as direct:
+                    rows = direct.rows("SELECT headline FROM News.breaking_news ORDER BY ticker")
+                    assert [headline for (headline,) in rows] == ["New", "Old"]
+        assert len(service.requests) == 2
+    assert len(list(settings.trigger_folder.glob("immediate_*"))) == 2
 
 
 def test_servers_behind_one_address_that_share_no_rows_are_refused(
