@@ -1,7 +1,7 @@
 """The list of sessions, `News.sessions`: one begins where another one ends, by the move."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from newshead.database.connection import Database
@@ -38,14 +38,17 @@ BY_DAY: Final = """
     GROUP BY day
     ORDER BY day"""
 
+NEXT: Final = """
+    SELECT minOrNull(begin) FROM News.sessions FINAL WHERE begin > {begin:DateTime64(3, 'UTC')}"""
+
 WINDOWS: Final = """
     SELECT uniqExact(ticker) FROM News.price_tracking_history WHERE %(enclosed)s"""
 
 # A history's order and parts are by UTC days.
 ENCLOSED: Final = """
-    timestamp >= {begin:DateTime('UTC')} AND timestamp <= {end:DateTime('UTC')}
+    timestamp >= {begin:DateTime('UTC')} AND timestamp < {until:DateTime('UTC')}
         AND toDate(timestamp, 'UTC') >= toDate({begin:DateTime('UTC')}, 'UTC')
-        AND toDate(timestamp, 'UTC') <= toDate({end:DateTime('UTC')}, 'UTC')"""
+        AND toDate(timestamp, 'UTC') <= toDate({until:DateTime('UTC')}, 'UTC')"""
 _OF_HISTORY: Final = {
     "prices": "price_tracking_history",
     "alerts": "news_alert_history",
@@ -70,14 +73,16 @@ def turn(database: Database, now: datetime) -> None:
     """End the session that has moved at `now`, and begin the next one; one that held nothing
     goes on.
 
-    What it held are the history's rows between its begin and its end: however often its move was
-    interrupted.
+    What it held are the history's rows from its begin to its end, or to the begin of a session that
+    is listed already: however often its move was interrupted.
     """
     session = _open(database)
     if session is None:
         _store(database, [_begun(now)])
         return
-    span = {"begin": session.begin, "end": now}
+    [(following,)] = database.rows(NEXT, begin=session.begin)
+    # Rows have whole seconds.
+    span = {"begin": session.begin, "until": following or now + timedelta(seconds=1)}
     days = database.rows(BY_DAY % _OF_HISTORY, **span)
     if not days:
         return
