@@ -16,11 +16,11 @@ from typing import Final, Self
 from rich.console import Console
 from rich.live import Live
 
-from dashboard.feed import Reader
 from dashboard.queries import cards_of, marks, parts, status, until_next_reading_s
 from dashboard.screen import LogLines, View, screen
 from newshead.core.parts import failing, newest
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.shared import SharedConnection
 from newshead.settings import ConfigurationError, Settings
 
 # The descriptor that every process knows standard error by.
@@ -50,7 +50,7 @@ class LiveTable:
         self._terminal = Console()
         self._live = Live(console=self._terminal, screen=True, auto_refresh=False)
         self._log = LogLines()
-        self._reader = Reader(settings)
+        self._connection = SharedConnection(settings)
         self._view = View(datetime.now(UTC), time.monotonic(), None, (), 0, "not read yet.")
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -92,10 +92,10 @@ class LiveTable:
     def _read(self) -> None:
         while not self._ending.wait(until_next_reading_s()):
             try:
-                self._view = self._reader.read(read_view, self._terminal.height)
+                self._view = self._connection.run(read_view, self._terminal.height)
             except (*DATABASE_ERRORS, ConfigurationError) as problem:
                 self._view = self._view._replace(problem=one_line(problem))
-        self._reader.close()
+        self._connection.close()
 
     def _draw(self) -> None:
         with suppress(OSError):

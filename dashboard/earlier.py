@@ -36,7 +36,7 @@ MAX_HISTORY: Final = timedelta(days=400)
 # How far back from its first price an article is a window's.
 MAX_NEWS_AGE: Final = timedelta(hours=1)
 # How long after its detection it may have been stored.
-MAX_LATE: Final = timedelta(days=1)
+MAX_LATE: Final = timedelta(hours=1)
 
 # Texts below that are put together from parts hold constants and names of tables only
 # (S608); values are always bound.
@@ -58,8 +58,6 @@ PRICES: Final = f"""
     SELECT ticker, arraySlice({PRICE_POINTS}, 1, {{points:UInt32}})
     FROM News.price_tracking_history
     {_EARLIER}
-        AND toDate(timestamp, 'UTC') >= toDate({{since:DateTime}}, 'UTC')
-        AND toDate(timestamp, 'UTC') <= toDate({{until:DateTime}}, 'UTC')
     GROUP BY ticker, toDate(timestamp, 'UTC')
     ORDER BY max(timestamp) DESC
     LIMIT {{limit:UInt32}}"""  # noqa: S608
@@ -215,7 +213,7 @@ def _part(
 
 
 def _days(found: Iterable[_Window]) -> list[date]:
-    """Return the days that news and alerts of windows may be stored on: news may be a day late."""
+    """Return the days that news and alerts of windows may be stored on: news may be late."""
     days = set()
     for window in found:
         days |= {

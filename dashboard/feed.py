@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
-from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple
 
 from dashboard import queries
 from dashboard.cards import Card
@@ -13,55 +12,16 @@ from dashboard.queries import Mark
 from dashboard.wire import RULE, card_json, compact, parts_json, status_json
 from newshead.core.parts import Told
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.shared import SharedConnection
 from newshead.database.tables import StatusRow
 from newshead.loop import off_loop
 from newshead.outage import Outage
-from newshead.settings import ConfigurationError, Settings
+from newshead.settings import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
 # A reading that takes longer is told to the page while it goes on.
 ANSWER_S: Final = 3.0
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Reader:
-    """A connection to ClickHouse for readers that take turns; opened when it is first needed.
-
-    Methods block; any thread.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._database = Database(settings)
-        self._turn = threading.Lock()
-        self._connected = False
-
-    def read(
-        self,
-        query: Callable[Concatenate[Database, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Return what `query` gives.
-
-        Raises
-        ------
-        ClickHouseError, DatabaseError, ConfigurationError
-            The database cannot be read.
-        """
-        with self._turn:
-            if not self._connected:
-                self._database.connect()
-                self._connected = True
-            return query(self._database, *args, **kwargs)
-
-    def close(self) -> None:
-        """Close the connection once the present reader is done."""
-        with self._turn:
-            self._connected = False
-            self._database.close()
 
 
 class Round(NamedTuple):
@@ -109,8 +69,8 @@ class Feed:
     updates and costs no memory. All methods run on one event loop.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, connection: SharedConnection) -> None:
+        self._connection = connection
         self._viewers = 0
         self._polling: asyncio.Task[None] | None = None
         self._updated = asyncio.Event()
@@ -169,7 +129,7 @@ class Feed:
             await asyncio.sleep(queries.until_next_reading_s())
 
     async def _read(self) -> None:
-        reading = asyncio.create_task(off_loop(self._reader.read, read_round, dict(self._marks)))
+        reading = asyncio.create_task(off_loop(self._connection.run, read_round, dict(self._marks)))
         try:
             # A database that stands still is to be told, not waited for.
             while not (await asyncio.wait({reading}, timeout=ANSWER_S))[0]:

@@ -20,7 +20,6 @@ from apprise import NotifyType
 
 from dashboard import queries
 from dashboard.cards import Card
-from dashboard.feed import Reader
 from dashboard.losses import LossWatch
 from dashboard.sent import SentMessages
 from dashboard.services import Message, Service, push_part, services
@@ -28,6 +27,7 @@ from newshead.core.parts import ALERTS
 from newshead.core.rule import percent
 from newshead.core.times import NEW_YORK
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
+from newshead.database.shared import SharedConnection
 from newshead.logs import configure_logging
 from newshead.loop import off_loop
 from newshead.outage import Outage
@@ -129,11 +129,11 @@ def run(settings: Settings, told: Sequence[Service], stopping: threading.Event) 
     for service in told:
         service.start(stopping, sent)
     logger.info("Alerts are sent to %s.", ", ".join(service.name for service in told))
-    reader = Reader(settings)
+    connection = SharedConnection(settings)
     watches = _Watches(sent, settings.alert_silence)
     while not stopping.wait(POLL_S):
         try:
-            messages = watches.look(reader)
+            messages = watches.look(connection)
         except Exception:
             logger.exception("Looking for messages to send failed; trying again.")
             continue
@@ -143,7 +143,7 @@ def run(settings: Settings, told: Sequence[Service], stopping: threading.Event) 
     # Before the connection's end, which may fail or hang.
     if unsent := sum(service.unsent for service in told):
         logger.warning("%d messages were not sent.", unsent)
-    reader.close()
+    connection.close()
 
 
 class _Watches:
@@ -156,21 +156,21 @@ class _Watches:
         self._mode = ""
         self._outage = Outage()
 
-    def look(self, reader: Reader) -> list[Message]:
+    def look(self, connection: SharedConnection) -> list[Message]:
         """Return what is to be told now."""
-        found = self._read(reader)
+        found = self._read(connection)
         self._sent.set_lost(self._losses.lost)
         return found
 
-    def _read(self, reader: Reader) -> list[Message]:
+    def _read(self, connection: SharedConnection) -> list[Message]:
         found: list[Message] = []
         try:
             if self._alerts is not None:
-                found += reader.read(self._alerts.see)
-            status = reader.read(queries.status)
+                found += connection.run(self._alerts.see)
+            status = connection.run(queries.status)
             if status is not None:
                 self._mode = status.mode
-            now, rows = reader.read(queries.parts)
+            now, rows = connection.run(queries.parts)
             found += self._losses.see(rows, now, self._mode)
         except DATABASE_ERRORS as problem:
             reason = one_line(problem)

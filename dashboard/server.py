@@ -27,12 +27,13 @@ from dashboard import earlier, queries, results, wire
 from dashboard.access import LOOPBACK_NAMES, Guard
 from dashboard.cards import Card
 from dashboard.connections import guarded_protocol
-from dashboard.feed import Feed, Reader
+from dashboard.feed import Feed
 from dashboard.icon import icon
 from dashboard.statements import PAGE_STATEMENTS
 from newshead.core.tickers import parse_ticker
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.http import engine_served
+from newshead.database.shared import SharedConnection
 from newshead.loop import in_background, off_loop
 from newshead.process import run_child
 from newshead.settings import ConfigurationError, Settings
@@ -87,17 +88,17 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def application(settings: Settings, feed: Feed, reader: Reader) -> Starlette:
+def application(settings: Settings, feed: Feed, connection: SharedConnection) -> Starlette:
     """Return the page's routes.
 
     Parameters
     ----------
     feed
         The present session.
-    reader
+    connection
         A connection for what is asked singly: earlier sessions, CSV.
     """
-    asked = Asked(reader)
+    asked = Asked(connection)
     # A browser gives the password to the page it was typed for and to no other, so with one
     # the name does not matter, and a proxy may stand before the page.
     names = ["*"] if settings.dashboard_password else [*LOOPBACK_NAMES, settings.dashboard_host]
@@ -180,15 +181,15 @@ async def _until_gone(receive: Receive) -> None:
 class Asked:
     """What is read when someone asks for it, one request after the other."""
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, connection: SharedConnection) -> None:
+        self._connection = connection
         self._turn = asyncio.Lock()
 
     async def read(self, query: Callable[[Database], T]) -> T:
         """Return what `query` gives; answer 503 where the database cannot be read."""
         try:
             async with self._turn:
-                return await off_loop(self._reader.read, query)
+                return await off_loop(self._connection.run, query)
         except (*DATABASE_ERRORS, ConfigurationError) as problem:
             raise HTTPException(503, f"ClickHouse cannot be read: {one_line(problem)}") from problem
 
@@ -273,7 +274,7 @@ class _Server(uvicorn.Server):
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve the page on `listener` until it is cancelled."""
-    watched, asked = Reader(settings), Reader(settings)
+    watched, asked = SharedConnection(settings), SharedConnection(settings)
     feed = Feed(watched)
     server = _Server(
         uvicorn.Config(
@@ -296,10 +297,10 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         feed.close()
         server.should_exit = True
         await serving_
-        for reader in (watched, asked):
+        for connection in (watched, asked):
             with suppress(TimeoutError):
                 async with asyncio.timeout(END_TIMEOUT_S):
-                    await off_loop(reader.close)
+                    await off_loop(connection.close)
 
 
 @asynccontextmanager

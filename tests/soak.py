@@ -70,6 +70,8 @@ TRIGGER_S: Final = 1.0
 # From a slot's end until its row is stored and judged.
 CYCLE_S: Final = 3.0
 STOP_S: Final = 8.0
+# ClickHouse's client keeps as many as it once needed at once, which hangs decide, up to this.
+MAX_DATABASE_CONNECTIONS: Final = 8
 
 
 class Kind(NamedTuple):
@@ -149,6 +151,21 @@ def key_of(price: float) -> int:
     return round(price * 1_000_000)
 
 
+def open_files(pid: int, database_port: int) -> tuple[int, int]:
+    """Return how many files a process has open besides its connections to the database, and how
+    many of these."""
+    table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    connections = [line.split() for line in table]
+    database = {
+        f"socket:[{connection[9]}]"
+        for connection in connections
+        if connection[2].endswith(f":{database_port:04X}")
+    }
+    files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    to_database = sum(file in database for file in files)
+    return len(files) - to_database, to_database
+
+
 def scripted(seed: str, number: int, begin_s: float) -> Stock:
     """A stock with a random walk from shortly before its news until well after its window."""
     dice = random.Random(f"{seed} {number}")
@@ -194,7 +211,7 @@ class Soak:
         self.faults: list[Fault] = []
         self.stalls: list[tuple[float, float]] = []
         # pid → (seconds of its life, RSS in MB, threads, open files) once a second
-        self.figures: dict[int, list[tuple[float, float, int, int]]] = defaultdict(list)
+        self.figures: dict[int, list[tuple[float, float, int, int, int]]] = defaultdict(list)
         self.problems: list[str] = []
         self.opening = self.stopped_at = float("inf")
         self._dark = False
@@ -486,8 +503,8 @@ class Soak:
                         int(re.search(rf"{name}:\s+(\d+)", status)[1])  # type: ignore[index]
                         for name in ("VmRSS", "Threads")
                     )
-                    files = len(list(Path(f"/proc/{each}/fd").iterdir()))
-                    self.figures[each].append((age, memory / 1024, threads, files))
+                    files = open_files(each, self.server.port)
+                    self.figures[each].append((age, memory / 1024, threads, *files))
 
     # --- The faults ---------------------------------------------------------
 
@@ -818,10 +835,17 @@ class Soak:
             # A fault may fall into the first span; in the last a thread may be just at work.
             begin = [max(figures) for figures in zip(*first, strict=True)]
             end = [min(figures) for figures in zip(*samples[-5:], strict=True)]
-            limits = (float("inf"), begin[1] * 1.1 + 15, begin[2] + 2, begin[3] + 3)
-            what = "RSS {1:.0f} → {5:.0f} MB, threads {2} → {6}, files {3} → {7}".format(
-                *begin, *end
+            limits = (
+                float("inf"),
+                begin[1] * 1.1 + 15,
+                begin[2] + 2,
+                begin[3] + 3,
+                MAX_DATABASE_CONNECTIONS,
             )
+            what = (
+                "RSS {1:.0f} → {6:.0f} MB, threads {2} → {7}, files {3} → {8}, "
+                "connections to the database {4} → {9}"
+            ).format(*begin, *end)
             lines.append(f"{name}: {what} (at {begin[0]:.0f} and {end[0]:.0f} s of its life)")
             within = all(b <= limit for b, limit in zip(end, limits, strict=True))
             self._claim(within, f"it takes more and more, {lines[-1]}")

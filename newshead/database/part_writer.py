@@ -5,10 +5,10 @@ them.
 """
 
 import asyncio
+import functools
 import logging
 import math
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from typing import Final
 from newshead.core.parts import Part, PartState
 from newshead.database.connection import DATABASE_ERRORS, Database, is_missing_table, one_line
 from newshead.database.schema import create_tables
+from newshead.database.shared import SharedConnection
 from newshead.database.store import Batch, insert
 from newshead.database.tables import PartStatusRow, StatusRow
 from newshead.loop import off_loop
@@ -55,10 +56,7 @@ class PartWriter:
             Gives the parts of the moment. Called on the loop.
         """
         self._give = give
-        self._database = Database(settings)
-        # A connection serves one caller at a time, and one who was cancelled may go on.
-        self._writing = threading.Lock()
-        self._connected = False
+        self._connection = SharedConnection(settings)
         self._failures = 0
         # Per part its state, and since when; and what names this process among others.
         self._parts: dict[str, tuple[PartState, datetime]] = {}
@@ -109,7 +107,7 @@ class PartWriter:
         if self._loop is not None:
             self._see()
             await self._write()
-        await off_loop(self._database.close)
+        await off_loop(functools.partial(self._connection.close, wait=False))
 
     async def _settle(self) -> None:
         """Give a change that may be over at once the time to be."""
@@ -132,7 +130,7 @@ class PartWriter:
     async def _write(self) -> None:
         parts = [(part, self._parts[part.name][1]) for part in self._give()]
         try:
-            await off_loop(self._store, parts, self._more())
+            await off_loop(self._connection.run, self._store, parts, self._more())
         except (*DATABASE_ERRORS, ConfigurationError) as problem:
             self._failures += 1
             logger.log(
@@ -149,29 +147,29 @@ class PartWriter:
                 logger.info("%s is stored again.", self.what)
             self._failures = 0
 
-    def _store(self, parts: Sequence[tuple[Part, datetime]], more: StatusRow | None) -> None:
+    def _store(
+        self, database: Database, parts: Sequence[tuple[Part, datetime]], more: StatusRow | None
+    ) -> None:
         """Insert the rows. Blocks."""
-        with self._writing:
-            if not self._connected:
-                self._database.connect()
-                self._connected = True
-            if time.monotonic() - self._clock_read_at >= CLOCK_EVERY_S:
-                self.clock_difference_s = self._database.warn_of_clock_difference()
-                self._clock_read_at = time.monotonic()
-            try:
-                self._insert(parts, more)
-            except DATABASE_ERRORS as problem:
-                if not is_missing_table(problem):
-                    raise
-                create_tables(self._database)
-                self._insert(parts, more)
-            self._read_others(self._database)
+        if time.monotonic() - self._clock_read_at >= CLOCK_EVERY_S:
+            self.clock_difference_s = database.warn_of_clock_difference()
+            self._clock_read_at = time.monotonic()
+        try:
+            self._insert(database, parts, more)
+        except DATABASE_ERRORS as problem:
+            if not is_missing_table(problem):
+                raise
+            create_tables(database)
+            self._insert(database, parts, more)
+        self._read_others(database)
 
     def _read_others(self, database: Database) -> None:
         """Read what other processes tell of their parts, where that is of use. Blocks."""
 
-    def _insert(self, parts: Sequence[tuple[Part, datetime]], more: StatusRow | None) -> None:
-        client = self._database.client
+    def _insert(
+        self, database: Database, parts: Sequence[tuple[Part, datetime]], more: StatusRow | None
+    ) -> None:
+        client = database.client
         if more is not None:
             row = more._replace(clock_difference_s=self.clock_difference_s)
             insert(client, Batch([row], str(uuid.uuid4())))

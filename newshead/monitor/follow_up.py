@@ -7,7 +7,6 @@ kill interrupts is asked for again.
 import asyncio
 import logging
 import math
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from newshead.core.follow_up import Ask, Bars, Counts, FollowUps, GiveUp, Pace
 from newshead.database.connection import DATABASE_ERRORS, Database, one_line
 from newshead.database.follow_up import followed_up, windows_since
+from newshead.database.shared import SharedConnection
 from newshead.database.store import Batch, insert
 from newshead.database.tables import FollowUpRow
 from newshead.loop import off_loop
@@ -69,10 +69,7 @@ class FollowUp:
         self._unserved = unserved
         self._rhythm = RHYTHM
         self._book = FollowUps(self._rhythm.pace)
-        self._database = Database(settings)
-        self._connected = False
-        # A connection serves one caller at a time, and one who was cancelled may go on.
-        self._using = threading.Lock()
+        self._connection = SharedConnection(settings)
         # In monotonic seconds: the next look at the database, and the end of a burst of triggers.
         self._look_at = self._calm_at = -math.inf
         # Where the request under way was made.
@@ -113,15 +110,11 @@ class FollowUp:
 
     def close(self) -> None:
         """Close the database connection; one that is in use is left alone. Blocks."""
-        if self._using.acquire(blocking=False):
-            try:
-                self._database.close()
-            finally:
-                self._using.release()
+        self._connection.close(wait=False)
 
     async def _check(self) -> None:
         if self._batch is not None:
-            await off_loop(self._store, self._batch)
+            await off_loop(self._connection.run, _store, self._batch)
             self._batch = None
         at = time.monotonic()
         if self._book.under_way is not None and self._asked is not None:
@@ -129,7 +122,7 @@ class FollowUp:
         elif at >= self._look_at:
             now = datetime.now(UTC)
             since = now - timedelta(seconds=self._rhythm.pace.within_s)
-            windows, stored = await off_loop(self._read, since)
+            windows, stored = await off_loop(self._connection.run, _read, since)
             self._book.learn(windows, stored, now)
             self._look_at = at + self._rhythm.look_s
         if self._outage.ends():
@@ -167,22 +160,13 @@ class FollowUp:
                 rows = [_row(bars, bar) for bar in outcome.bars]
                 self._batch = Batch(rows, str(uuid.uuid4()))
 
-    # --- The database, off the loop -----------------------------------------
 
-    def _read(self, since: datetime) -> tuple[list[tuple[str, datetime]], set[Bars]]:
-        with self._using:
-            database = self._opened()
-            return list(windows_since(database, since)), followed_up(database, since)
+def _read(database: Database, since: datetime) -> tuple[list[tuple[str, datetime]], set[Bars]]:
+    return list(windows_since(database, since)), followed_up(database, since)
 
-    def _store(self, batch: Batch) -> None:
-        with self._using:
-            insert(self._opened().client, batch)
 
-    def _opened(self) -> Database:
-        if not self._connected:
-            self._database.connect()
-            self._connected = True
-        return self._database
+def _store(database: Database, batch: Batch) -> None:
+    insert(database.client, batch)
 
 
 def _named(bars: Bars) -> str:

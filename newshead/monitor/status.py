@@ -98,15 +98,19 @@ class StatusWriter(PartWriter):
             last_error=self._last_error.text,
         )
 
-    def _insert(self, parts: Sequence[tuple[Part, datetime]], more: StatusRow | None) -> None:
-        super()._insert(parts, more and more._replace(mode=self._last_mode(more)))
+    def _insert(
+        self, database: Database, parts: Sequence[tuple[Part, datetime]], more: StatusRow | None
+    ) -> None:
+        if more is not None:
+            more = more._replace(mode=self._last_mode(database, more))
+        super()._insert(database, parts, more)
 
-    def _last_mode(self, row: StatusRow) -> str:
+    def _last_mode(self, database: Database, row: StatusRow) -> str:
         """Return PAPER or LIVE, also while the connection that told it is lost. Blocks."""
         if row.account:
             self._mode = row.mode
         elif self._mode is None:
-            self._mode = last_mode(self._database)
+            self._mode = last_mode(database)
         return self._mode or row.mode
 
     def _read_others(self, database: Database) -> None:

@@ -1,9 +1,5 @@
 """The history: sessions listed, histories of earlier versions brought into monthly parts."""
 
-import random
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -197,65 +193,3 @@ def test_an_exchange_that_was_interrupted_before_it_took_place_is_made_good(
     older.create_tables()
     bring_over(older, lambda _: True)
     assert content(older) == before
-
-
-# Kills
-
-KILLS = 40
-WRITE_AND_MOVE = """
-import itertools, sys
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from clickhouse_manager import ClickHouseManager
-from newshead.database import slices, store
-from newshead.database.store import Batch
-from newshead.database.tables import AlertRow, PriceRow
-from newshead.settings import Settings
-
-slices.SLICE_ROWS = 4
-manager = ClickHouseManager(Settings(clickhouse_path=Path(sys.argv[1])))
-manager.connect()
-manager.create_tables()
-manager.move_session()
-for number in itertools.count(int(sys.argv[2])):
-    at = datetime.now(UTC)
-    tickers = [f"T{number}x{n}" for n in range(6)]
-    rating = ("ibkr_last_trade", "positive", "BUY", "high")
-    prices = [PriceRow(at, ticker, 1.0, number, *rating) for ticker in tickers]
-    store.insert(manager.client, Batch(prices, f"prices {number}"))
-    store.insert(manager.client, Batch([AlertRow(t, at, 1, 1.0) for t in tickers], f"a {number}"))
-    print(number, flush=True)
-    if number % 3 == 2:
-        manager.move_session()
-"""
-
-
-@pytest.mark.parametrize("seed", [20261128])
-def test_forty_kills_amid_writes_and_moves_leave_each_acknowledged_row_once(
-    settings: Settings, seed: int
-) -> None:
-    dice = random.Random(seed)
-    acknowledged: set[int] = set()
-    begin = 0
-    for _ in range(KILLS):
-        command = [sys.executable, "-c", WRITE_AND_MOVE, str(settings.clickhouse_path), str(begin)]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            timer = threading.Timer(0, process.kill)
-            for line in process.stdout:
-                acknowledged.add(int(line))
-                if not timer.is_alive():
-                    timer = threading.Timer(dice.uniform(0, 0.5), process.kill)
-                    timer.start()
-        begin = max(acknowledged, default=begin) + 2
-    assert len(acknowledged) >= KILLS
-    with with_tables(settings) as manager:
-        manager.move_session()
-        for table in ("price_tracking", "news_alert"):
-            found = manager.rows(
-                "SELECT toUInt64(extract(ticker, 'T([0-9]+)x')) AS batch, count(), "
-                f"uniqExact(ticker) FROM News.{table}_history GROUP BY batch"
-            )
-            # A batch that was not acknowledged may be there too, in one piece and once.
-            assert {tuple(rest) for _, *rest in found} == {(6, 6)}
-            assert acknowledged <= {batch for batch, *_ in found}

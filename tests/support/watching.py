@@ -99,8 +99,9 @@ def write_news(
     recommendation: str = "BUY",
     **columns: Any,
 ) -> None:
-    """A row of breaking_news."""
+    """A row of breaking_news, its times as newshead sets them."""
     values = {
+        "timestamp": columns.get("detected_at", now()),
         "ticker": ticker,
         "headline": headline,
         "content_hash": f"{ticker} {headline} {now()}",
