@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from newshead.database.connection import Database
 from newshead.database.store import Batch, insert
@@ -62,10 +62,10 @@ def note_begin(database: Database, now: datetime) -> None:
     if first is None:
         return
     session = _open(database)
-    # Rows may be older: of a session that began before sessions were listed.
     if session is None:
         _store(database, [_begun(min(first, now))])
-    elif first < session.begin:
+    elif first < session.begin.replace(microsecond=0):
+        # Of a session that began before sessions were listed.
         _store(database, [session._replace(begin=first)])
 
 
@@ -81,8 +81,10 @@ def turn(database: Database, now: datetime) -> None:
         _store(database, [_begun(now)])
         return
     [(following,)] = database.rows(NEXT, begin=session.begin)
-    # Rows have whole seconds.
-    span = {"begin": session.begin, "until": following or now + timedelta(seconds=1)}
+    span: dict[str, Any] = {
+        "begin": session.begin,
+        "until": following or now + timedelta(seconds=1),
+    }
     days = database.rows(BY_DAY % _OF_HISTORY, **span)
     if not days:
         return
