@@ -81,10 +81,8 @@ def turn(database: Database, now: datetime) -> None:
         _store(database, [_begun(now)])
         return
     [(following,)] = database.rows(NEXT, begin=session.begin)
-    span: dict[str, Any] = {
-        "begin": session.begin,
-        "until": following or now + timedelta(seconds=1),
-    }
+    until = following or now + timedelta(seconds=1)
+    span: dict[str, Any] = {"begin": session.begin, "until": until}
     days = database.rows(BY_DAY % _OF_HISTORY, **span)
     if not days:
         return
