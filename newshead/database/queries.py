@@ -4,6 +4,7 @@ Values are bound, `{name:Type}`. Texts that are put together from parts hold con
 of columns and tables only (S608). Times are aware UTC. Functions block.
 """
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -33,8 +34,8 @@ SESSION_WINDOWS: Final = """
 # News and scores may spell a ticker in another way than the session does, see `_others`.
 _ANY_SPELLING: Final = "arrayConcat({tickers:Array(String)}, {others:Array(String)})"
 
-# A cycle's tickers, in one text: of a thousand, the engine reads an array three times as long.
-_TICKERS: Final = "splitByChar(',', {tickers:String})"
+# A cycle's tickers as JSON: the engine reads an array of a thousand in almost twice the time.
+_TICKERS: Final = "JSONExtract({tickers:String}, 'Array(String)')"
 
 # Rows of news that were rated: no other takes the place of a rating.
 RATED: Final = (
@@ -234,7 +235,7 @@ def standing(database: Database, tickers: Collection[str], window_s: int) -> Sta
     ended: dict[str, datetime] = {}
     newest: dict[str, tuple[datetime, Rating]] = {}
     rows = database.rows(
-        STANDING, window_s=window_s, tickers=",".join(tickers), others=list(others)
+        STANDING, window_s=window_s, tickers=json.dumps([*tickers]), others=list(others)
     )
     for spelled, at, rating in rows:
         ticker = others.get(spelled, spelled)
@@ -253,7 +254,7 @@ def rises(database: Database, tickers: Collection[str]) -> list[Rise]:
 
 def judged(database: Database, tickers: Collection[str]) -> Judgement:
     """Apply the alert rule to the rows of `tickers` that the database shows."""
-    rows = database.rows(MOVED, tickers=",".join(tickers), change_pct=rule.LIVE.change_pct)
+    rows = database.rows(MOVED, tickers=json.dumps([*tickers]), change_pct=rule.LIVE.change_pct)
     newest = {str(ticker): int(at_s) for ticker, at_s, _ in rows}
     moved = [ticker for ticker, _, has_moved in rows if has_moved]
     if not moved:
