@@ -1290,7 +1290,7 @@ def test_a_move_interrupted_before_any_change_is_finished_by_the_next(
     begin = len(server.statements())
     over_http.move_session()
     undisturbed = server.statements()[begin:]
-    # A question changes nothing: interrupted there, a move leaves what it leaves at the next change.
+    # Interrupted at a question, a move leaves what it leaves at the next change.
     changes = ("INSERT", "CREATE", "ALTER", "EXCHANGE", "DROP")
     steps = [step for step, sql in enumerate(undisturbed) if sql.startswith(changes)]
     assert len(steps) >= 15
