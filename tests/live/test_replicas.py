@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from balancer import Balancer
 from clickhouse_server import ClickHouseServer
-from monitoring import DEADLINE_S, connected, fresh, until
+from monitoring import DEADLINE_S, connected, fresh, tables_on, until
 
+from newshead.core.rule import Rise
 from newshead.core.tickers import TickerBook
-from newshead.database.connection import DatabaseError
-from newshead.database.store import RowWriter
+from newshead.database.connection import Database, DatabaseError
+from newshead.database.store import Batch, RowWriter, insert
 from newshead.database.tables import PriceRow
 from newshead.loop import in_background
 from newshead.monitor.alerts import AlertDesk, logger
@@ -30,6 +31,7 @@ from simulator.news import NewsServer, news_message
 # A tenth of the real cycle's length and of the lags that are asked about.
 CYCLE_S = 0.2
 ROWS = 12
+RATING = ("ibkr_last_trade", "positive", "BUY", "high")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,26 @@ def repeat(ask: Callable[[], object]) -> None:
         ask()
 
 
+def desk_on(
+    database: Database,
+    writer: RowWriter,
+    tickers: TickerBook,
+    copied: list[tuple[str, datetime]],
+) -> AlertDesk:
+    async def copy(alert: Rise) -> None:
+        copied.append((alert.ticker, alert.timestamp))
+
+    return AlertDesk(
+        database,
+        writer,
+        Questions(writer),
+        tickers,
+        {"alerts_triggered": 0.0},
+        copy=copy,
+        was_halted=lambda _: False,
+    )
+
+
 @pytest.mark.parametrize("lag_s", [0.0, 0.1, 0.3, 1.0])
 async def test_alerts_are_stored_once_each_and_none_is_missing_while_a_replica_lags(
     both: Sequence[ClickHouseServer], lag_s: float, monkeypatch: pytest.MonkeyPatch
@@ -71,24 +93,11 @@ async def test_alerts_are_stored_once_each_and_none_is_missing_while_a_replica_l
         writer = RowWriter(database, "rows", logger)
         tickers = TickerBook()
         copied: list[tuple[str, datetime]] = []
-
-        async def copy(alert: object) -> None:
-            copied.append((alert.ticker, alert.timestamp))  # type: ignore[attr-defined]
-
-        desk = AlertDesk(
-            database,
-            writer,
-            Questions(writer),
-            tickers,
-            {"alerts_triggered": 0.0},
-            copy=copy,
-            was_halted=lambda _: False,
-        )
+        desk = desk_on(database, writer, tickers, copied)
         await desk.restore()
         for number, at in enumerate(times):
             price = 1.0 if number < 3 else 1.1
-            rating = ("ibkr_last_trade", "positive", "BUY", "high")
-            writer.outbox.add([PriceRow(at, each, price, 100, *rating) for each in ("ONE", "TWO")])
+            writer.outbox.add([PriceRow(at, each, price, 100, *RATING) for each in ("ONE", "TWO")])
             for ticker in ("ONE", "TWO"):
                 tickers.await_row(ticker, int(at.timestamp()))
             await desk.store()
@@ -105,6 +114,40 @@ async def test_alerts_are_stored_once_each_and_none_is_missing_while_a_replica_l
             with connected(settings_of(server)) as direct:
                 rows = direct.rows("SELECT ticker, timestamp FROM News.news_alert")
                 assert Counter(map(tuple, rows)) == expected
+
+
+@pytest.mark.parametrize(("kind", "inserts"), [("Replicated", 4), ("Shared", 4), ("", 1)])
+async def test_alerts_that_the_next_monitor_does_not_see_yet_are_stored_once(
+    kind: str, inserts: int, tmp_path: Path
+) -> None:
+    begin = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=30)
+    with (
+        ClickHouseServer(tmp_path / "server", kind=kind) as server,
+        tables_on(server) as database,
+    ):
+        for number, price in enumerate((1.0, 1.0, 1.0, 1.1)):
+            at = begin + timedelta(seconds=2 * number)
+            rows = [PriceRow(at, ticker, price, 100, *RATING) for ticker in ("ONE", "TWO")]
+            insert(database.client, Batch(rows, str(number)))
+        stored = [("ONE", at), ("TWO", at)]
+        for _ in range(2):
+            tickers = TickerBook()
+            for ticker in ("ONE", "TWO"):
+                tickers.await_row(ticker, int(at.timestamp()))
+            desk = desk_on(database, RowWriter(database, "rows", logger), tickers, [])
+            await desk.restore()
+            await desk.check()
+            found = database.rows("SELECT ticker, timestamp FROM News.news_alert")
+            # Those that are sent again are not stored again.
+            assert sorted(map(tuple, found)) == stored
+            if kind:
+                # In place of a replica that does not have them yet; their tokens are known.
+                database.client.command(
+                    "ALTER TABLE News.news_alert DELETE WHERE 1", settings={"mutations_sync": 1}
+                )
+                stored = []
+        sent = [sql for sql in server.statements() if sql.startswith("INSERT INTO News.news_alert")]
+        assert len(sent) == inserts
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.1, 0.3])

@@ -1,9 +1,10 @@
-"""A database of the engine Replicated, for which a plain one stands in: the session's move, and a
-new ticker list."""
+"""A database of the engine Replicated or Shared, for which a plain one stands in: the session's
+move, and a new ticker list."""
 
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ RATING = ("ibkr_last_trade", "positive", "BUY", "high")
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    with ClickHouseServer(tmp_path_factory.mktemp("replica"), replicated=True) as server:
+    with ClickHouseServer(tmp_path_factory.mktemp("replica"), kind="Replicated") as server:
         yield server
 
 
@@ -166,3 +167,21 @@ def test_a_new_ticker_list_is_a_replicated_table_and_waits_for_no_dead_replica(
     }
     [made] = [sql for sql, _ in changes if sql.startswith("CREATE")]
     assert "ENGINE = ReplicatedReplacingMergeTree(last_updated)" in made
+
+
+def test_in_a_shared_database_answers_have_all_that_was_stored_and_news_moves_once(
+    tmp_path: Path,
+) -> None:
+    with (
+        ClickHouseServer(tmp_path / "shared", kind="Shared") as server,
+        tables_on(server) as database,
+    ):
+        expected = fill_session(database)
+        database.move_session()
+        assert in_history(database) == expected
+        asked = zip(server.statements(), server.settings(), strict=True)
+        assert {
+            given.get("select_sequential_consistency")
+            for statement, given in asked
+            if statement.lstrip().startswith("SELECT") and "FROM News." in statement
+        } == {"1"}

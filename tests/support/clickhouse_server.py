@@ -89,8 +89,8 @@ class ClickHouseServer:
         What the server says of itself; empty for the truth.
     server_id
         What `serverUUID()` says; empty for the truth, which is zero in each embedded engine.
-    replicated
-        Whether the server stands for a replica, as `replica` says.
+    kind
+        Replicated or Shared: the server stands for one of several, as `replica` says.
     """
 
     def __init__(
@@ -104,13 +104,12 @@ class ClickHouseServer:
         profile: str = "",
         version: str = "",
         server_id: str = "",
-        replicated: bool = False,
+        kind: str = "",
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port
         self._arguments = ["--path", str(path), "--user", user, "--password", password]
-        self._arguments += ["--version", version, "--server-id", server_id]
-        self._arguments += ["--replicated"] if replicated else []
+        self._arguments += ["--version", version, "--server-id", server_id, "--kind", kind]
         if rights is not None or profile:
             config = path.with_name(f"{path.name}-{uuid.uuid4()}.xml")
             config.write_text(_configuration(config, rights, profile))
@@ -245,7 +244,7 @@ class _Server(ThreadingHTTPServer):
         self._version, self.timezone = row.decode().split()
         self._claimed_version: str = arguments.version
         self._claimed_id: str = arguments.server_id
-        self._replicated: bool = arguments.replicated
+        self._kind: str = arguments.kind
         self.authorization = basic_authorization(arguments.user, arguments.password)
         self.requests: list[dict[str, object]] = []
         self._faults: list[_Fault] = []
@@ -284,8 +283,8 @@ class _Server(ThreadingHTTPServer):
                 file.write(sql[insert.end() :])
                 file.flush()
                 sql = b"%b FROM INFILE '%b' FORMAT %b" % (insert[1], file.name.encode(), insert[2])
-            elif self._replicated:
-                sql = as_plain(sql)
+            elif self._kind:
+                sql = as_plain(sql, self._kind)
             try:
                 if "database" in url:
                     connection.query(f"USE `{url['database']}`")
@@ -468,7 +467,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--version", default="")
     parser.add_argument("--server-id", default="")
-    parser.add_argument("--replicated", action="store_true")
+    parser.add_argument("--kind", default="")
     parser.add_argument("--with-parent", action="store_true")
     arguments = parser.parse_args()
     server = _Server(arguments)
