@@ -53,6 +53,9 @@ class TwsSocket:
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(connection, selectors.EVENT_READ)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
         self._ends_at = math.inf
         self._closed = False
         # The bytes of the messages that `messages` yielded last, with their lengths.
@@ -113,36 +116,33 @@ class TwsSocket:
             What arrives is not framed as TWS frames messages.
         """
         received = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection, selectors.EVENT_READ)
-            selector.register(self._wake_in, selectors.EVENT_READ)
-            while True:
-                pause = self._send()
-                if self._finished():
+        while True:
+            pause = self._send()
+            if self._finished():
+                return
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+            self._selector.modify(self._connection, events)
+            pause = min(pause, self._ends_at - time.monotonic(), BREATH_S)
+            self._selector.select(max(pause, 0.0))
+            with suppress(BlockingIOError):
+                self._wake_in.recv(4096)
+            messages: list[bytes] = []
+            with suppress(BlockingIOError):
+                data = self._connection.recv(READ_BYTES)
+                if not data:
                     return
-                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-                selector.modify(self._connection, events)
-                pause = min(pause, self._ends_at - time.monotonic(), BREATH_S)
-                selector.select(max(pause, 0.0))
-                with suppress(BlockingIOError):
-                    self._wake_in.recv(4096)
-                messages: list[bytes] = []
-                with suppress(BlockingIOError):
-                    data = self._connection.recv(READ_BYTES)
-                    if not data:
-                        return
-                    received += data
-                    messages, rest = whole_messages(received)
-                    self.taken = received[: len(received) - len(rest)]
-                    received = rest
-                # After each read, so also while a message that never ends keeps arriving.
-                yield messages
-                _refuse_too_long(received)
+                received += data
+                messages, rest = whole_messages(received)
+                self.taken = received[: len(received) - len(rest)]
+                received = rest
+            # After each read, so also while a message that never ends keeps arriving.
+            yield messages
+            _refuse_too_long(received)
 
     def close(self) -> None:
         """Close the socket. API thread."""
         self._closed = True
-        for each in (self._connection, self._wake_in, self._wake_out):
+        for each in (self._selector, self._connection, self._wake_in, self._wake_out):
             each.close()
 
     def _wake(self) -> None:

@@ -45,6 +45,7 @@ from ibkr_client import ConnectionState, GatewayError, IBKRClient, get_ibkr_clie
 from newshead.settings import ConfigurationError
 from newshead.tws import trades
 from newshead.tws.codes import CODES, Reaction
+from newshead.tws.wire import TwsSocket
 from simulator import Handshake
 from simulator.encode import Encoder
 from simulator.wire import frame
@@ -1344,6 +1345,27 @@ def _no_client_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_client_yet")
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_a_connection_that_ends_in_the_middle_of_a_read_leaves_no_file_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        before = open_files()
+        ours = socket.create_connection(listener.getsockname())
+        tws, _ = listener.accept()
+        connection = TwsSocket(ours)
+        tws.sendall(frame(b"one"))
+        messages = connection.messages()
+        assert next(messages) == [b"one"]
+        connection.close()
+        tws.close()
+        # Who reads from it may be remembered for long.
+        assert open_files() == before
+        del messages
+
+
 def test_get_ibkr_client_has_the_defaults_of_a_paper_tws_on_this_machine() -> None:
     client = get_ibkr_client()
     assert (client.host, client.port, client.client_id) == (HOST, 7497, 10)
