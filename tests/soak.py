@@ -153,16 +153,15 @@ def key_of(price: float) -> int:
 
 def open_files(pid: int, database_port: int) -> tuple[int, int]:
     """Return how many files a process has open besides its connections to the database, and how
-    many of these."""
-    table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
-    connections = [line.split() for line in table]
-    database = {
-        f"socket:[{connection[9]}]"
-        for connection in connections
-        if connection[2].endswith(f":{database_port:04X}")
-    }
+    many of these: also those that the database has ended, which no table lists any more."""
+    tcp, unix = (
+        [line.split() for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+        for name in ("tcp", "unix")
+    )
+    to_others = [line[9] for line in tcp if not line[2].endswith(f":{database_port:04X}")]
+    known = {f"socket:[{inode}]" for inode in (*to_others, *(line[6] for line in unix))}
     files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
-    to_database = sum(file in database for file in files)
+    to_database = sum(file.startswith("socket:") and file not in known for file in files)
     return len(files) - to_database, to_database
 
 

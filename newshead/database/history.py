@@ -33,7 +33,7 @@ def require_movable(database: Database) -> None:
     database.require_room()
     find_kind(database)
     require_exchange(database)
-    catch_up(database)
+    catch_up(database, ["sessions", *SESSION_TABLES, *(f"{t}_history" for t in SESSION_TABLES)])
 
 
 def move_session(database: Database, keep_news_since: datetime | None = None) -> dict[str, int]:
@@ -58,13 +58,12 @@ def move_session(database: Database, keep_news_since: datetime | None = None) ->
     Raises
     ------
     CannotMoveError
-        It cannot begin; nothing has changed.
+        It cannot begin, and nothing has changed; or it is interrupted, since this replica cannot
+        catch up.
     """
     require_movable(database)
     now = datetime.now(UTC)
-    # A move that was interrupted has noted it, and has taken rows out of the tables.
-    if not existing_tables(database).keys() & {f"{table}_moving" for table in SESSION_TABLES}:
-        sessions.note(database, now)
+    sessions.note_begin(database, now)
     moved = {}
     for table in SESSION_TABLES:
         kept_since = keep_news_since if table == "breaking_news" else None
@@ -95,6 +94,8 @@ def _finish_move(database: Database, table: str, *, resumed: bool) -> int:
     found = database.rows(MOVING_TABLE, table=moving)
     if not found:
         return 0
+    # Another replica may have taken rows until the tables were exchanged.
+    catch_up(database, [moving])
     token, comment, replacing, expiring = found[0]
     # A second attempt must find the very same rows, whatever the engine merged
     # meanwhile: no row expires, and of one that was replaced only the newest counts.

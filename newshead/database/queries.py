@@ -166,7 +166,8 @@ LAST_MODE: Final = """
     LIMIT 1"""
 
 MOVING_TABLE: Final = """
-    SELECT toString(uuid), comment, engine LIKE 'Replacing%', engine_full LIKE '% TTL %'
+    SELECT toString(uuid), comment, endsWith(engine, 'ReplacingMergeTree'),
+        engine_full LIKE '% TTL %'
     FROM system.tables
     WHERE database = 'News' AND name = {table:String}"""
 

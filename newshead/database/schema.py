@@ -95,8 +95,9 @@ def find_kind(database: Database) -> bool:
     return True
 
 
-def catch_up(database: Database) -> None:
-    """Let this replica catch up with the others before the session moves.
+def catch_up(database: Database, tables: Collection[str]) -> None:
+    """Let this replica catch up with the others: the list of tables, and those of `tables` that
+    exist.
 
     Raises
     ------
@@ -105,13 +106,10 @@ def catch_up(database: Database) -> None:
     """
     if database.kind is not Kind.REPLICATED:
         return
-    there = existing_tables(database)
-    names = [*SESSION_TABLES, *(f"{name}_history" for name in SESSION_TABLES)]
     try:
         database.client.command("SYSTEM SYNC DATABASE REPLICA News")
-        for name in names:
-            if name in there:
-                database.client.command(f"SYSTEM SYNC REPLICA News.{name} LIGHTWEIGHT")
+        for name in sorted(existing_tables(database).keys() & set(tables)):
+            database.client.command(f"SYSTEM SYNC REPLICA News.{name} LIGHTWEIGHT")
     except (ClickHouseError, DatabaseError) as problem:
         raise CannotMoveError(
             f"This replica of the database News cannot catch up: {one_line(problem)} "

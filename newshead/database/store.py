@@ -21,6 +21,7 @@ from newshead.database.schema import (
     create_tables,
     drop,
     existing_tables,
+    find_kind,
     require_exchange,
     set_settings,
 )
@@ -237,6 +238,7 @@ def replace_ticker_list(database: Database, stocks: Sequence[ListedStock]) -> No
     installation may have more.
     """
     fresh = FRESH_TICKER_LIST
+    find_kind(database)
     require_exchange(database)
     # What an interrupted attempt left.
     drop(database, fresh)

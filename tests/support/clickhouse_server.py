@@ -38,6 +38,7 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from clickhouse_connect.driver.binding import quote_identifier
+from replica import as_plain
 
 from newshead.database.http import (
     basic_authorization,
@@ -88,6 +89,8 @@ class ClickHouseServer:
         What the server says of itself; empty for the truth.
     server_id
         What `serverUUID()` says; empty for the truth, which is zero in each embedded engine.
+    kind
+        Replicated or Shared: the server stands for one of several, as `replica` says.
     """
 
     def __init__(
@@ -101,11 +104,12 @@ class ClickHouseServer:
         profile: str = "",
         version: str = "",
         server_id: str = "",
+        kind: str = "",
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port
         self._arguments = ["--path", str(path), "--user", user, "--password", password]
-        self._arguments += ["--version", version, "--server-id", server_id]
+        self._arguments += ["--version", version, "--server-id", server_id, "--kind", kind]
         if rights is not None or profile:
             config = path.with_name(f"{path.name}-{uuid.uuid4()}.xml")
             config.write_text(_configuration(config, rights, profile))
@@ -226,33 +230,26 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(
-        self,
-        path: Path,
-        port: int,
-        user: str,
-        password: str,
-        config: Path | None,
-        version: str,
-        server_id: str,
-    ) -> None:
+    def __init__(self, arguments: argparse.Namespace) -> None:
         # Here and not above: tests that import ClickHouseServer shall not load the engine.
         import chdb
 
         self._chdb: Any = chdb
-        self._path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._source = f"{path}?config-file={config}" if config else str(path)
+        self._path: Path = arguments.path
+        self._path.mkdir(parents=True, exist_ok=True)
+        config = f"?config-file={arguments.config}" if arguments.config else ""
+        self._source = f"{self._path}{config}"
         self._first = self._chdb.connect(self._source)  # The engine ends with its last connection.
         row = self._first.query("SELECT version(), timezone()", "TabSeparated").bytes()
         self._version, self.timezone = row.decode().split()
-        self._claimed_version = version
-        self._claimed_id = server_id
-        self.authorization = basic_authorization(user, password)
+        self._claimed_version: str = arguments.version
+        self._claimed_id: str = arguments.server_id
+        self._kind: str = arguments.kind
+        self.authorization = basic_authorization(arguments.user, arguments.password)
         self.requests: list[dict[str, object]] = []
         self._faults: list[_Fault] = []
         self._faults_lock = threading.Lock()
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", arguments.port), _Handler)
 
     def set_fault(self, fault: _Fault) -> None:
         with self._faults_lock:
@@ -286,6 +283,8 @@ class _Server(ThreadingHTTPServer):
                 file.write(sql[insert.end() :])
                 file.flush()
                 sql = b"%b FROM INFILE '%b' FORMAT %b" % (insert[1], file.name.encode(), insert[2])
+            elif self._kind:
+                sql = as_plain(sql, self._kind)
             try:
                 if "database" in url:
                     connection.query(f"USE `{url['database']}`")
@@ -468,17 +467,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--version", default="")
     parser.add_argument("--server-id", default="")
+    parser.add_argument("--kind", default="")
     parser.add_argument("--with-parent", action="store_true")
     arguments = parser.parse_args()
-    server = _Server(
-        arguments.path,
-        arguments.port,
-        arguments.user,
-        arguments.password,
-        arguments.config,
-        arguments.version,
-        arguments.server_id,
-    )
+    server = _Server(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not sys.exit(): nothing shall run on the way out while queries do.
         signal.signal(number, lambda *_: os._exit(0))
