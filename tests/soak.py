@@ -151,6 +151,13 @@ def key_of(price: float) -> int:
     return round(price * 1_000_000)
 
 
+def works_in(pid: int, folder: Path) -> bool:
+    """Return whether a process works in a folder: another may have the number by now."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cwd").readlink() == folder
+    return False
+
+
 def open_files(pid: int, database_port: int) -> tuple[int, int]:
     """Return how many files a process has open besides its connections to the database, and how
     many of these: also those that the database has ended, which no table lists any more."""
@@ -359,7 +366,7 @@ class Soak:
             self._claim(code == 0, f"run_system.py ended with code {code}")
         except subprocess.TimeoutExpired:
             self.problems.append(f"run_system.py did not end within {STOP_S:.0f} s of SIGTERM")
-        left = [pid for pid in self.monitors() if Path(f"/proc/{pid}").exists()]
+        left = [pid for pid in self.monitors() if works_in(pid, self.folder)]
         self._claim(not left, f"price monitors were left behind: {left}")
 
     def _log(self, text: str) -> None:
