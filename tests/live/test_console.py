@@ -216,8 +216,11 @@ class OnTerminal:
         for name in ("COLUMNS", "LINES"):
             environment.pop(name, None)
         # In a session of its own, whose first open of a terminal makes it the controlling one:
-        # there Ctrl-C is a signal.
-        opening = f"import os, sys; os.close(os.open({os.ttyname(self._slave)!r}, os.O_RDWR)); "
+        # there Ctrl-C is a signal, and so is the terminal's end, also where tests run by nohup.
+        opening = (
+            f"import os, signal, sys; os.close(os.open({os.ttyname(self._slave)!r}, os.O_RDWR)); "
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        )
         starting = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
         self.process = subprocess.Popen(
             [sys.executable, "-c", opening + starting, str(PROJECT / "run_system.py"), *arguments],
