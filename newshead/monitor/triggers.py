@@ -341,11 +341,15 @@ class FolderEvents:
 
     def follow(self) -> None:
         """Watch the folder that bears the name now. Blocks; call it before you look into it."""
-        if self._inotify is None:
+        inotify = self._inotify
+        if inotify is None:
             return
         try:
-            watch = self._new_watch(self._inotify)
+            watch = self._new_watch(inotify)
         except OSError as problem:
+            # A stop may come in the middle of this.
+            if self._inotify is None:
+                return
             self._watch = None
             # That the folder is missing or may not be read is said by who reads it.
             if problem.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
@@ -374,10 +378,10 @@ class FolderEvents:
 
     def close(self) -> None:
         """End the watch."""
-        if self._inotify is not None:
-            asyncio.get_running_loop().remove_reader(self._inotify.fd)
-            self._inotify.close()
-        self._inotify = self._watch = None
+        inotify, self._inotify, self._watch = self._inotify, None, None
+        if inotify is not None:
+            asyncio.get_running_loop().remove_reader(inotify.fd)
+            inotify.close()
 
     def _begin(self) -> None:
         try:
