@@ -216,7 +216,8 @@ class Soak:
         self.server = ClickHouseServer(folder / "database", password=self.password)
         self.faults: list[Fault] = []
         self.stalls: list[tuple[float, float]] = []
-        # pid → (seconds of its life, RSS in MB, threads, open files) once a second
+        # pid → (seconds of its life, RSS in MB, threads, open files, connections to the database)
+        # once a second
         self.figures: dict[int, list[tuple[float, float, int, int, int]]] = defaultdict(list)
         self.problems: list[str] = []
         self.opening = self.stopped_at = float("inf")

@@ -31,11 +31,11 @@ SESSION_WINDOWS: Final = """
     FROM News.price_tracking
     GROUP BY ticker"""
 
-# News and scores may spell a ticker in another way than the session does, see `_others`.
-_ANY_SPELLING: Final = "arrayConcat({tickers:Array(String)}, {others:Array(String)})"
-
 # A cycle's tickers as JSON: the engine reads an array of a thousand in almost twice the time.
 _TICKERS: Final = "JSONExtract({tickers:String}, 'Array(String)')"
+
+# News and scores may spell a ticker in another way than the session does, see `_others`.
+_ANY_SPELLING: Final = f"arrayConcat({_TICKERS}, {{others:Array(String)}})"
 
 # Rows of news that were rated: no other takes the place of a rating.
 RATED: Final = (
@@ -53,7 +53,7 @@ STANDING: Final = f"""
     UNION ALL
     SELECT ticker, max(analyzed_at), argMax((sentiment, recommendation, confidence), analyzed_at)
     FROM News.breaking_news
-    WHERE ticker IN arrayConcat({_TICKERS}, {{others:Array(String)}})
+    WHERE ticker IN {_ANY_SPELLING}
         AND analyzed_at >= now64(3) - INTERVAL 1 HOUR
         AND {RATED}
     GROUP BY ticker"""  # noqa: S608
@@ -85,7 +85,7 @@ RULE_ROWS: Final = f"""
     LEFT JOIN (
         SELECT ticker, groupArray(toUnixTimestamp(timestamp)) AS times
         FROM News.news_alert
-        WHERE ticker IN {{tickers:Array(String)}}
+        WHERE ticker IN {_TICKERS}
         GROUP BY ticker
     ) AS alerts USING ticker
     LEFT JOIN (
@@ -96,7 +96,7 @@ RULE_ROWS: Final = f"""
         WHERE ticker IN {_ANY_SPELLING}
         GROUP BY named
     ) AS scores ON ticker = named
-    WHERE ticker IN {{tickers:Array(String)}}
+    WHERE ticker IN {_TICKERS}
     GROUP BY ticker"""  # noqa: S608
 
 # The alerts that a kill parted from their copies. An hour for clocks that differ.
@@ -305,7 +305,10 @@ def _windows(
     and the score."""
     others = _others(tickers)
     rows = database.rows(
-        RULE_ROWS, tickers=list(tickers), others=list(others), asked=list(others.values())
+        RULE_ROWS,
+        tickers=json.dumps([*tickers]),
+        others=list(others),
+        asked=list(others.values()),
     )
     for ticker, prices, alerted, score in rows:
         yield ticker, [PricePoint(*row) for row in prices], alerted, score
