@@ -135,7 +135,8 @@ class MarketData:
         GatewayError
             A message is needed and makes no sense; those before it are taken.
         """
-        heard, trade_ticks, told_ticks = self._heard, self._trade_ticks, self._told_ticks
+        heard, unwanted = self._heard, self._unwanted
+        trade_ticks, told_ticks = self._trade_ticks, self._told_ticks
         ticks: list[Tick] = []
         for message in messages:
             tick = read_tick(message)
@@ -147,9 +148,9 @@ class MarketData:
                 continue
             req_id, tick_type, value, volume = tick
             # As `counts`, without its call.
-            if tick_type in told_ticks:
-                self._take_told(tick)
-            if req_id in self._unwanted or tick_type in self._late_ticks:
+            if tick_type in told_ticks and not self._take_told(tick):
+                continue
+            if req_id in unwanted:
                 continue
             heard.add(req_id)
             if tick_type not in trade_ticks:
@@ -163,9 +164,9 @@ class MarketData:
     def counts(self, tick: Tick) -> bool:
         """Take in what a tick tells besides trades; return whether it tells of one that counts."""
         req_id, tick_type, *_ = tick
-        if tick_type in self._told_ticks:
-            self._take_told(tick)
-        if req_id in self._unwanted or tick_type in self._late_ticks:
+        if tick_type in self._told_ticks and not self._take_told(tick):
+            return False
+        if req_id in self._unwanted:
             return False
         self._heard.add(req_id)
         return tick_type in self._trade_ticks
@@ -207,12 +208,14 @@ class MarketData:
         if line:
             logger.warning("%s", line)
 
-    def _take_told(self, tick: Tick) -> None:
-        """Take in what a tick tells besides trades."""
-        if tick[1] in DAY_VOLUMES:
-            self._volumes[tick[0]] = tick[3]
-        if tick[1] in self._condition_ticks:
+    def _take_told(self, tick: Tick) -> bool:
+        """Take in what a tick tells besides trades; False for data that is late."""
+        req_id, tick_type, _, volume = tick
+        if tick_type in DAY_VOLUMES:
+            self._volumes[req_id] = volume
+        if tick_type in self._condition_ticks:
             self._take_condition(tick)
+        return tick_type not in self._late_ticks
 
     def _take_condition(self, tick: Tick) -> None:
         req_id, tick_type, value, _ = tick

@@ -68,13 +68,13 @@ def _read_text(message: bytes) -> Tick | None:
         match fields:
             case [b"1", b"6", req_id, tick_type, price, size, attributes, b""]:  # TICK_PRICE
                 int(attributes)
-                return int(req_id), int(tick_type), float(price), _size(size.decode())
+                return int(req_id), int(tick_type), float(price), _size(size)
             case [b"2", b"6", req_id, tick_type, size, b""]:  # TICK_SIZE
-                number, text = int(tick_type), size.decode()
+                number = int(tick_type)
                 if number in _SIZES:
-                    return int(req_id), number, None, _size(text) if text else 0
-                if _is_number(text):
-                    return _sign_of_life(int(req_id), number)
+                    return int(req_id), number, None, _size(size) if size else 0
+                float(size)
+                return _sign_of_life(int(req_id), number)
             case [b"45", b"6", req_id, tick_type, value, b""]:  # TICK_GENERIC
                 return _generic(int(req_id), int(tick_type), float(value))
             case [b"46", b"6", req_id, tick_type, value, b""]:  # TICK_STRING
@@ -134,7 +134,8 @@ def _protobuf_reader() -> TickReader:
                 if tick_type in _SIZES:
                     volume = _size(size) if size or tick.HasField("size") else 0
                     return tick.reqId, tick_type, None, volume
-                return _sign_of_life(tick.reqId, tick_type) if _is_number(size) else None
+                float(size)
+                return _sign_of_life(tick.reqId, tick_type)
             if kind == string_id:
                 tick = parse_string(body)
                 return _string(tick.reqId, tick.tickType, tick.value)
@@ -173,11 +174,7 @@ def shares(size: Decimal) -> int:
     return max(1, int(size.quantize(Decimal(1), ROUND_HALF_UP)))
 
 
-def _size(text: str) -> int:
-    if len(text) <= _PLAIN_SIZE_DIGITS and text.isdecimal():
+def _size(text: str | bytes) -> int:
+    if len(text) <= _PLAIN_SIZE_DIGITS and text.isdigit():
         return int(text)
-    return shares(Decimal(text))
-
-
-def _is_number(text: str) -> bool:
-    return text.isdecimal() or text.replace(".", "", 1).isdecimal()
+    return shares(Decimal(text if isinstance(text, str) else text.decode()))

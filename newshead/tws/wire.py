@@ -181,11 +181,11 @@ def framed(messages: Iterable[bytes]) -> bytes:
 def whole_messages(received: bytes) -> tuple[list[bytes], bytes]:
     """Return the messages that have arrived whole, and what has arrived of the next."""
     messages = []
+    length_at, size = _LENGTH.unpack_from, _LENGTH.size
     start, end = 0, len(received)
-    while end - start >= _LENGTH.size:
-        (length,) = _LENGTH.unpack_from(received, start)
-        begin = start + _LENGTH.size
-        if end - begin < length:
+    while (begin := start + size) <= end:
+        (length,) = length_at(received, start)
+        if begin + length > end:
             break
         start = begin + length
         messages.append(received[begin:start])
