@@ -69,6 +69,13 @@ OPTIONAL_SETTINGS: Final = frozenset(
         "optimize_aggregation_in_order",
     }
 )
+# Of the embedded engine's own: how often it looks after its memory and, table by table, whether
+# there is something to merge when there was nothing. By default that is every 0.05 and every 0.1 to
+# 1 s, which costs more than all else that an idle newshead does. What is inserted wakes it anyway.
+ENGINE_OPTIONS: Final = {
+    "memory_worker_period_ms": 1000,
+    "background_processing_pool_thread_sleep_seconds_if_nothing_to_do": 2,
+}
 # Which time it is there, of what kind the database is (empty: there is none), and who answers.
 CLOCK: Final = """
     SELECT now64(3),
@@ -280,6 +287,7 @@ class Database:
             client = clickhouse_connect.get_client(
                 interface="chdb",
                 path=str(path.resolve()),
+                chdb_options=ENGINE_OPTIONS,
                 tz_mode="aware",
                 settings={"async_insert": 0},
             )
