@@ -79,8 +79,8 @@ class Card(NamedTuple):
 
     `article` is the one that its window began with, or the newest while there is no window;
     `others` are the rest, newest first. `rating` is the newest one. `opened` and `last_row` are the
-    times of its first and newest row; each is None where there is none. `baseline` in USD is 0
-    before the third price. `session` names the earlier session that it is of.
+    times of its first and newest row; each is None where there is none. `prices` are its rows,
+    oldest first. `session` names the earlier session that it is of.
     """
 
     ticker: str
@@ -90,12 +90,21 @@ class Card(NamedTuple):
     others: tuple[Article, ...] = ()
     opened: datetime | None = None
     last_row: datetime | None = None
-    baseline: float = 0.0
-    points: tuple[Point, ...] = ()
+    prices: tuple[PricePoint, ...] = ()
     alerts: tuple[Alert, ...] = ()
     told: Told | None = None
     company: Company = Company()
     session: str = ""
+
+    @property
+    def baseline(self) -> float:
+        """What changes are from, in USD; 0 before the third price."""
+        return rule.baseline(self.prices)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Its rows, oldest first; made anew at each call."""
+        return tuple(map(Point._make, _points(self.prices)))
 
     @property
     def article_count(self) -> int:
@@ -120,12 +129,12 @@ class Card(NamedTuple):
     @property
     def price(self) -> float | None:
         """The newest price in USD."""
-        return self.points[-1].price if self.points else None
+        return self.prices[-1].price if self.prices else None
 
     @property
     def change_pct(self) -> float | None:
         """The newest price's change from the baseline."""
-        return self.points[-1].change_pct if self.baseline else None
+        return rule.all_changes_pct(self.prices)[-1] if self.baseline else None
 
     @property
     def gap_pct(self) -> float | None:
@@ -245,16 +254,14 @@ def make_card(
     if window is None:
         return card
     _, opened, last_row, rows = window
-    prices = list(map(PricePoint._make, rows))
-    points = tuple(map(Point._make, _points(prices)))
-    pairs = zip(points, prices, strict=True) if alerted else ()
+    prices = tuple(map(PricePoint._make, rows))
+    with_prices = card._replace(prices=prices)
+    pairs = zip(with_prices.points, prices, strict=True) if alerted else ()
     by_time = {point.time: (point, row) for point, row in pairs}
-    return card._replace(
+    return with_prices._replace(
         outcome=rule.outcome(rule.changes(prices), len(alerted)),
         opened=opened,
         last_row=last_row,
-        baseline=rule.baseline(prices),
-        points=points,
         alerts=tuple(_alert(row, by_time, articles) for row in reversed(alerted)),
     )
 

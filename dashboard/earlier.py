@@ -48,34 +48,33 @@ SESSIONS: Final = """
     ORDER BY begin DESC
     LIMIT {limit:UInt32}"""
 
-# The histories' rows of some time, of one ticker or of all.
-_EARLIER: Final = """
-    WHERE timestamp >= {since:DateTime} AND timestamp < {until:DateTime}
-        AND (empty({tickers:Array(String)}) OR ticker IN {tickers:Array(String)})"""
+_OF_TICKERS: Final = "(empty({tickers:Array(String)}) OR ticker IN {tickers:Array(String)})"
 
 # Newest first, the rows of each ticker and day.
 PRICES: Final = f"""
     SELECT ticker, arraySlice({PRICE_POINTS}, 1, {{points:UInt32}})
     FROM News.price_tracking_history
-    {_EARLIER}
+    WHERE timestamp >= {{since:DateTime}} AND timestamp < {{until:DateTime}} AND {_OF_TICKERS}
     GROUP BY ticker, toDate(timestamp, 'UTC')
     ORDER BY max(timestamp) DESC
     LIMIT {{limit:UInt32}}"""  # noqa: S608
 
-# The order of the histories begins with the day: of a ticker, few are to be read.
-_ON_DAYS: Final = "AND toDate(timestamp, 'UTC') IN {days:Array(Date)}"
+# The order of the histories begins with the day: of a ticker, few are to be read. What lies there
+# besides its windows' is left out afterwards; of all tickers that could be too much to read.
+_ON_DAYS: Final = f"toDate(timestamp, 'UTC') IN {{days:Array(Date)}} AND {_OF_TICKERS}"
+_OF_ONE: Final = "notEmpty({tickers:Array(String)})"
 
-ALERTS: Final = f"{ALERT_COLUMNS}news_alert_history {_EARLIER} {_ON_DAYS} {NEWEST_ALERTS}"
+ALERTS: Final = f"""
+    {ALERT_COLUMNS}news_alert_history
+    WHERE {_ON_DAYS}
+        AND ({_OF_ONE} OR (timestamp >= {{since:DateTime}} AND timestamp < {{until:DateTime}}))
+    {NEWEST_ALERTS}"""
 
-# The history's parts and their order are by `timestamp`, which is about when news was detected.
 NEWS: Final = news_of(f"""News.breaking_news_history
-        WHERE detected_at >= {{since:DateTime}} - INTERVAL 1 HOUR
-            AND detected_at < {{until:DateTime}}
-            AND timestamp >= {{since:DateTime}} - INTERVAL 1 DAY
-            AND timestamp < {{until:DateTime}} + INTERVAL 1 DAY
-            {_ON_DAYS}
-            AND ticker != ''
-            AND (empty({{tickers:Array(String)}}) OR ticker IN {{tickers:Array(String)}})""")
+        WHERE {_ON_DAYS} AND ticker != ''
+            AND ({_OF_ONE} OR (
+                detected_at >= {{since:DateTime}} - INTERVAL 1 HOUR
+                AND detected_at < {{until:DateTime}}))""")
 
 # While a history of an earlier version is brought into monthly parts, its rows are in
 # `<table>_history_old`, and some of them in the history already.

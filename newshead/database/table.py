@@ -20,6 +20,9 @@ REPLICATED_DEDUPLICATION: Final = (
 # soon as it opens the table.
 KEEP_EXPIRED: Final = "max_number_of_merges_with_ttl_in_pool = 0"
 
+# Where a few rows are read here and there: by default 64 KB are unpacked of each column for them.
+SMALL_BLOCKS: Final = "min_compress_block_size = 4096"
+
 
 class Column(NamedTuple):
     """A column, with its type and the expression of its default, if it has one."""
@@ -62,7 +65,11 @@ class Table(NamedTuple):
         return (
             *(deduplication(kind) if self.deduplicated else ()),
             *((KEEP_EXPIRED,) if self.session and self.ttl else ()),
-            *((f"index_granularity = {self.granularity}",) if self.granularity else ()),
+            *(
+                (f"index_granularity = {self.granularity}", SMALL_BLOCKS)
+                if self.granularity
+                else ()
+            ),
         )
 
     def ddl(self, kind: Kind) -> str:

@@ -22,9 +22,9 @@ from clickhouse_server import ClickHouseServer
 from commands import log_in, ticking, until
 from rich.console import Console
 
-from dashboard.cards import Article, Card, Point, Told
+from dashboard.cards import Article, Card, Told
 from dashboard.screen import LogLines, View, screen
-from newshead.core.rule import Outcome
+from newshead.core.rule import Outcome, PricePoint
 from newshead.database.queries import Rating
 from newshead.database.tables import StatusRow
 from newshead.monitor.triggers import TriggerFolder
@@ -55,10 +55,9 @@ STATUS = StatusRow(
 
 def card(ticker: str, headline: str = "A headline", recommendation: str = "HOLD") -> Card:
     begin = int(NOW.timestamp()) - 20
-    prices = (2.0, 2.0, 2.0, 2.2)
-    points = tuple(
-        Point(begin + 2 * n, price, 100, (price - 2) / 2 * 100, 2 * n)
-        for n, price in enumerate(prices)
+    prices = tuple(
+        PricePoint(begin + 2 * n, usd, 100, recommendation)
+        for n, usd in enumerate((2.0, 2.0, 2.0, 2.2))
     )
     return Card(
         ticker=ticker,
@@ -76,9 +75,8 @@ def card(ticker: str, headline: str = "A headline", recommendation: str = "HOLD"
         rating=Rating("neutral", recommendation, "low"),
         opened=NOW - timedelta(seconds=20),
         last_row=NOW - timedelta(seconds=14),
-        baseline=2.0,
         outcome=Outcome(0, 4, 2, 10.0, 1, 1),
-        points=points,
+        prices=prices,
         alerts=(),
     )
 
