@@ -5,6 +5,8 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -12,14 +14,43 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-async def off_loop(function: Callable[..., T], *args: Any) -> T:
-    """Run a blocking call in a daemon thread of its own and await what it returns or raises.
+class _Worker(threading.Thread):
+    """A daemon thread for one call after another; to start one for each takes longer than most
+    calls do."""
 
-    Unlike `asyncio.to_thread`, a call that hangs never delays the end of the
+    def __init__(self) -> None:
+        super().__init__(name="off-loop", daemon=True)
+        self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def run(self) -> None:
+        """Make the calls as they come, for ever."""
+        while True:
+            self.calls.get()()
+
+
+# Those that have nothing to do.
+_idle: list[_Worker] = []
+
+
+def _worker() -> _Worker:
+    """Return one that has nothing to do; a call that hangs keeps its own busy, and no other."""
+    try:
+        return _idle.pop()
+    except IndexError:
+        worker = _Worker()
+        worker.start()
+        return worker
+
+
+async def off_loop(function: Callable[..., T], *args: Any) -> T:
+    """Run a blocking call in a daemon thread and await what it returns or raises.
+
+    Unlike `asyncio.to_thread`, a call that hangs never delays another one or the end of the
     process. When the awaiting task is cancelled the call goes on unwatched.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
+    worker = _worker()
 
     def settle(result: T | None, error: BaseException | None) -> None:
         if outcome.cancelled():
@@ -33,15 +64,16 @@ async def off_loop(function: Callable[..., T], *args: Any) -> T:
         result: T | None = None
         error: BaseException | None = None
         try:
-            result = function(*args)
+            # What an earlier call set in its context is no concern of this one.
+            result = Context().run(function, *args)
         except BaseException as raised:
             error = raised
+        _idle.append(worker)
         # The loop may have ended meanwhile; then nobody waits.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, error)
 
-    name = getattr(function, "__name__", "call")
-    threading.Thread(target=call, name=f"off-loop {name}", daemon=True).start()
+    worker.calls.put(call)
     return await outcome
 
 
