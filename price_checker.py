@@ -559,13 +559,13 @@ class ContinuousPriceMonitor:
             self._follow_up.give_way()
         with self._tape.step(Kind.TRIGGER, ticker):
             answer = self._tickers.answer(ticker)
+            if answer is Answer.TRACK:
+                self._track(ticker)
+                # The next cycle subscribes what this does not reach.
+                if self.ibkr_client is not None and self.ibkr_connected:
+                    self.ibkr_client.subscribe_ticker(ticker)
+            # Not before: the log's threads would take turns with the request.
             logger.info("Trigger for %s: %s.", ticker, answer.value)
-            if answer is not Answer.TRACK:
-                return
-            self._track(ticker)
-            # The next cycle subscribes what this does not reach.
-            if self.ibkr_client is not None and self.ibkr_connected:
-                self.ibkr_client.subscribe_ticker(ticker)
 
     def _track(self, ticker: str) -> None:
         if ticker not in self.active_tickers:

@@ -269,12 +269,14 @@ class MarketData:
 
     def subscribe_first(self, ticker: str) -> bool:
         """As `subscribe`, before all requests that wait to be sent: for the newest headline."""
-        with self.lock, self._first():
-            return self.subscribe(ticker)
+        return self._subscribe(ticker, self._first())
 
     def subscribe(self, ticker: str) -> bool:
         """Ask for the trades of a stock; True if asked, now or before."""
-        with self.lock:
+        return self._subscribe(ticker, nullcontext())
+
+    def _subscribe(self, ticker: str, place: AbstractContextManager[None]) -> bool:
+        with self.lock, place:
             if ticker in self.book.active:
                 return True
             requests = self.book.subscribe(ticker, self._tape.monotonic())
@@ -282,8 +284,9 @@ class MarketData:
                 return False
             self._make(requests)
             req_id = self.book.ticker_to_reqid[ticker]
-            logger.info("Subscribed %s, reqId=%d", ticker, req_id)
-            return True
+        # Once it is on its way.
+        logger.info("Subscribed %s, reqId=%d", ticker, req_id)
+        return True
 
     def unsubscribe(self, ticker: str, *, connected: bool) -> None:
         """End a subscription, which only a connected TWS need be told of; forget its ticks."""

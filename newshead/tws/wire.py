@@ -67,8 +67,10 @@ class TwsSocket:
 
     def sendMsg(self, message: bytes) -> None:
         """Put a message on its way."""
-        hurried = self._hurried
-        (self._outbox if hurried is None else hurried).append(message)
+        if self._hurried is not None:
+            self._hurried.append(message)
+            return
+        self._outbox.append(message)
         self._wake()
 
     @contextmanager
@@ -123,18 +125,20 @@ class TwsSocket:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
             self._selector.modify(self._connection, events)
             pause = min(pause, self._ends_at - time.monotonic(), BREATH_S)
-            self._selector.select(max(pause, 0.0))
-            with suppress(BlockingIOError):
-                self._wake_in.recv(4096)
+            selected = self._selector.select(max(pause, 0.0))
+            ready = [key.fileobj for key, events in selected if events & selectors.EVENT_READ]
             messages: list[bytes] = []
             with suppress(BlockingIOError):
-                data = self._connection.recv(READ_BYTES)
-                if not data:
-                    return
-                received += data
-                messages, rest = whole_messages(received)
-                self.taken = received[: len(received) - len(rest)]
-                received = rest
+                if self._wake_in in ready:
+                    self._wake_in.recv(4096)
+                if self._connection in ready:
+                    data = self._connection.recv(READ_BYTES)
+                    if not data:
+                        return
+                    received += data
+                    messages, rest = whole_messages(received)
+                    self.taken = received[: len(received) - len(rest)]
+                    received = rest
             # After each read, so also while a message that never ends keeps arriving.
             yield messages
             _refuse_too_long(received)
