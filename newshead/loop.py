@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -52,29 +53,25 @@ async def off_loop(function: Callable[..., T], *args: Any) -> T:
     outcome: asyncio.Future[T] = loop.create_future()
     worker = _worker()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if outcome.cancelled():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)  # type: ignore[arg-type]
-
     def call() -> None:
-        result: T | None = None
-        error: BaseException | None = None
+        settle: Callable[[], None]
         try:
             # What an earlier call set in its context is no concern of this one.
-            result = Context().run(function, *args)
+            settle = partial(outcome.set_result, Context().run(function, *args))
         except BaseException as raised:
-            error = raised
+            settle = partial(outcome.set_exception, raised)
         _idle.append(worker)
         # The loop may have ended meanwhile; then nobody waits.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(_unless_cancelled, outcome, settle)
 
     worker.calls.put(call)
     return await outcome
+
+
+def _unless_cancelled(outcome: asyncio.Future[Any], settle: Callable[[], None]) -> None:
+    if not outcome.cancelled():
+        settle()
 
 
 async def attempt(what: str, work: Awaitable[object], within_s: float | None = None) -> None:

@@ -74,7 +74,7 @@ OPTIONAL_SETTINGS: Final = frozenset(
 # 1 s, which costs more than all else that an idle newshead does. What is inserted wakes it anyway.
 ENGINE_OPTIONS: Final = {
     "memory_worker_period_ms": 1000,
-    "background_processing_pool_thread_sleep_seconds_if_nothing_to_do": 2,
+    "background_processing_pool_thread_sleep_seconds_if_nothing_to_do": 10,
 }
 # Which time it is there, of what kind the database is (empty: there is none), and who answers.
 CLOCK: Final = """
