@@ -1,12 +1,14 @@
 """The session's move: its tables' rows go into `<table>_history`, each once."""
 
 import logging
+import time
 from datetime import UTC, datetime
+from typing import Final
 
 from newshead.database import sessions
-from newshead.database.connection import Database
+from newshead.database.connection import CannotMoveError, Database
 from newshead.database.copying import Copy, Source
-from newshead.database.queries import MOVING_TABLE
+from newshead.database.queries import INSERTS_UNDER_WAY, MOVING_TABLE
 from newshead.database.schema import (
     catch_up,
     columns_of,
@@ -20,6 +22,10 @@ from newshead.database.schema import (
 from newshead.database.tables import DESCRIBED, SESSION_TABLES
 
 logger = logging.getLogger(__name__)
+
+# Longer than any insert is given.
+INSERTS_END_S: Final = 40.0
+LOOK_EVERY_S: Final = 0.02
 
 
 def require_movable(database: Database) -> None:
@@ -94,6 +100,7 @@ def _finish_move(database: Database, table: str, *, resumed: bool) -> int:
     found = database.rows(MOVING_TABLE, table=moving)
     if not found:
         return 0
+    _await_inserts(database, table)
     # Another replica may have taken rows until the tables were exchanged.
     catch_up(database, [moving])
     token, comment, replacing, expiring = found[0]
@@ -115,3 +122,28 @@ def _finish_move(database: Database, table: str, *, resumed: bool) -> int:
     [(moved,)] = database.rows(f"SELECT count() FROM News.{source.rows} WHERE {condition}")  # noqa: S608
     database.define(f"DROP TABLE News.{moving} SYNC")
     return int(moved)
+
+
+def _await_inserts(database: Database, table: str) -> None:
+    """Wait for the inserts into a table that began before it was exchanged: their rows come into
+    what is being moved.
+
+    Raises
+    ------
+    CannotMoveError
+        One does not end.
+    """
+
+    def under_way() -> set[str]:
+        return {query_id for (query_id,) in database.rows(INSERTS_UNDER_WAY, table=table)}
+
+    deadline = time.monotonic() + INSERTS_END_S
+    waited_for = under_way()
+    while waited_for:
+        if time.monotonic() >= deadline:
+            raise CannotMoveError(
+                f"An INSERT into News.{table} has not ended for {INSERTS_END_S:.0f} s: wait for "
+                "its end or stop it (KILL QUERY). Until then --keep-session works."
+            )
+        time.sleep(LOOK_EVERY_S)
+        waited_for &= under_way()

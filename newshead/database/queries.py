@@ -171,6 +171,13 @@ MOVING_TABLE: Final = """
     FROM system.tables
     WHERE database = 'News' AND name = {table:String}"""
 
+# The inserts into a table that are under way, this user's at least.
+INSERTS_UNDER_WAY: Final = r"""
+    SELECT query_id
+    FROM system.processes
+    WHERE query_kind = 'Insert'
+        AND match(query, concat('(?i)into\\s+`?News`?\\.`?', {table:String}, '\\b'))"""
+
 
 class Rating(NamedTuple):
     """What the sentiment analysis said of a ticker's newest news."""

@@ -1263,6 +1263,23 @@ def test_a_row_written_during_the_move_is_in_one_session(
     )
 
 
+def test_a_row_whose_insert_began_before_the_move_and_ended_in_it_is_moved_too(
+    manager: ClickHouseManager,
+) -> None:
+    outbox_of([1]).flush(manager.client)
+    slow = """
+        INSERT INTO News.price_tracking (ticker, price, volume)
+        SELECT 'SLOW', 1, 2 FROM numbers(1) WHERE sleep(1) = 0"""
+    with connected(manager.settings) as writer:
+        thread, raised = in_background(lambda: writer.client.command(slow))
+        under_way = "SELECT 1 FROM system.processes WHERE query LIKE '%sleep(1)%' AND elapsed < 1"
+        eventually(lambda: len(manager.rows(under_way)) == 2)
+        manager.move_session()
+        thread.join(DEADLINE_S)
+    assert raised == []
+    assert rows_of(manager, "price_tracking_history", "volume") == [(1,), (2,)]
+
+
 def test_a_move_interrupted_before_any_change_is_finished_by_the_next(
     server: ClickHouseServer, over_http: ClickHouseManager
 ) -> None:
@@ -1410,7 +1427,7 @@ manager.close()
 MOVE_WITH_LITTLE_MEMORY = """
 manager = ClickHouseManager(Settings(clickhouse_path=Path(sys.argv[1])))
 manager.connect()
-manager.client.set_client_setting("max_memory_usage", 200_000_000)
+manager.client.set_client_setting("max_memory_usage", 256_000_000)
 print(manager.move_session())
 manager.close()
 """
@@ -1516,6 +1533,7 @@ def test_articles_that_take_more_than_the_engine_may_have_are_moved_in_slices(
     path = tmp_path / "clickhouse"
     with connected(Settings(clickhouse_path=path)) as manager:
         manager.create_tables()
+        # The engine holds a piece of each part at once, up to 17 MB, and may not merge any in time.
         for part in range(8):
             manager.client.command(
                 "INSERT INTO News.breaking_news (ticker, content_hash, full_content) SELECT "
