@@ -56,7 +56,7 @@ from newshead.process import (
     until_stopped,
 )
 from newshead.proxies import outside_of, settle_proxies
-from newshead.scheduling import ask_for_short_slices
+from newshead.scheduling import run_promptly
 from newshead.settings import ConfigurationError, Settings
 from newshead.tape import Kind, Tape
 from newshead.text import parse_time
@@ -307,7 +307,6 @@ class ContinuousPriceMonitor:
         DatabaseError, ConfigurationError
             ClickHouse cannot be used.
         """
-        ask_for_short_slices()
         tasks: list[asyncio.Task[None]] = []
         try:
             if self.settings.metrics_port:
@@ -879,6 +878,7 @@ def take_line(line: str) -> None:
 
 async def run(settings: Settings, *, wait: bool, supervised: bool, pulse: int | None) -> int:
     """Run the monitor until it is told to stop; return the exit code."""
+    run_promptly()
     monitor = ContinuousPriceMonitor(settings, wait=wait)
     try:
         async with pulsing(pulse):

@@ -51,6 +51,7 @@ from newshead.process import (
     until_stopped,
 )
 from newshead.proxies import outside_of, settle_proxies
+from newshead.scheduling import run_promptly
 from newshead.settings import ConfigurationError, Settings, given_variables, misspelt
 from newshead.supervision import Children, supervise
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
@@ -147,6 +148,7 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
     )
     await until_database_works(prepare, wait=not settings.embedded)
     # In a thread of its own, since loading the service's library takes over a second.
+    run_promptly()
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
     analyst = await off_loop(make_analyst)
     list_problem = ""

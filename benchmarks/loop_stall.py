@@ -19,6 +19,7 @@ from benchmarks.parts import PROJECT, simulating
 from clickhouse_manager import ClickHouseManager
 from newshead.logs import configure_logging
 from newshead.monitor.triggers import TriggerFolder
+from newshead.scheduling import run_promptly
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
 
@@ -78,6 +79,7 @@ async def _measure(
     # The console's lines are written too, but not among those of the benchmarks.
     with redirect_stderr((folder / "console").open("w")):
         configure_logging(settings.log_folder, rotate=True)
+    run_promptly()
     monitor = ContinuousPriceMonitor(settings)
     work = asyncio.create_task(monitor.start())
     await monitor.ready_event.wait()

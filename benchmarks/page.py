@@ -23,6 +23,7 @@ from benchmarks.figures import Figure, Target
 from dashboard.server import address_of, listen, serving
 from newshead.loop import in_background
 from newshead.monitor.triggers import TriggerFolder
+from newshead.scheduling import run_promptly
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
 from simulator import Gateway, GatewayThread, Market, Trade
@@ -96,6 +97,7 @@ async def _measure(
             trigger_folder=folder / "triggers",
             dashboard_port=0,
         )
+        run_promptly()
         monitor = ContinuousPriceMonitor(settings)
         monitor.active_tickers = active = TimedTickers()
         listener = listen(settings)

@@ -37,7 +37,6 @@ from newshead.news.source import Source, SourceRefusedError, state_of
 from newshead.news.sources import sources_of
 from newshead.news.stories import Story, TriggerWriter, news_row, texts_of
 from newshead.news.triggered import TriggeredNews
-from newshead.scheduling import ask_for_short_slices
 from newshead.settings import SOURCES, Settings
 
 logger = logging.getLogger(__name__)
@@ -145,7 +144,6 @@ class NewsMonitor:
         DatabaseError, ClickHouseError, ConfigurationError
             The embedded database cannot be used.
         """
-        ask_for_short_slices()
         parts: list[asyncio.Task[Any]] = []
         try:
             patient = not self.settings.embedded

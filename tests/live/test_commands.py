@@ -603,6 +603,23 @@ def test_the_loops_of_prices_and_news_ask_for_short_slices_and_no_other_thread_d
     assert min(slices_us(page).values()) > 100
 
 
+def test_what_is_loaded_at_the_start_is_left_out_of_collections_of_garbage() -> None:
+    code = """
+import asyncio, gc
+from newshead.scheduling import run_promptly
+async def main():
+    run_promptly(loaded_after_s=0.2)
+    begun = gc.isenabled()
+    while not gc.isenabled():
+        await asyncio.sleep(0.01)
+    print(begun, gc.get_freeze_count() > 1000)
+asyncio.run(main())"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "False True\n"
+
+
 def test_sigterm_ends_both_processes_in_order(
     start: Start,
     server: ClickHouseServer,
