@@ -24,6 +24,7 @@ from dashboard.queries import READ_SETTINGS
 from dashboard.statements import PAGE_STATEMENTS
 from newshead.database import queries, sessions
 from newshead.database.http import engine_served
+from newshead.scheduling import collect_seldom
 from newshead.settings import Settings
 
 ROWS: Final = (1_000_000, 10_000_000, 50_000_000)
@@ -69,6 +70,7 @@ import itertools, time
 from benchmarks.growth import BACK
 from dashboard import earlier
 from newshead.database.connection import Database
+from newshead.scheduling import collect_seldom
 from newshead.settings import Settings
 database = Database(Settings.from_environment())
 database.connect()
@@ -82,6 +84,8 @@ for number in itertools.count():
 def measure(quick: bool) -> list[Figure]:
     """Each size of the history in a database of its own."""
     logging.getLogger().setLevel(logging.WARNING)
+    # As the page's process does.
+    collect_seldom()
     figures: list[Figure] = []
     references: tuple[float, float] | None = None
     for rows in (0, 50_000) if quick else (0, *ROWS):

@@ -17,6 +17,7 @@ from newshead.core.parts import PAGE, Part, PartState
 from newshead.logs import configure_logging
 from newshead.process import EXIT_MISCONFIGURED, EXIT_OK, CommandLine, pulsing, until_stopped
 from newshead.proxies import outside_of, settle_proxies
+from newshead.scheduling import collect_seldom
 from newshead.settings import ConfigurationError, Settings
 
 # Not __name__, which is __main__ here.
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(f"{command.prog}: {problem}", file=sys.stderr)
         return EXIT_MISCONFIGURED
+    collect_seldom()
     asyncio.run(
         until_stopped(_serve(settings, listener, options.pulse), with_parent=options.supervised)
     )

@@ -242,27 +242,22 @@ def make_card(
     give of it, the latter newest first."""
     rated = [article for article in articles if article.rated]
     newest = max(rated, key=lambda article: article.analyzed_at, default=None)
-    article = article_began_with(articles, window[1] if window else None)
+    _, opened, last_row, rows = window or (ticker, None, None, ())
+    article = article_began_with(articles, opened)
     others = sorted((a for a in articles if a is not article), key=_detected, reverse=True)
-    card = Card(
+    prices = tuple(map(PricePoint._make, rows))
+    pairs = zip(_points(prices), prices, strict=True) if alerted else ()
+    by_time = {price.time: (Point._make(point), price) for point, price in pairs}
+    return Card(
         ticker,
         newest.rating if newest else UNRATED,
-        Outcome(len(alerted)),
+        rule.outcome(rule.changes(prices), len(alerted)),
         article,
         tuple(others),
-    )
-    if window is None:
-        return card
-    _, opened, last_row, rows = window
-    prices = tuple(map(PricePoint._make, rows))
-    with_prices = card._replace(prices=prices)
-    pairs = zip(with_prices.points, prices, strict=True) if alerted else ()
-    by_time = {point.time: (point, row) for point, row in pairs}
-    return with_prices._replace(
-        outcome=rule.outcome(rule.changes(prices), len(alerted)),
-        opened=opened,
-        last_row=last_row,
-        alerts=tuple(_alert(row, by_time, articles) for row in reversed(alerted)),
+        opened,
+        last_row,
+        prices,
+        tuple(_alert(row, by_time, articles) for row in reversed(alerted)) if window else (),
     )
 
 
