@@ -24,7 +24,7 @@ from dashboard.queries import READ_SETTINGS
 from dashboard.statements import PAGE_STATEMENTS
 from newshead.database import queries, sessions
 from newshead.database.http import engine_served
-from newshead.scheduling import collect_seldom
+from newshead.process import collect_seldom
 from newshead.settings import Settings
 
 ROWS: Final = (1_000_000, 10_000_000, 50_000_000)
@@ -70,7 +70,7 @@ import itertools, time
 from benchmarks.growth import BACK
 from dashboard import earlier
 from newshead.database.connection import Database
-from newshead.scheduling import collect_seldom
+from newshead.process import collect_seldom
 from newshead.settings import Settings
 database = Database(Settings.from_environment())
 database.connect()

@@ -15,9 +15,15 @@ from collections.abc import Sequence
 from dashboard.server import listen, serve
 from newshead.core.parts import PAGE, Part, PartState
 from newshead.logs import configure_logging
-from newshead.process import EXIT_MISCONFIGURED, EXIT_OK, CommandLine, pulsing, until_stopped
+from newshead.process import (
+    EXIT_MISCONFIGURED,
+    EXIT_OK,
+    CommandLine,
+    collect_seldom,
+    pulsing,
+    until_stopped,
+)
 from newshead.proxies import outside_of, settle_proxies
-from newshead.scheduling import collect_seldom
 from newshead.settings import ConfigurationError, Settings
 
 # Not __name__, which is __main__ here.

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 import queue
@@ -45,6 +46,9 @@ MAX_LINES: Final = 1000
 CHILDREN_S: Final = 1.0
 # The log's last lines delay a sudden end no longer than this.
 LAST_LINES_S: Final = 0.5
+# So many new objects are reason to look for garbage; by default 700, of which an answer of the page
+# may have a hundred thousand.
+NEW_OBJECTS: Final = 10_000
 
 STDOUT: Final = 1
 # Leaves the alternate screen and shows the cursor; changes nothing on a terminal without a table.
@@ -415,3 +419,10 @@ def _write_last_lines(told: str, *args: object) -> None:
     write_last_lines()
     if os.isatty(STDOUT):
         os.write(STDOUT, PLAIN_TERMINAL)
+
+
+def collect_seldom() -> None:
+    """Look for garbage seldom, and not in what is loaded: for a process that makes many objects at
+    once, few of which are garbage."""
+    gc.set_threshold(NEW_OBJECTS)
+    gc.freeze()

@@ -16,8 +16,6 @@ SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 SCHED_FLAG_RESET_ON_FORK: Final = 1
 # All that stays is loaded by then.
 LOADED_AFTER_S: Final = 10.0
-# An answer of the page may have a hundred thousand objects; by default 700 new ones are enough.
-NEW_OBJECTS: Final = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +50,6 @@ def run_promptly(loaded_after_s: float = LOADED_AFTER_S) -> None:
 def _collect_the_rest() -> None:
     gc.freeze()
     gc.enable()
-
-
-def collect_seldom() -> None:
-    """Look for garbage less often, and not in what is loaded. For a command's main, where much is
-    made at once and little of it is garbage."""
-    gc.set_threshold(NEW_OBJECTS)
-    gc.freeze()
 
 
 def ask_for_short_slices() -> None:
