@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from newshead.database import sessions
-from newshead.database.connection import CannotMoveError, Database
+from newshead.database.connection import QUERY_TIMEOUT_S, CannotMoveError, Database
 from newshead.database.copying import Copy, Source
 from newshead.database.queries import INSERTS_UNDER_WAY, MOVING_TABLE
 from newshead.database.schema import (
@@ -24,7 +24,7 @@ from newshead.database.tables import DESCRIBED, SESSION_TABLES
 logger = logging.getLogger(__name__)
 
 # Longer than any insert is given.
-INSERTS_END_S: Final = 40.0
+INSERTS_END_S: Final = QUERY_TIMEOUT_S + 10
 LOOK_EVERY_S: Final = 0.02
 
 
