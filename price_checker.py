@@ -53,10 +53,10 @@ from newshead.process import (
     EXIT_OK,
     CommandLine,
     pulsing,
+    run_promptly,
     until_stopped,
 )
 from newshead.proxies import outside_of, settle_proxies
-from newshead.scheduling import run_promptly
 from newshead.settings import ConfigurationError, Settings
 from newshead.tape import Kind, Tape
 from newshead.text import parse_time

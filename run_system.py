@@ -48,10 +48,10 @@ from newshead.process import (
     Lines,
     lock_file,
     run_child,
+    run_promptly,
     until_stopped,
 )
 from newshead.proxies import outside_of, settle_proxies
-from newshead.scheduling import run_promptly
 from newshead.settings import ConfigurationError, Settings, given_variables, misspelt
 from newshead.supervision import Children, supervise
 from price_checker import ContinuousPriceMonitor, notify_new_ticker
@@ -147,8 +147,8 @@ async def run(options: argparse.Namespace, settings: Settings, inherited: Inheri
         prepare_database, settings, owner, keep_session=options.keep_session
     )
     await until_database_works(prepare, wait=not settings.embedded)
-    # In a thread of its own, since loading the service's library takes over a second.
     run_promptly()
+    # In a thread of its own, since loading the service's library takes over a second.
     make_analyst = functools.partial(Analyst, settings, enabled=not options.no_sentiment)
     analyst = await off_loop(make_analyst)
     list_problem = ""

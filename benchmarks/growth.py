@@ -70,7 +70,6 @@ import itertools, time
 from benchmarks.growth import BACK
 from dashboard import earlier
 from newshead.database.connection import Database
-from newshead.process import collect_seldom
 from newshead.settings import Settings
 database = Database(Settings.from_environment())
 database.connect()

@@ -19,7 +19,7 @@ from benchmarks.parts import PROJECT, simulating
 from clickhouse_manager import ClickHouseManager
 from newshead.logs import configure_logging
 from newshead.monitor.triggers import TriggerFolder
-from newshead.scheduling import run_promptly
+from newshead.process import run_promptly
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
 

@@ -23,7 +23,7 @@ from benchmarks.figures import Figure, Target
 from dashboard.server import address_of, listen, serving
 from newshead.loop import in_background
 from newshead.monitor.triggers import TriggerFolder
-from newshead.scheduling import run_promptly
+from newshead.process import run_promptly
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
 from simulator import Gateway, GatewayThread, Market, Trade

@@ -1,4 +1,7 @@
-"""What the commands share as processes: arguments, exit codes, locks, signals, children."""
+"""What the commands share as processes: arguments, exit codes, locks, signals, children.
+
+And how they run: promptly, with few collections of garbage.
+"""
 
 import argparse
 import asyncio
@@ -22,6 +25,7 @@ from typing import Any, Final, NoReturn
 from newshead import __version__
 from newshead.logs import write_last_lines
 from newshead.loop import described, in_background
+from newshead.scheduling import ask_for_short_slices
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -46,6 +50,8 @@ MAX_LINES: Final = 1000
 CHILDREN_S: Final = 1.0
 # The log's last lines delay a sudden end no longer than this.
 LAST_LINES_S: Final = 0.5
+# All that stays is loaded by then.
+LOADED_AFTER_S: Final = 10.0
 # So many new objects are reason to look for garbage; by default 700, of which an answer of the page
 # may have a hundred thousand.
 NEW_OBJECTS: Final = 10_000
@@ -419,6 +425,23 @@ def _write_last_lines(told: str, *args: object) -> None:
     write_last_lines()
     if os.isatty(STDOUT):
         os.write(STDOUT, PLAIN_TERMINAL)
+
+
+def run_promptly(loaded_after_s: float = LOADED_AFTER_S) -> None:
+    """Let the calling loop run as soon as it wakes, and pause little. For a command's main.
+
+    A collection of garbage that goes through everything that was ever loaded holds up all threads
+    of a process for 30 to 60 ms. So there is none while newshead starts, and what is loaded by then
+    is left out afterwards.
+    """
+    ask_for_short_slices()
+    gc.disable()
+    asyncio.get_running_loop().call_later(loaded_after_s, _collect_the_rest)
+
+
+def _collect_the_rest() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def collect_seldom() -> None:

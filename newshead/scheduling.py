@@ -1,8 +1,6 @@
-"""When an event loop gets the processor: as soon as it wakes, and without long pauses."""
+"""Slices of processor time: a loop that wakes runs before those that have the processors."""
 
-import asyncio
 import ctypes
-import gc
 import logging
 import os
 import platform
@@ -14,8 +12,6 @@ SLICE_NS: Final = 100_000
 # The number of Linux's sched_setattr, for which Python has no function.
 SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 SCHED_FLAG_RESET_ON_FORK: Final = 1
-# All that stays is loaded by then.
-LOADED_AFTER_S: Final = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -33,23 +29,6 @@ class _SchedulingAttributes(ctypes.Structure):
         ("deadline", ctypes.c_uint64),
         ("period", ctypes.c_uint64),
     )
-
-
-def run_promptly(loaded_after_s: float = LOADED_AFTER_S) -> None:
-    """Let the calling loop run as soon as it wakes, and pause little. For a command's main.
-
-    A collection of garbage that goes through everything that was ever loaded holds up all threads
-    of a process for 30 to 60 ms. So there is none while newshead starts, and what is loaded by then
-    is left out afterwards.
-    """
-    ask_for_short_slices()
-    gc.disable()
-    asyncio.get_running_loop().call_later(loaded_after_s, _collect_the_rest)
-
-
-def _collect_the_rest() -> None:
-    gc.freeze()
-    gc.enable()
 
 
 def ask_for_short_slices() -> None:

@@ -606,7 +606,7 @@ def test_the_loops_of_prices_and_news_ask_for_short_slices_and_no_other_thread_d
 def test_what_is_loaded_at_the_start_is_left_out_of_collections_of_garbage() -> None:
     code = """
 import asyncio, gc
-from newshead.scheduling import run_promptly
+from newshead.process import run_promptly
 async def main():
     run_promptly(loaded_after_s=0.2)
     begun = gc.isenabled()
