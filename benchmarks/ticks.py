@@ -237,7 +237,8 @@ def run_official(course: Course) -> None:
         client.reqMktData(req_id, contract, "", False, False, [])
     course.begin()
     course.drain(client.take)
-    client.disconnect()
+    # Not `client.disconnect`, which forgets the version by which the thread still reads.
+    client.setConnState(EClient.DISCONNECTED)
     thread.join()
 
 

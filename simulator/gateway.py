@@ -154,6 +154,11 @@ class Gateway:
         """Close the market, the port and every connection."""
         if self._server is None or self._playing is None:
             return
+        # A server that closes loses a connection on its way (CPython's issue 109564): first none
+        # is accepted any more, and those that were have their turn.
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        await asyncio.sleep(0)
         self._server.close()
         self._playing.cancel()
         await asyncio.gather(self._playing, return_exceptions=True)
