@@ -579,7 +579,8 @@ class IBKRClient(EWrapper, EClient):  # type: ignore[misc]
         self._react(notice, reqId, text, now)
 
     def _take_code_of_bars(self, req_id: int, ticker: str, number: int, text: str) -> None:
-        level = logging.DEBUG if is_notice(number) else NO_BARS.level
+        unimportant = is_notice(number) or self.past_bars.given_up
+        level = logging.DEBUG if unimportant else NO_BARS.level
         line = self._notices.line(NO_BARS.line, ticker, text)
         logger.log(level, "IBKR code %d: %s", number, line)
         self.past_bars.refuse(req_id, number)

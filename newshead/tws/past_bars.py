@@ -74,6 +74,7 @@ class PastBars:
         self._req_id = FIRST_REQ_ID
         # None once it is over.
         self._wanted: Wanted | None = None
+        self._given_up = False
         self._bars: dict[int, Bar] = {}
         self._outcome: Outcome | None = None
 
@@ -82,7 +83,8 @@ class PastBars:
         with self._lock:
             self._req_id += 1
             req_id = self._req_id
-            self._wanted, self._bars, self._outcome = wanted, {}, None
+            self._wanted, self._given_up = wanted, False
+            self._bars, self._outcome = {}, None
         # Not under the lock: a request that fails is told of at once, in the middle of sending it.
         self._send(req_id, wanted)
 
@@ -90,10 +92,14 @@ class PastBars:
         """Wait no longer for what was asked for."""
         with self._lock:
             req_id = self._req_id
-        # First, so that what fails about it at once is known to be about this request.
+            self._given_up, self._outcome = True, None
+        # After that, since TWS may answer at once.
         self._cancel(req_id)
-        with self._lock:
-            self._wanted, self._outcome = None, None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the last request was given up: codes about it are of no interest."""
+        return self._given_up
 
     def take(self) -> Outcome | None:
         """Return what came of the request, once; None as long as nothing did."""
@@ -111,8 +117,8 @@ class PastBars:
     def add(self, req_id: int, bar: Any) -> None:
         """Take in one of IBKR's bars, if it is one that was asked for: TWS may tell others."""
         with self._lock:
-            wanted = self._wanted
-            if wanted is None or req_id != self._req_id or not str(bar.date).isdecimal():
+            wanted = self._awaited(req_id)
+            if wanted is None or not str(bar.date).isdecimal():
                 return
             at = int(bar.date)
             prices = float(bar.open), float(bar.high), float(bar.low), float(bar.close)
@@ -122,13 +128,17 @@ class PastBars:
     def end(self, req_id: int) -> None:
         """Note that all bars of a request have come."""
         with self._lock:
-            if self._wanted is not None and req_id == self._req_id:
+            if self._awaited(req_id):
                 self._wanted = None
                 self._outcome = Outcome(tuple(self._bars[at] for at in sorted(self._bars)))
 
     def refuse(self, req_id: int, number: int) -> None:
         """Take in a code about a request: its bars do not come, if it is no mere notice."""
         with self._lock:
-            if self._wanted is not None and req_id == self._req_id and not is_notice(number):
+            if self._awaited(req_id) and not is_notice(number):
                 self._wanted = None
                 self._outcome = Outcome(refused=True)
+
+    def _awaited(self, req_id: int) -> Wanted | None:
+        """Return what a request that is neither over nor given up is for. Under the lock."""
+        return self._wanted if req_id == self._req_id and not self._given_up else None

@@ -100,15 +100,17 @@ def test_what_comes_about_another_request_or_one_that_is_over_counts_for_nothing
     assert sent.cancelled == [req_id]
 
 
-def test_a_cancel_that_fails_at_once_is_told_about_its_request_and_is_no_outcome() -> None:
-    told: list[str] = []
+def test_what_is_told_at_once_of_a_request_that_is_given_up_is_about_it_and_no_outcome() -> None:
+    told: list[tuple[str, bool]] = []
 
-    def fail(req_id: int) -> None:
-        told.append(bars.ticker_of(req_id))
-        bars.refuse(req_id, 504)
+    def answer(req_id: int) -> None:
+        told.append((bars.ticker_of(req_id), bars.given_up))
+        bars.refuse(req_id, 162)
 
-    bars = PastBars(lambda *_: None, fail)
+    bars = PastBars(lambda *_: None, answer)
     bars.ask(WANTED)
     bars.give_up()
-    assert told == ["ABCD"]
+    assert told == [("ABCD", True)]
     assert bars.take() is None
+    bars.ask(WANTED)
+    assert not bars.given_up
