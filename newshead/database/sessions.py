@@ -38,6 +38,15 @@ BY_DAY: Final = """
     GROUP BY day
     ORDER BY day"""
 
+# The newest row's time, which the engine knows without reading any.
+NEWEST: Final = """
+    SELECT max(newest)
+    FROM (
+        SELECT max(timestamp) AS newest FROM News.price_tracking_history
+        UNION ALL
+        SELECT max(timestamp) FROM News.news_alert_history
+    )"""
+
 NEXT: Final = """
     SELECT minOrNull(begin) FROM News.sessions FINAL WHERE begin > {begin:DateTime64(3, 'UTC')}"""
 
@@ -79,6 +88,9 @@ def turn(database: Database, now: datetime) -> None:
     session = _open(database)
     if session is None:
         _store(database, [_begun(now)])
+        return
+    [(newest,)] = database.rows(NEWEST)
+    if newest < session.begin.replace(microsecond=0):
         return
     [(following,)] = database.rows(NEXT, begin=session.begin)
     until = following or now + timedelta(seconds=1)
