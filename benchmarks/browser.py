@@ -101,7 +101,8 @@ class Script(SharedConnection):
             )
         self._marks = dict(list(self._marks.items())[-KEPT:])
         self.readings += 1
-        return Round(now, self._status(now), [], SESSION, self._marks, cards)
+        read_at = time.monotonic()
+        return Round(now, read_at, self._status(now), [], SESSION, self._marks, cards)
 
     def _card(self, minute: int, slot: int, number: int) -> Card:
         ticker = f"T{minute}N{number}"

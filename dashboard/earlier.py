@@ -70,11 +70,15 @@ ALERTS: Final = f"""
         AND ({_OF_ONE} OR (timestamp >= {{since:DateTime}} AND timestamp < {{until:DateTime}}))
     {NEWEST_ALERTS}"""
 
-NEWS: Final = news_of(f"""News.breaking_news_history
+# Of each day, or a ticker's windows of long ago would have none.
+NEWS: Final = news_of(
+    f"""News.breaking_news_history
         WHERE {_ON_DAYS} AND ticker != ''
             AND ({_OF_ONE} OR (
                 detected_at >= {{since:DateTime}} - INTERVAL 1 HOUR
-                AND detected_at < {{until:DateTime}}))""")
+                AND detected_at < {{until:DateTime}}))""",
+    "ticker, toDate(detected_at, 'UTC')",
+)
 
 # While a history of an earlier version is brought into monthly parts, its rows are in
 # `<table>_history_old`, and some of them in the history already.

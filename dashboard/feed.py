@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -25,10 +26,11 @@ ANSWER_S: Final = 3.0
 
 
 class Round(NamedTuple):
-    """One reading: the database's clock, the status, what the parts told, the session's name, a
-    mark per ticker, the cards that changed."""
+    """One reading: the database's clock `now`, which came at `read_at` (monotonic seconds), the
+    status, what the parts told, the session's name, a mark per ticker, the cards that changed."""
 
     now: datetime
+    read_at: float
     status: StatusRow | None
     parts: list[Told]
     session: str
@@ -39,10 +41,12 @@ class Round(NamedTuple):
 def read_round(database: Database, known: Mapping[str, Mark]) -> Round:
     """Read what changed since the marks were `known`. Blocks."""
     now, told = queries.parts(database)
+    read_at = time.monotonic()
     session, marks = queries.marks(database)
     changed = {ticker: mark for ticker, mark in marks.items() if known.get(ticker) != mark}
     return Round(
         now,
+        read_at,
         queries.status(database),
         told,
         session,
@@ -79,7 +83,7 @@ class Feed:
 
     def _forget(self) -> None:
         self._version = 0
-        self._now = datetime.now(UTC)
+        self._now, self._read_at = datetime.now(UTC), time.monotonic()
         self._outage = Outage()
         self._status: StatusRow | None = None
         self._parts: list[Told] = []
@@ -153,7 +157,8 @@ class Feed:
         self._version += 1
         if self._outage.ends():
             logger.info("The page reads the database again.")
-        self._now, self._status, self._parts = read.now, read.status, read.parts
+        self._now, self._read_at = read.now, read.read_at
+        self._status, self._parts = read.status, read.parts
         self._session, self._marks = read.session, read.marks
         for ticker in self._shown.keys() - read.marks.keys():
             del self._shown[ticker]
@@ -171,7 +176,7 @@ class Feed:
 
     def _update(self, told: int) -> str:
         head = {
-            "now": self._now.timestamp(),
+            "now": queries.clock_since(self._now, self._read_at).timestamp(),
             "problem": self._outage.reason,
             "status": status_json(self._status),
             **parts_json(self._parts, self._now),

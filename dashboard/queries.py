@@ -107,8 +107,9 @@ ALERTS: Final = (
 )
 
 
-def news_of(rows: str) -> str:
-    """Return the statement that reads the articles that `rows` hold, newest first."""
+def news_of(rows: str, each: str = "ticker") -> str:
+    """Return the statement that reads the articles that `rows` hold, newest first; of `each`, no
+    more than MAX_NEWS_OF_TICKER."""
     # A row that is stored again with its rating stands for the one without.
     return f"""
     SELECT * FROM (
@@ -121,7 +122,7 @@ def news_of(rows: str) -> str:
         LIMIT 1 BY ticker, content_hash, title, article_url
     )
     ORDER BY detected_at DESC
-    LIMIT {MAX_NEWS_OF_TICKER} BY ticker
+    LIMIT {MAX_NEWS_OF_TICKER} BY {each}
     LIMIT {{limit:UInt32}}"""  # noqa: S608
 
 
@@ -201,6 +202,11 @@ def clock(manager: Database) -> datetime:
     [(now,)] = read_if_there(manager, CLOCK)
     found: datetime = now
     return found
+
+
+def clock_since(now: datetime, read_at: float) -> datetime:
+    """Return the database's clock of this moment; it was `now` at `read_at` by time.monotonic()."""
+    return now + timedelta(seconds=time.monotonic() - read_at)
 
 
 def status(manager: Database) -> StatusRow | None:

@@ -4,7 +4,6 @@ A colour always comes with its background, so that it can be read on light and d
 """
 
 import re
-import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboard.cards import Card
+from dashboard.queries import clock_since
 from newshead.core.parts import STALE_S
 from newshead.core.rule import WINDOW_S, percent
 from newshead.database.tables import READY, StatusRow
@@ -88,7 +88,7 @@ class LogLines:
 
 def screen(view: View, log: LogLines, width: int, height: int) -> RenderableType:
     """Return the state, the newest cards that fit, and the log below, in `height` lines."""
-    now = view.now + timedelta(seconds=time.monotonic() - view.read_at)
+    now = clock_since(view.now, view.read_at)
     room = max(0, height - LINES_WITHOUT_CARDS - MIN_LOG_LINES)
     shown = view.cards[:room]
     left_out = view.tickers - len(shown)

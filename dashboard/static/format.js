@@ -5,6 +5,8 @@ const WHOLE = new Intl.NumberFormat("en-US");
 const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
 // A time of day cannot be meant by more: it is no age that anyone knows.
 const LONGEST_S = 366 * 86400;
+// What a clock goes back by less is an update that came late: no time left grows again.
+const LATE_S = 1;
 
 let clock = null;
 let date = null;
@@ -31,9 +33,11 @@ export function setThreshold(changePct) {
   threshold = changePct;
 }
 
-/** Takes the database's clock, in Unix seconds, as it was just now. */
-export function setNow(now) {
-  serverNow = now;
+/** Takes the database's clock, in Unix seconds, as it was just now or, on a busy machine, a moment ago. */
+export function setNow(told) {
+  const back = now() - told;
+  if (back > 0 && back < LATE_S) return;
+  serverNow = told;
   heardAt = performance.now();
 }
 

@@ -1,6 +1,6 @@
 // The chart's time axis: the time of day on round seconds, and under it the seconds since the news.
 
-import { byId, element } from "./dom.js";
+import { byId, element, setClass, setProperty, setText } from "./dom.js";
 import { time } from "./format.js";
 
 const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300];
@@ -44,21 +44,26 @@ export class TimeAxis {
       const [zero, one] = [0, 1].map((place) => this.scale.logicalToCoordinate(place));
       const x = (at) => zero + (at - this.#begin) * (one - zero);
       const [from, to] = [this.#begin + range.from, this.#begin + range.to];
-      for (const at of ticks(from, to, width)) labels.push(this.#label(x(at), width, time(at), "clock"));
+      for (const at of ticks(from, to, width)) labels.push([x(at), "clock", time(at)]);
       if (this.#news !== null) {
         for (const since of ticks(from - this.#news, to - this.#news, width)) {
-          labels.push(this.#label(x(this.#news + since), width, `${since < 0 ? "−" : "+"}${Math.abs(since)} s`, "since"));
+          labels.push([x(this.#news + since), "since", `${since < 0 ? "−" : "+"}${Math.abs(since)} s`]);
         }
       }
     }
-    byId("time-axis").replaceChildren(...labels.filter(Boolean));
+    // None is cut off at an edge.
+    this.#show(labels.filter(([x]) => x >= EDGE_PX && x <= width - EDGE_PX));
   }
 
-  #label(x, width, text, name) {
-    // None is cut off at an edge.
-    if (x < EDGE_PX || x > width - EDGE_PX) return null;
-    const label = element("span", name, text);
-    label.style.left = `${x}px`;
-    return label;
+  /** Shows labels, each a place in pixels, a class and a text, in the elements that are there. */
+  #show(labels) {
+    const axis = byId("time-axis");
+    labels.forEach(([x, name, text], place) => {
+      const label = axis.children[place] ?? axis.appendChild(element("span"));
+      setClass(label, name);
+      setProperty(label, "left", `${x}px`);
+      setText(label, text);
+    });
+    while (axis.children.length > labels.length) axis.lastChild.remove();
   }
 }
