@@ -29,10 +29,6 @@ class ClickHouseManager(Database):
         """Create what is missing; see `schema.create_tables`."""
         schema.create_tables(self)
 
-    def require_movable(self) -> None:
-        """Make sure that the session can be moved now; see `history.require_movable`."""
-        history.require_movable(self)
-
     def move_session(self, keep_news_since: datetime | None = None) -> dict[str, int]:
         """Move the session's rows to the history; see `history.move_session`."""
         return history.move_session(self, keep_news_since)

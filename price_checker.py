@@ -18,35 +18,33 @@ from typing import TYPE_CHECKING, Any, Final
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import ConnectionState, GatewayError, IBKRClient
 from newshead.core import rule
-from newshead.core.clocks import ClockWatch
 from newshead.core.market import LIVE, NOT_HALTED
 from newshead.core.rule import Rise
 from newshead.core.slots import Slot, SlotBook
 from newshead.core.tickers import Answer, TickerBook, parse_ticker
-from newshead.core.times import next_roll_after
 from newshead.database.connection import (
     DATABASE_ERRORS,
-    CannotMoveError,
     one_line,
     until_database_works,
 )
-from newshead.database.queries import UNRATED, Rating
-from newshead.database.store import Outbox, RowWriter
+from newshead.database.queries import UNRATED
+from newshead.database.store import Outbox, RowWriter, insert_without_data_frames
 from newshead.database.tables import PriceMoveRow, PriceRow
 from newshead.logs import configure_logging
 from newshead.loop import attempt, off_loop
 from newshead.monitor.alerts import AlertDesk
-from newshead.monitor.clocks import log_disturbance, read_clocks
+from newshead.monitor.clocks import watch_clocks
 from newshead.monitor.database_watch import watch_cycles, watch_folder
 from newshead.monitor.figures import Figures
 from newshead.monitor.follow_up import FollowUp
 from newshead.monitor.keeper import ConnectionKeeper
 from newshead.monitor.questions import Question, Questions
+from newshead.monitor.roll import SessionRoll
+from newshead.monitor.standings import Standings
 from newshead.monitor.status import StatusWriter
 from newshead.monitor.taped import TapedOutbox, in_force
 from newshead.monitor.ticker_status import TickerStatus
 from newshead.monitor.triggers import TriggerFolder
-from newshead.outage import Outage
 from newshead.process import (
     EXIT_FAILED,
     EXIT_MISCONFIGURED,
@@ -77,15 +75,12 @@ LAST_FLUSH_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
 # With the two above it stays within the 5 s after which run_system.py kills the monitor.
 TASKS_END_S: Final = 0.5
-CLOCK_CHECK_S: Final = 1.0
 # Rows that wait for so long for a cycle's end are no longer on their way.
 KEPT_AFTER_S: Final = 5.0
 # Rows of windows that began longer ago were judged, or are no news to a trader now.
 RESTART_JUDGES_S: Final = 600
-# A roll of the session that has to wait for so long is told.
-ROLL_WAIT_TOLD_S: Final = 60.0
-# It leaves the news of the last minute where it is, and of the minute before a ticker came up that
-# is carried over.
+# The session's roll leaves the news of the last minute where it is, and of the minute before a
+# ticker came up that is carried over.
 ROLL_KEEPS_NEWS_S: Final = 60.0
 
 # For code in the same process: has the effect of a trigger file.
@@ -163,7 +158,7 @@ class ContinuousPriceMonitor:
             run=self._tape.store,
         )
         self._questions = Questions(self._writer)
-        self._ratings: dict[str, Rating] = {}
+        self._standings = Standings(self.ch_manager, self._questions, self._tape.ask)
         # The tickers whose ratings the window check just read, or tried to.
         self._rated_now: set[str] = set()
         self._alerts = AlertDesk(
@@ -176,8 +171,13 @@ class ContinuousPriceMonitor:
             was_halted=lambda ticker: self._memory.conditions.of(ticker).was_halted,
             ask=self._tape.ask,
         )
-        self._roll_outage = Outage()
-        self._roll_wait = Outage()
+        self._roll = SessionRoll(
+            self.settings.session_roll,
+            self.ch_manager,
+            self._tape,
+            holds=self._holds_roll,
+            begin_session=self._begin_session,
+        )
         self._status = StatusWriter(
             self.settings, self.figures, follow_others=bool(self.settings.metrics_port)
         )
@@ -316,7 +316,7 @@ class ContinuousPriceMonitor:
             for part in (
                 self._keeper.keep(lambda: self.ibkr_connected),
                 self._keeper.watch(lambda: len(self.active_tickers)),
-                self._watch_clocks(),
+                watch_clocks(CYCLE_S, lambda: len(self.active_tickers), self._tickers.note),
                 watch_cycles(lambda: self.stats["cycles"]),
                 *([watch_folder()] if self.settings.embedded else []),
                 self._status.run(),
@@ -417,6 +417,12 @@ class ContinuousPriceMonitor:
             lost = len(self._writer.outbox) + len(self._slots)
             if lost:
                 logger.error("%d rows could not be stored and are lost.", lost)
+            if uncopied := self._alerts.uncopied:
+                logger.error(
+                    "%d alerts could not be copied into price_move in time; they are in "
+                    "news_alert, and a start with --keep-session copies them.",
+                    uncopied,
+                )
             self._writer.report_given_up()
         if self.ready_event.is_set():
             await self.report_stats()
@@ -475,7 +481,6 @@ class ContinuousPriceMonitor:
         connect = functools.partial(client.connect_and_run, patient=True)
         if not await self._tape.run(connect) and client.failure is not None:
             raise client.failure
-        self._tickers.forgive()
         logger.info("IBKR connection established on port %d, mode %s.", client.port, client.mode)
 
     async def close_ibkr(self) -> None:
@@ -498,22 +503,16 @@ class ContinuousPriceMonitor:
             await self.setup_ibkr_connection()
             await self.update_ibkr_subscriptions()
 
-    async def _watch_clocks(self) -> None:
-        """Log when this machine's clock was set, the machine slept, or this loop stood still."""
-        watch = ClockWatch(CLOCK_CHECK_S)
-        while True:
-            for found in watch.look(read_clocks()):
-                log_disturbance(found, CYCLE_S, len(self.active_tickers))
-                self._tickers.note(str(found))
-            await asyncio.sleep(CLOCK_CHECK_S)
-
     async def update_ibkr_subscriptions(self) -> None:
         """Subscribe exactly the active tickers; untrack those that IBKR does not know."""
         with self._tape.step(Kind.SUBSCRIBE):
-            if self.ibkr_client is None or not self.ibkr_connected:
-                return
-            self._tickers.reject(self.ibkr_client.get_rejected_tickers())
-            self.ibkr_client.update_subscriptions(set(self.active_tickers))
+            if client := self._connected_client:
+                self._tickers.reject(client.get_rejected_tickers())
+                client.update_subscriptions(set(self.active_tickers))
+
+    @property
+    def _connected_client(self) -> IBKRClient | None:
+        return self.ibkr_client if self.ibkr_connected else None
 
     # --- Tickers ------------------------------------------------------------
 
@@ -557,12 +556,15 @@ class ContinuousPriceMonitor:
         if self._follow_up is not None:
             self._follow_up.give_way()
         with self._tape.step(Kind.TRIGGER, ticker):
-            answer = self._tickers.answer(ticker)
+            client = self._connected_client
+            # While IBKR is away, what it knows is for the next connection to say.
+            unknown = client.get_rejected_tickers() if client is not None else ()
+            answer = self._tickers.answer(ticker, unknown)
             if answer is Answer.TRACK:
                 self._track(ticker)
                 # The next cycle subscribes what this does not reach.
-                if self.ibkr_client is not None and self.ibkr_connected:
-                    self.ibkr_client.subscribe_ticker(ticker)
+                if client is not None:
+                    client.subscribe_ticker(ticker)
             # Not before: the log's threads would take turns with the request.
             logger.info("Trigger for %s: %s.", ticker, answer.value)
 
@@ -584,14 +586,10 @@ class ContinuousPriceMonitor:
         """
         active = set(self.active_tickers)
         asked = active | self._slots.tickers
-        try:
-            standing = await self._tape.ask(self.ch_manager.standing, asked)
-        except DATABASE_ERRORS as problem:
-            self._questions.failed(Question.WINDOWS, problem)
+        ended = await self._standings.look_up(asked)
+        if ended is None:
             return active
-        self._questions.answered(Question.WINDOWS)
-        self._take_ratings(asked, standing.ratings)
-        self._tickers.end_windows(standing.ended)
+        self._tickers.end_windows(ended)
         return active - self._tickers.ended.keys()
 
     # --- The cycle ----------------------------------------------------------
@@ -601,7 +599,7 @@ class ContinuousPriceMonitor:
         cycle = 0
         with self._tape.step(Kind.CYCLE, cycle):
             next_cleanup = self._tape.monotonic() + CLEANUP_EVERY_S
-            next_roll = next_roll_after(self._tape.utc(), self.settings.session_roll)
+            self._roll.plan(self._tape.utc())
         next_stats = time.monotonic() + STATS_EVERY_S
         while True:
             await self._tape.until(_next_slot)
@@ -619,8 +617,7 @@ class ContinuousPriceMonitor:
                 if time.monotonic() >= next_stats:
                     next_stats = time.monotonic() + STATS_EVERY_S
                     await self.report_stats()
-                if next_roll is not None and await self._rolled_session(next_roll, at):
-                    next_roll = next_roll_after(at, self.settings.session_roll)
+                await self._roll.roll_if_due(at)
             except DATABASE_ERRORS as problem:
                 self._writer.failed(problem)
             except Exception:
@@ -679,47 +676,17 @@ class ContinuousPriceMonitor:
             return "rows are still to be judged"
         return ""
 
-    async def _rolled_session(self, due: datetime, now: datetime) -> bool:
-        """Begin a fresh session once it is due: tickers may have their window again.
-
-        False if it is not due, or has to wait: for a ticker, or for the database.
-        """
-        late_s = (now - due).total_seconds()
-        if late_s < 0:
-            return False
-        reason = self._holds_roll()
-        if reason and late_s >= ROLL_WAIT_TOLD_S and self._roll_wait.begins():
-            logger.warning("The session's roll has waited for %.0f s: %s.", late_s, reason)
-        if reason or not await self._roll_session():
-            return False
-        self._roll_wait.ends()
-        return True
-
-    async def _roll_session(self) -> bool:
-        """Roll the session over; False if that has to wait: for the database, or for a ticker that
-        came up meanwhile."""
-        try:
-            await self._tape.ask(self.ch_manager.require_movable)
-            if self._holds_roll():
-                return False
-            # Before the move, so that a trigger in the middle of it is not refused.
-            with self._tape.step(Kind.ROLL):
-                self._tickers.roll()
-                if self.ibkr_client is not None:
-                    self.ibkr_client.forget_session()
-                self._ticker_status.forget_session()
-                self._alerts.forget_session()
-                self._ratings.clear()
-                # The news of those that are carried over has their rating.
-                came_up = min([self._tape.utc(), *self.ticker_timestamps.values()])
-                kept_since = came_up - timedelta(seconds=ROLL_KEEPS_NEWS_S)
-            await self._tape.ask(self.ch_manager.move_session, kept_since)
-        except CannotMoveError as problem:
-            level = logging.ERROR if self._roll_outage.begins() else logging.DEBUG
-            logger.log(level, "The session cannot roll over yet: %s", one_line(problem))
-            return False
-        self._roll_outage.ends()
-        return True
+    def _begin_session(self) -> datetime:
+        """Let tickers have their window again; return since when news stays where it is: of those
+        that are carried over it has their rating."""
+        self._tickers.roll()
+        if self.ibkr_client is not None:
+            self.ibkr_client.forget_session()
+        self._ticker_status.forget_session()
+        self._alerts.forget_session()
+        self._standings.forget_session()
+        came_up = min([self._tape.utc(), *self.ticker_timestamps.values()])
+        return came_up - timedelta(seconds=ROLL_KEEPS_NEWS_S)
 
     async def process_ibkr_prices(self) -> None:
         """Write one row per ticker and finished slot: its newest tick, with the rating."""
@@ -784,21 +751,9 @@ class ContinuousPriceMonitor:
 
         In a cycle the window check's answer serves for both.
         """
-        unread = tickers - self._rated_now
-        if unread:
-            try:
-                standing = await self._tape.ask(self.ch_manager.standing, unread)
-            except DATABASE_ERRORS as problem:
-                self._questions.failed(Question.WINDOWS, problem)
-            else:
-                self._questions.answered(Question.WINDOWS)
-                self._take_ratings(unread, standing.ratings)
-        return {t: self._ratings[t]._asdict() for t in tickers if t in self._ratings}
-
-    def _take_ratings(self, asked: set[str], ratings: dict[str, Rating]) -> None:
-        for ticker in asked:
-            self._ratings.pop(ticker, None)
-        self._ratings |= ratings
+        if unread := tickers - self._rated_now:
+            await self._standings.look_up(unread)
+        return {t: each._asdict() for t, each in self._standings.ratings(tickers).items()}
 
     # --- Alerts -------------------------------------------------------------
 
@@ -898,6 +853,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_supervision()
     options = command.parse_args(arguments)
+    insert_without_data_frames()
     try:
         settings = Settings.from_environment(os.environ if options.supervised else None)
         settle_proxies(os.environ, outside_of(settings))

@@ -34,6 +34,7 @@ from newshead.database.http import engine_served
 from newshead.database.layout import bring_over
 from newshead.database.owner import RENEW_EVERY_S, OwnedError, Owner, give_up, own, renew
 from newshead.database.part_writer import PartWriter
+from newshead.database.store import insert_without_data_frames
 from newshead.logs import configure_logging
 from newshead.loop import attempt, in_background, off_loop
 from newshead.news import ticker_list
@@ -336,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run newshead; return the exit code."""
     command = command_line()
     options = command.parse_args(arguments)
+    insert_without_data_frames()
     if options.demo:
         # Not above: it needs the simulator and the web server.
         import demo

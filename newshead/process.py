@@ -54,7 +54,7 @@ LAST_LINES_S: Final = 0.5
 LOADED_AFTER_S: Final = 10.0
 # So many new objects are reason to look for garbage; by default 700, of which an answer of the page
 # may have a hundred thousand.
-NEW_OBJECTS: Final = 10_000
+NEW_OBJECTS: Final = 100_000
 
 STDOUT: Final = 1
 # Leaves the alternate screen and shows the cursor; changes nothing on a terminal without a table.

@@ -63,7 +63,6 @@ class TickerBook:
         self._unseen: dict[str, int] = {}
         self.untold: set[str] = set()
         self._meanwhile: dict[str, list[str]] = {}
-        self._unknown: set[str] = set()
         # By IBKR's name, how each ticker was spelled first.
         self._spelled: dict[str, str] = {}
         self._held_back: set[str] = set()
@@ -85,9 +84,15 @@ class TickerBook:
         """
         return self._spelled.setdefault(ibkr_name(ticker), ticker)
 
-    def answer(self, ticker: str) -> Answer:
-        """Return what becomes of a trigger for a ticker: each has one window in a session."""
-        if ticker in self._unknown:
+    def answer(self, ticker: str, unknown: Collection[str]) -> Answer:
+        """Return what becomes of a trigger for a ticker: each has one window in a session.
+
+        Parameters
+        ----------
+        unknown
+            Those that IBKR does not know.
+        """
+        if ticker in unknown:
             return Answer.UNKNOWN
         return Answer.ENDED if ticker in self.ended else Answer.TRACK
 
@@ -103,15 +108,10 @@ class TickerBook:
         self.active.discard(ticker)
         self.since.pop(ticker, None)
 
-    def reject(self, tickers: Collection[str]) -> None:
-        """Leave out those of the active ones that IBKR does not know, until `forgive`."""
-        for ticker in self.active & set(tickers):
-            self._unknown.add(ticker)
+    def reject(self, unknown: Collection[str]) -> None:
+        """Track those no more that IBKR does not know."""
+        for ticker in self.active & set(unknown):
             self.untrack(ticker)
-
-    def forgive(self) -> None:
-        """Let the tickers that IBKR did not know be tried again: it may know them by now."""
-        self._unknown.clear()
 
     def await_row(self, ticker: str, at_s: int) -> None:
         """Note a row of a ticker that is to be judged, by its time in Unix seconds."""
@@ -186,7 +186,6 @@ class TickerBook:
         self.priced.clear()
         self._spelled = {ibkr_name(ticker): ticker for ticker in self.active}
         self._held_back.clear()
-        self.forgive()
 
 
 def parse_ticker(value: object) -> str | None:

@@ -75,6 +75,11 @@ class AlertDesk:
         """Whether no alert is on its way."""
         return not (self._new or self._written)
 
+    @property
+    def uncopied(self) -> int:
+        """The number of alerts that are in `news_alert` and not on their way into `price_move`."""
+        return len(self._written)
+
     def forget_session(self) -> None:
         """Begin a fresh session: tickers may alert again."""
         self._alerted.clear()

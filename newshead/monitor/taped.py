@@ -18,13 +18,15 @@ class TapedOutbox(Outbox):
         self._tape = tape
 
     def add(self, rows: Sequence[Row], own_token: Callable[[Any], str] | None = None) -> None:
-        if rows:
-            table, _ = INSERTS[type(rows[0])]
-            self._tape.note(Kind.ROWS, table, rows)
-        before = self.given_up
-        super().add(rows, own_token)
-        if count := self.given_up - before:
-            self._tape.note(Kind.GIVEN_UP, count)
+        if not rows:
+            return
+        table, _ = INSERTS[type(rows[0])]
+        # One step: with what is given up, nothing may be left to store.
+        with self._tape.step(Kind.ROWS, table, rows):
+            before = self.given_up
+            super().add(rows, own_token)
+            if count := self.given_up - before:
+                self._tape.note(Kind.GIVEN_UP, count)
 
 
 def in_force(settings: Settings, *, wait: bool, slot_s: float) -> dict[str, Any]:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 # What is not the monitor's own doing: the tape brings it about.
 EXTERNAL: Final = frozenset(
     {
-        *(Kind.BEGIN, Kind.END, Kind.LATE, Kind.GIVEN_UP),
+        *(Kind.BEGIN, Kind.END, Kind.LATE),
         *(Kind.CONNECT, Kind.OPENED, Kind.CHUNK, Kind.WATCH),
         *(Kind.DECIDE, Kind.DISCONNECT, Kind.CLOSED),
     }
@@ -198,6 +198,11 @@ class ReplayTape(Tape):
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
+        # Of the rows that this step told of, before the monitor looks at what waits.
+        if self.head is not None and self.head.kind is Kind.GIVEN_UP and self.monitor is not None:
+            given_up = self.head.details
+            self._advance()
+            self.monitor.outbox.give_up(*given_up)
 
     def note(self, kind: Kind, *details: Any, client: int = 0) -> None:
         while not self._depth and kind not in EXTERNAL and self.is_external():
@@ -300,11 +305,6 @@ class ReplayTape(Tape):
             return
         if entry.kind in (Kind.BEGIN, Kind.END, Kind.LATE):
             self._advance()
-            return
-        if entry.kind is Kind.GIVEN_UP:
-            self._advance()
-            assert self.monitor is not None  # noqa: S101
-            self.monitor.outbox.give_up(*entry.details)
             return
         if not 0 < entry.client <= len(self._clients):
             self.differ(entry, "the replay has no such client")

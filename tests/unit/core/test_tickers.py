@@ -1,6 +1,5 @@
 """The book of tickers: one window each in a session, and nothing of it is forgotten."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,7 +34,7 @@ def tracking(*tickers: str) -> TickerBook:
 def test_a_ticker_in_the_news_is_tracked_with_the_time_of_its_last_trigger() -> None:
     book = TickerBook()
     assert book.idle
-    assert book.answer("ABCD") is Answer.TRACK
+    assert book.answer("ABCD", set()) is Answer.TRACK
     book.track("ABCD", at(0))
     book.track("ABCD", at(5))
     assert (book.active, book.since) == ({"ABCD"}, {"ABCD": at(5)})
@@ -47,7 +46,7 @@ def test_a_window_that_is_over_leaves_its_outcome_to_tell_and_takes_no_trigger()
     book.end_windows({"ABCD": at(0)})
     assert (book.active, set(book.since)) == ({"EFGH"}, {"EFGH"})
     assert book.untold == {"ABCD"}
-    assert book.answer("ABCD") is Answer.ENDED
+    assert book.answer("ABCD", set()) is Answer.ENDED
 
 
 def test_a_ticker_is_judged_once_its_newest_row_is_seen() -> None:
@@ -82,18 +81,12 @@ def test_a_window_is_told_once_however_often_the_database_names_it() -> None:
     assert book.idle
 
 
-@pytest.mark.parametrize("end", [TickerBook.roll, TickerBook.forgive])
-def test_a_stock_unknown_to_ibkr_is_left_out_until_the_roll_or_until_it_is_forgiven(
-    end: Callable[[TickerBook], None],
-) -> None:
+def test_a_stock_is_left_out_as_long_as_ibkr_does_not_know_it() -> None:
     book = tracking("ABCD")
+    assert book.answer("ABCD", {"ABCD"}) is Answer.UNKNOWN
     book.reject({"ABCD", "WXYZ"})
-    assert book.active == set()
-    assert book.answer("ABCD") is Answer.UNKNOWN
-    end(book)
-    assert book.answer("ABCD") is Answer.TRACK
-    # Only what was tracked: another part may have asked for the rest.
-    assert book.answer("WXYZ") is Answer.TRACK
+    assert (book.active, book.since) == (set(), {})
+    assert book.answer("ABCD", set()) is Answer.TRACK
 
 
 def test_after_half_an_hour_a_ticker_is_dropped_and_told() -> None:
@@ -123,7 +116,7 @@ def test_after_the_roll_a_ticker_may_have_its_window_again() -> None:
     book = tracking("ABCD")
     book.end_windows({"ABCD": at(0)})
     book.roll()
-    assert book.answer("ABCD") is Answer.TRACK
+    assert book.answer("ABCD", set()) is Answer.TRACK
 
 
 def test_the_sets_may_be_replaced_from_outside() -> None:
@@ -295,7 +288,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(ticker=tickers)
     def trigger(self, ticker: str) -> None:
-        answer = self.book.answer(ticker)
+        answer = self.book.answer(ticker, self.unknown)
         refused = ticker in self.windows or ticker in self.unknown
         assert (answer is not Answer.TRACK) == refused
         if answer is Answer.TRACK:
@@ -310,9 +303,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule(ticker=tickers)
     def rejected(self, ticker: str) -> None:
-        if ticker in self.book.active:
-            self.unknown.add(ticker)
-        self.book.reject({ticker})
+        self.unknown.add(ticker)
+        self.book.reject(self.unknown)
 
     @rule()
     def cleanup(self) -> None:
