@@ -9,6 +9,8 @@ UNIT_TESTS := tests/unit
 # Each of these modules is covered whole by its own unit tests.
 COVERED := $(patsubst newshead/%.py,%,$(filter-out %/__init__.py,$(wildcard newshead/core/*.py))) \
 	tws/link tws/subscriptions
+# The tests start hundreds of processes, which otherwise compile newshead anew, each time.
+unexport PYTHONDONTWRITEBYTECODE
 CLIENT_TESTS := tests/unit/tws $(addprefix tests/live/,test_fast_ticks.py test_ibkr_client.py test_bars_from_tws.py test_simulator.py)
 
 # What is needed, or one sentence; then an empty environment.
@@ -25,7 +27,7 @@ demo: .venv/runtime
 	$(BIN)/python run_system.py --demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 5 --dist worksteal
 
 # What to run after every change: under 30 s on two cores.
 quick: .venv/dev
@@ -42,7 +44,7 @@ coverage: .venv/dev
 			--cov=newshead.$$(echo $$module | tr / .) --cov-report=term-missing \
 			--cov-fail-under=100 || exit 1; \
 	done
-	$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term
+	$(BIN)/python -m pytest -n 5 --dist worksteal --cov --cov-report=term
 
 test-old-client: .venv-old-client/dev
 	$(OLD_BIN)/python -m pytest $(CLIENT_TESTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from clickhouse_server import ClickHouseServer
 from commands import PROJECT, Command, until
-from monitoring import connected
+from monitoring import connected_to
 
 from newshead.check.database import RIGHTS
 from newshead.check.tws import CLIENT_IDS
@@ -69,7 +69,7 @@ def in_folder(folder: Path) -> set[str]:
 
 async def test_each_configured_part_is_tried_and_nothing_is_sent_made_or_shown_that_is_secret(
     start: Start,
-    server: ClickHouseServer,
+    bare_server: ClickHouseServer,
     gateway: Gateway,
     receiver: ThreadingHTTPServer,
     tmp_path: Path,
@@ -77,8 +77,8 @@ async def test_each_configured_part_is_tried_and_nothing_is_sent_made_or_shown_t
     (tmp_path / "list.csv").write_text(LIST)
     variables = {
         "IBKR_PORT": gateway.port,
-        "CLICKHOUSE_HOST": server.host,
-        "CLICKHOUSE_PORT": server.port,
+        "CLICKHOUSE_HOST": bare_server.host,
+        "CLICKHOUSE_PORT": bare_server.port,
         "NEWS_SOURCES": "benzinga wires",
         "BENZINGA_API_KEY": KEY,
         "ANTHROPIC_API_KEY": KEY,
@@ -112,7 +112,7 @@ async def test_each_configured_part_is_tried_and_nothing_is_sent_made_or_shown_t
     assert receiver.received  # type: ignore[attr-defined]
     assert len(receiver.received) == 1  # type: ignore[attr-defined]
     assert {request.client_id for request in gateway.requests} == {CLIENT_IDS[0]}
-    with connected(Settings(clickhouse_host=server.host, clickhouse_port=server.port)) as database:
+    with connected_to(bare_server) as database:
         assert not database.rows("SELECT 1 FROM system.databases WHERE name = 'News'")
     assert in_folder(tmp_path) == {"list.csv", command.output.name, ".newshead.lock"}
 

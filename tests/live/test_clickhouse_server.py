@@ -19,12 +19,12 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_server import ClickHouseServer
+from deadlines import DEADLINE_S
 from monitoring import fresh
 
 from newshead.settings import Settings
 
 PASSWORD = "pass 'wörd'"
-DEADLINE_S = 30.0
 ENVIRONMENT = os.environ | clickhouse_server.PYTHONPATH
 HOSTILE = ["", "it's", 'a "b"', "\\", "\\'", "\\N", "\t\r\n\0", "☃ 中", "{x:String} %s", "--\n;"]
 

@@ -22,7 +22,6 @@ import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
 from commands import (
-    DEADLINE_S,
     PROJECT,
     Command,
     alive,
@@ -33,7 +32,8 @@ from commands import (
     ticking,
     until,
 )
-from monitoring import rate, rows, tables_on
+from deadlines import DEADLINE_S
+from monitoring import connected_to, rate, rows
 
 import demo
 import run_system
@@ -62,8 +62,7 @@ PAGE = "dashboard/__main__.py"
 
 @pytest.fixture
 def database(server: ClickHouseServer) -> Iterator[ClickHouseManager]:
-    """The empty tables on the server."""
-    with tables_on(server) as manager:
+    with connected_to(server) as manager:
         yield manager
 
 
@@ -581,14 +580,14 @@ def test_no_secret_appears_in_a_log(
     reason="Linux older than 6.12, or another system: threads cannot ask for short slices",
 )
 def test_the_loops_of_prices_and_news_ask_for_short_slices_and_no_other_thread_does(
-    start: Start, server: ClickHouseServer, gateway: Gateway
+    start: Start, bare_server: ClickHouseServer, gateway: Gateway
 ) -> None:
     command = start(
         *("run_system.py", "--skip-list", "--socket", "--any", "--dashboard"),
         BENZINGA_API_KEY="x",
         BENZINGA_STREAM_URL=f"ws://127.0.0.1:{free_port()}/",
         DASHBOARD_PORT=free_port(),
-        **on_server(server, gateway),
+        **on_server(bare_server, gateway),
     )
     prices = int(command.shows(r"Price monitor started, pid=(\d+)")[1])
     page = int(command.shows(r"Page started, pid=(\d+)")[1])
@@ -618,6 +617,20 @@ asyncio.run(main())"""
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     assert ran.stdout == "False True\n"
+
+
+def test_neither_prices_nor_news_load_pandas(
+    start: Start, server: ClickHouseServer, database: ClickHouseManager, gateway: Gateway
+) -> None:
+    command = start("run_system.py", "--skip-list", **on_server(server, gateway))
+    prices = int(command.shows(r"pid=(\d+)")[1])
+    # Both write how they fare, which is an insert.
+    until(
+        lambda: {"price monitor", "rating"} <= {r["part"] for r in rows(database, "part_status")},
+        lambda: "rows of both",
+    )
+    for pid in (prices, command.process.pid):
+        assert "/pandas/" not in Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_sigterm_ends_both_processes_in_order(

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from clickhouse_server import ClickHouseServer
 from commands import log_in, ticking, until
+from deadlines import DEADLINE_S
 from rich.console import Console
 
 from dashboard.cards import Article, Card, Told
@@ -31,7 +32,6 @@ from newshead.monitor.triggers import TriggerFolder
 from simulator import Gateway
 
 PROJECT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 30.0
 
 NOW = datetime(2026, 11, 25, 14, 30, 20, tzinfo=UTC)
 STATUS = StatusRow(

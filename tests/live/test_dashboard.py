@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from clickhouse_server import ClickHouseServer
+from deadlines import DEADLINE_S
 from watching import (
     ago,
     noon_of_yesterday,
@@ -34,12 +35,11 @@ import dashboard.access
 import dashboard.connections
 import dashboard.feed
 from clickhouse_manager import ClickHouseManager
-from dashboard import queries
+from dashboard import earlier, queries
 from dashboard.server import STATIC, listen
 from newshead.settings import ConfigurationError, Settings
 
 RISE = [2.0, 2.0, 2.0, 2.02, 2.2]
-DEADLINE_S = 20.0
 PASSWORD = "pass:wörd"
 
 
@@ -415,6 +415,20 @@ async def test_ten_viewers_cost_what_one_costs_and_none_costs_nothing(
         assert readings() == after
 
 
+async def test_a_viewer_who_comes_between_two_readings_is_told_the_clock_of_that_moment(
+    session: ClickHouseManager, page_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.feed.queries.until_next_reading_s", lambda: 3600.0)
+    async with served(page_settings) as url, follow(url) as updates:
+        await anext(updates)
+        await asyncio.sleep(2)
+        asked = queries.clock(session)
+        async with follow(url) as others:
+            told = (await anext(others))["now"]
+    # What the reading's clock took to come is not known.
+    assert told > asked.timestamp() - 0.5
+
+
 async def _numbered(
     updates: AsyncIterator[dict[str, Any]], count: int
 ) -> AsyncIterator[tuple[int, dict[str, Any]]]:
@@ -645,6 +659,24 @@ async def test_each_earlier_session_has_its_own_windows_of_sixty_seconds_found_i
             f"{url}csv/points.csv", params={"ticker": "BRK-B", "card": found[1]["key"]}
         )
         assert [float(row["price"]) for row in table(points.text)] == RISE
+
+
+def test_a_tickers_oldest_windows_have_their_news_however_much_came_since(
+    session: ClickHouseManager,
+) -> None:
+    newer, older = noon_of_yesterday(), noon_of_yesterday() - timedelta(days=1)
+    session.client.command(
+        "INSERT INTO News.breaking_news (ticker, headline, content_hash, timestamp, detected_at) "
+        "SELECT 'ZOOM', 'again', toString(number), {at:DateTime}, {at:DateTime} "
+        "FROM numbers({count:UInt32})",
+        parameters={"at": int(newer.timestamp()), "count": queries.MAX_NEWS_OF_TICKER},
+    )
+    write_news(session, "ZOOM", "long ago", detected_at=older)
+    for began in (newer, older):
+        write_prices(session, "ZOOM", [2.0, 2.0, 2.0], began=began)
+    session.move_session()
+    found = earlier.windows(session, ticker="ZOOM")
+    assert [card.headline for card in found] == ["again", "long ago"]
 
 
 async def test_csv_is_quoted_and_no_cell_is_a_formula(

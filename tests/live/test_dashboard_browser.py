@@ -367,6 +367,22 @@ async def test_an_open_window_counts_down_in_seconds_and_in_steps_of_its_bar(
         assert -0.001 <= bar - second / 61 <= 1 / steps + 1 / 61 + 0.001
 
 
+async def test_an_update_that_comes_late_sets_the_clock_back_no_more_than_it_must(
+    visit: Open, page_settings: Settings
+) -> None:
+    async with served(page_settings) as url:
+        page = await visit(url)
+        told = await page.evaluate(
+            """async () => {
+                const { now, setNow } = await import("/static/format.js");
+                const after = (time) => { setNow(time); return now(); };
+                return [1e9, 1e9 - 0.5, 1e9 + 0.5, 1e9 - 40].map(after);
+            }"""
+        )
+    # A clock that was set is another matter.
+    assert told == pytest.approx([1e9, 1e9, 1e9 + 0.5, 1e9 - 40], abs=0.3)
+
+
 async def test_earlier_sessions_are_shown_and_any_list_is_had_as_csv(
     visit: Open, session: ClickHouseManager, page_settings: Settings, tmp_path: Path
 ) -> None:

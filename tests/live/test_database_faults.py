@@ -21,7 +21,6 @@ from monitoring import (
     until,
 )
 
-import price_checker
 from clickhouse_manager import ClickHouseManager
 from newshead.core.parts import DATABASE, Part, PartState
 from newshead.database import connection, store
@@ -29,6 +28,7 @@ from newshead.database.connection import Database
 from newshead.database.store import Outbox, RowWriter
 from newshead.database.tables import PriceRow
 from newshead.loop import in_background
+from newshead.monitor import roll
 from newshead.monitor.parts import parts
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
@@ -194,10 +194,10 @@ async def test_the_session_rolls_over_once_nothing_is_tracked_and_loses_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    shorten_windows(monkeypatch, 4)
-    due = datetime.now(UTC) + timedelta(seconds=3)
+    shorten_windows(monkeypatch, 12)
+    due = datetime.now(UTC) + timedelta(seconds=6)
     rolls = iter([due, None])
-    monkeypatch.setattr(price_checker, "next_roll_after", lambda *_: next(rolls))
+    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
     rate(database, "ABCD", "BUY")
     async with running(settings) as monitor:
         await tracked(gateway, settings)
@@ -232,8 +232,8 @@ async def test_a_ticker_without_a_tick_holds_no_roll_and_is_carried_over_with_it
     caplog.set_level(logging.INFO)
     due = datetime.now(UTC) + timedelta(seconds=6)
     rolls = iter([due, None])
-    monkeypatch.setattr(price_checker, "next_roll_after", lambda *_: next(rolls))
-    monkeypatch.setattr(price_checker, "ROLL_WAIT_TOLD_S", 1.0)
+    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
+    monkeypatch.setattr(roll, "WAIT_TOLD_S", 1.0)
     shorten_windows(monkeypatch, 8)
     async with running(settings) as monitor:
         await tracked(gateway, settings, "EFGH")

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from deadlines import DEADLINE_S
 from monitoring import connected
 from watching import write_prices
 
 from newshead.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 60.0
 PORTS = ("7496", "7497", "8765", "8766")
 # A person starts the next command once the simulator listens.
 LISTENS = "until (: > /dev/tcp/127.0.0.1/\\1) 2> /dev/null; do sleep 0.1; done"

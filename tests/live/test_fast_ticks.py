@@ -1,5 +1,6 @@
 """The tick messages that newshead reads itself, beside IBKR's decoder: the same comes of them."""
 
+import functools
 import itertools
 import math
 import random
@@ -78,10 +79,16 @@ class Recorder(EWrapper):  # type: ignore[misc]
         self.calls.append(("tickString", *values))
 
 
+@functools.cache
+def ibkrs_decoder(server_version: int) -> Decoder:
+    """IBKR's decoder, which takes milliseconds to make."""
+    return Decoder(EWrapper(), server_version)
+
+
 def decoded(server_version: int, message: bytes) -> list[tuple[Any, ...]]:
     """The callbacks that IBKR's decoder calls for a message."""
-    recorder = Recorder()
-    decoder = Decoder(recorder, server_version)
+    decoder = ibkrs_decoder(server_version)
+    decoder.wrapper = recorder = Recorder()
     if not LIBRARY_KNOWS_PROTOBUF:
         decoder.interpret(comm.read_fields(message))
         return recorder.calls
@@ -245,8 +252,7 @@ def read_whole(server_version: int, message: bytes) -> Tick | None:
     read_tick = tick_reader(server_version)
     if (tick := read_tick(message)) is not None:
         return tick
-    decoder = Decoder(EWrapper(), server_version)
-    reader = MessageReader(decoder, server_version, read_tick, lambda _: None)
+    reader = MessageReader(ibkrs_decoder(server_version), server_version, read_tick, lambda _: None)
     try:
         return next(reader.read(message), None)
     except GatewayError:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from deadlines import DEADLINE_S
 from monitoring import (
     CYCLE_S,
     connected,
@@ -34,7 +35,6 @@ from monitoring import (
 )
 
 import clickhouse_manager
-import price_checker
 from clickhouse_manager import ClickHouseManager
 from newshead.database import queries, store
 from newshead.database.connection import (
@@ -45,6 +45,7 @@ from newshead.database.connection import (
 from newshead.database.folder import INSERTS_FOLDER
 from newshead.database.store import Batch, Outbox
 from newshead.database.tables import SESSION_TABLES, AlertRow, ListedStock
+from newshead.monitor import roll
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED
 from newshead.recording import entries
@@ -54,7 +55,6 @@ from simulator import Gateway
 
 DISK_MIB = 128
 MIB = 2**20
-DEADLINE_S = 60.0
 
 
 class Disk:
@@ -287,7 +287,7 @@ async def test_a_roll_waits_for_room_is_told_once_and_then_happens(
     caplog.set_level(logging.INFO)
     shorten_windows(monkeypatch, 1)
     rolls = iter([datetime.now(UTC), None])
-    monkeypatch.setattr(price_checker, "next_roll_after", lambda *_: next(rolls))
+    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
     with connected(on_disk) as database:
         database.create_tables()
         disk.fill(free=8 * MIB)

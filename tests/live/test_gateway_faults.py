@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from deadlines import DEADLINE_S
 from ibapi.message import IN
 from monitoring import rate, rows, tracked
 from monitoring import until as come
@@ -59,7 +60,6 @@ from simulator.book import DELAYED
 from simulator.encode import Encoder
 from simulator.wire import frame, glue
 
-DEADLINE_S = 20.0
 LAST, LAST_SIZE = 4, 5
 OWN_WORDS = "TWS's own words"
 
@@ -1052,7 +1052,8 @@ async def test_nothing_that_makes_no_sense_ends_the_monitor(
             await come(lambda n=number: len(asked_at(gateway, "reqMktData")) > n, what)  # type: ignore[misc]
             await ticks_flow(gateway, monitor, "ABCD")
             assert monitor.ibkr_client is not client
-        assert monitor.stats["ibkr_reconnections"] == len(nonsense)
+            # A connection that broke before its attempt is over would count as none.
+            await come(lambda n=number: monitor.stats["ibkr_reconnections"] == n, what)  # type: ignore[misc]
         # Not one byte of these is waited for.
         for size in (0x7FFFFFFF, 1 << 24):
             assert len(logged(caplog, f"a message of {size} bytes")) == 1
@@ -1106,7 +1107,8 @@ async def test_half_a_million_ticks_in_one_burst_leave_the_newest_the_memory_and
             )
             assert client.connected
             assert most_buffered <= 5000
-            assert stall_s < 1.5
+            # A loop that waited for the API thread would stand for most of the time.
+            assert stall_s < took_s / 3
             # The burst itself, 15 MB, lies in this process up to three times.
             assert grown_mb < 150
 

@@ -122,7 +122,7 @@ async def test_what_tws_says_of_a_ticker_is_stored_when_it_changes_and_shown_on_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    shorten_windows(monkeypatch, 3)
+    shorten_windows(monkeypatch, 8)
     rate(database, "ABCD", "BUY")
     gateway.book("ABCD").previous_close = 1.5
     async with running(settings):

@@ -3,10 +3,11 @@ what it makes of the answers."""
 
 import logging
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from monitoring import rate, running, tracked
 from monitoring import requested as requests_of
-from monitoring import running, tracked
 from monitoring import until as come
 from tws import (
     came,
@@ -21,7 +22,9 @@ from tws import (
 )
 
 import ibkr_client
+from clickhouse_manager import ClickHouseManager
 from ibkr_client import IBKRClient
+from newshead.monitor import roll
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread
@@ -221,7 +224,7 @@ async def test_what_is_known_of_listings_outlives_the_connection(
 
 
 @pytest.mark.usefixtures("database", "short_cycles")
-async def test_an_unknown_stock_is_left_out_until_the_next_connection(
+async def test_an_unknown_stock_is_left_out_until_the_connection_ends(
     settings: Settings, gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(settings) as monitor:
@@ -231,6 +234,26 @@ async def test_an_unknown_stock_is_left_out_until_the_next_connection(
         await come(lambda: "it stays left out" in caplog.text, "the answer to a second trigger")
         assert requests_of(gateway) == ["NOPE"]
         gateway.drop()
-        await come(lambda: len(requests_of(gateway, "startApi")) == 2, "a new connection")
-        await tracked(gateway, settings, "NOPE")
+        await come(lambda: not monitor.ibkr_connected, "the connection's end")
+        TriggerFolder(settings.trigger_folder).write("NOPE")
+        await come(lambda: requests_of(gateway) == ["NOPE", "NOPE"], "a request on the next one")
         await come(lambda: "NOPE" not in monitor.active_tickers, "its end again")
+
+
+@pytest.mark.usefixtures("short_cycles")
+async def test_an_unknown_stock_is_asked_for_again_after_the_sessions_roll(
+    settings: Settings,
+    gateway: Gateway,
+    database: ClickHouseManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rolls = iter([datetime.now(UTC) + timedelta(seconds=8), None])
+    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
+    rate(database, "ABCD", "BUY")
+    async with running(settings) as monitor:
+        await tracked(gateway, settings, "NOPE")
+        await come(lambda: "NOPE" not in monitor.active_tickers, "its end")
+        await come(lambda: "rows of breaking_news moved" in caplog.text, "the roll")
+        await tracked(gateway, settings, "NOPE")
+    assert requests_of(gateway) == ["NOPE", "NOPE"]

@@ -52,8 +52,10 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def reading(url: str, **settings: Any) -> AsyncIterator[Reader]:
-    reader = Reader(Settings(benzinga_api_key=KEY, benzinga_stream_url=url, **settings))
+async def reading(url: str, *, replay: bool = False, **settings: Any) -> AsyncIterator[Reader]:
+    """A reader at work. The answer to `replay` may bring what a test published just now again."""
+    settings |= {"benzinga_stream_url": url, "benzinga_replay": replay}
+    reader = Reader(Settings(benzinga_api_key=KEY, **settings))
     try:
         yield reader
     finally:
@@ -134,7 +136,7 @@ async def test_a_message_without_end_costs_the_connection_and_no_more(
 async def test_a_dropped_stream_is_connected_again_and_the_gap_is_told(
     server: NewsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with reading(server.url, benzinga_replay=False) as reader:
+    async with reading(server.url) as reader:
         for count, title in enumerate(("First", "Second", "Third"), 1):
             await until(lambda: server.connected, "the connection")
             server.publish(news_message(title, ["ABCD"]))
@@ -196,8 +198,8 @@ async def test_a_slot_that_is_freed_after_4_s_costs_under_8_s_and_no_article(
     server: NewsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reconnect, "PAUSES_S", PAUSES_S)
-    async with reading(server.url) as reader:
-        await until(lambda: server.connected, "the connection")
+    async with reading(server.url, replay=True) as reader:
+        await until(lambda: server.received, "the first request for a replay")
         server.publish(news_message("Before", ["ABCD"]))
         await until(partial(has, reader, 1), "the article")
         server.slot_s = 4.0
@@ -220,13 +222,13 @@ async def test_a_replay_is_asked_for_at_the_start_too_unless_it_is_not_wanted(
 ) -> None:
     monkeypatch.setattr(reconnect, "REPLAY_LASTS_S", 0.5)
     server.publish(news_message("Before", ["ABCD"]))
-    async with reading(server.url) as reader:
+    async with reading(server.url, replay=True) as reader:
         await until(partial(has, reader, 1), "the replay")
         await asyncio.sleep(0.6)
         server.publish(news_message("Now", ["ABCD"]))
         await until(partial(has, reader, 2), "the article")
     assert [(a.title, a.replayed) for a in reader.articles] == [("Before", True), ("Now", False)]
-    async with reading(server.url, benzinga_replay=False) as reader:
+    async with reading(server.url) as reader:
         await until(lambda: server.connected, "the connection")
         server.publish(news_message("Later", ["ABCD"]))
         await until(lambda: reader.articles, "the article")
@@ -238,7 +240,7 @@ async def test_a_stream_that_ends_at_the_first_text_is_asked_for_no_further_repl
     server: NewsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.text_ends = True
-    async with reading(server.url) as reader:
+    async with reading(server.url, replay=True) as reader:
         await until(lambda: len(server.asked) == 2 and server.connected, "the next connection")
         server.publish(news_message("Article", ["ABCD"]))
         await until(lambda: reader.articles, "the article")
@@ -291,7 +293,7 @@ async def test_a_text_ping_is_sent_where_it_is_wanted(
     wanted: bool,
 ) -> None:
     monkeypatch.setattr(benzinga, "TEXT_PING_EVERY_S", 0.05)
-    async with reading(server.url, benzinga_text_ping=wanted, benzinga_replay=False) as reader:
+    async with reading(server.url, benzinga_text_ping=wanted) as reader:
         await until(lambda: server.connected, "the connection")
         if wanted:
             await until(lambda: len(server.received) > 2, "the pings")

@@ -3,10 +3,9 @@
 import asyncio
 
 import pytest
+from deadlines import DEADLINE_S
 
 from newshead.news.places import Places, Rank
-
-DEADLINE_S = 20.0
 
 
 async def test_the_next_place_goes_by_rank() -> None:

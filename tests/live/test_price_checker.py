@@ -26,7 +26,7 @@ from clickhouse_manager import ClickHouseManager
 from ibkr_client import GatewayError, IBKRClient
 from newshead.core.clocks import Clocks
 from newshead.database import queries, store, tables
-from newshead.monitor import alerts
+from newshead.monitor import alerts, clocks
 from newshead.monitor.clocks import read_clocks
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
@@ -367,7 +367,10 @@ async def test_a_rise_that_is_not_rated_buy_is_told_once_and_gives_no_alert(
     rate(database, "ABCD", "HOLD")
     async with running(settings):
         await tracked(gateway, settings)
-        await trade_each_slot(gateway, "ABCD", [2.0, 2.0001, 2.0, 2.2, 2.3])
+        await trade_each_slot(gateway, "ABCD", [2.0, 2.0001, 2.0, 2.2])
+        # A slow cycle would judge both together.
+        await until(lambda: "held back" in caplog.text, "the line")
+        await trade_each_slot(gateway, "ABCD", [2.3])
         await until(lambda: len(rows(database)) == 5, "the rows")
         await asyncio.sleep(2 * CYCLE_S)
     assert [r.getMessage() for r in caplog.records if "held back" in r.getMessage()] == [
@@ -384,19 +387,19 @@ async def test_a_clock_that_was_set_is_told_and_named_in_the_windows_outcome(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    shorten_windows(monkeypatch, 3)
+    shorten_windows(monkeypatch, 10)
     ahead_s = 0.0
 
     def read() -> Clocks:
-        clocks = read_clocks()
-        return clocks._replace(wall=clocks.wall + ahead_s)
+        shown = read_clocks()
+        return shown._replace(wall=shown.wall + ahead_s)
 
-    monkeypatch.setattr(price_checker, "read_clocks", read)
+    monkeypatch.setattr(clocks, "read_clocks", read)
     async with running(settings):
         await tracked(gateway, settings)
         await trade_each_slot(gateway, "ABCD", [3.0])
         await until(lambda: rows(database), "a row")
-        await asyncio.sleep(price_checker.CLOCK_CHECK_S)
+        await asyncio.sleep(clocks.CHECK_S)
         ahead_s = -40.0
         await until(lambda: "The clock was set back by 40 s" in caplog.text, "the line")
         await until(lambda: "Window of ABCD ended" in caplog.text, "the outcome")

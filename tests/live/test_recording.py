@@ -134,7 +134,7 @@ async def test_a_replay_follows_a_fresh_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shorten_windows(monkeypatch, 1)
-    roll = (datetime.now(NEW_YORK) + timedelta(seconds=6)).time()
+    roll = (datetime.now(NEW_YORK) + timedelta(seconds=10)).time()
     async with running(replace(settings, session_roll=roll)) as monitor:
         await tracked(gateway, settings)
         await trade_each_slot(gateway, "ABCD", RISE[:3])
@@ -162,6 +162,8 @@ async def test_rows_that_were_given_up_are_given_up_again(
         await trade_each_slot(gateway, "ABCD", RISE[:5])
         await until(lambda: monitor.outbox.given_up, "rows that are given up")
         server.clear_faults()
+        # A batch is given up whole, and a slow cycle's has more rows than may be kept.
+        await trade_each_slot(gateway, "ABCD", RISE[5:])
         await until(lambda: rows(database), "the rows that were kept")
     played = await replayed(settings)
     stored = [(row["ticker"], row["price"]) for row in rows(database)]

@@ -241,4 +241,6 @@ def test_a_reader_that_has_read_enough_ends_the_command_quietly(tmp_path: Path) 
         check=False,
         timeout=60,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, '{"session"', "")
+    assert (done.returncode, done.stdout) == (0, '{"session"')
+    # A slow machine is told how far it is.
+    assert [line for line in done.stderr.splitlines() if not line.startswith("judging: ")] == []

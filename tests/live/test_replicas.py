@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from balancer import Balancer
 from clickhouse_server import ClickHouseServer
-from monitoring import DEADLINE_S, connected, fresh, tables_on, until
+from deadlines import DEADLINE_S
+from monitoring import connected, fresh, tables_on, until
 
 from newshead.core.rule import Rise
 from newshead.core.tickers import TickerBook

@@ -12,6 +12,7 @@ from clickhouse_server import ClickHouseServer
 from monitoring import connected, fresh, rate, rows, tables_on, with_tables
 
 from clickhouse_manager import ClickHouseManager
+from newshead.database import history
 from newshead.database.connection import DATABASE_ERRORS, CannotMoveError
 from newshead.database.queries import listed_tickers
 from newshead.database.store import Batch, insert, replace_ticker_list
@@ -143,9 +144,9 @@ def test_a_move_waits_where_this_replica_cannot_catch_up(
     session = [rows(database, table) for table in SESSION_TABLES]
     server.fault("error", match=f"SYSTEM SYNC {what}", code=159, text="Too long.")
     begin = len(server.statements())
-    for move in (database.require_movable, database.move_session):
+    for move in (history.require_movable, history.move_session):
         with pytest.raises(CannotMoveError, match=r"cannot catch up: .+Too long.+--keep-session"):
-            move()
+            move(database)
     assert not any(each.startswith(CHANGES) for each in server.statements()[begin:])
     assert [rows(database, table) for table in SESSION_TABLES] == session
     server.clear_faults()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from deadlines import DEADLINE_S
 from websockets.asyncio.client import connect
 
 import simulator.news
@@ -20,7 +21,6 @@ from simulator.news import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 20.0
 
 
 async def test_a_script_is_published_in_its_order_and_again_as_new_articles(

@@ -10,9 +10,10 @@ import pytest
 from clickhouse_server import ClickHouseServer
 from ibapi.common import TickAttrib
 from ibapi.ticktype import TickTypeEnum
-from monitoring import tracked, trade_each_slot, until
+from monitoring import rate, rows, running, tracked, trade_each_slot, until
 
 import price_checker
+from clickhouse_manager import ClickHouseManager
 from ibkr_client import IBKRClient
 from newshead import supervision
 from newshead.database.connection import Database
@@ -143,6 +144,27 @@ async def test_a_stop_in_the_middle_of_a_dead_monitors_cleanup_counts_what_is_lo
     with pytest.raises(asyncio.CancelledError):
         await work
     assert any("rows could not be stored and are lost." in line for line in errors(caplog))
+
+
+@pytest.mark.usefixtures("short_cycles")
+async def test_alerts_that_a_stop_leaves_without_their_copy_are_counted_and_copied_later(
+    settings: Settings,
+    gateway: Gateway,
+    server: ClickHouseServer,
+    database: ClickHouseManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rate(database, "ABCD", "BUY")
+    async with running(settings) as monitor:
+        await tracked(gateway, settings)
+        server.fault("hang", match="SELECT headline, article_url")
+        await trade_each_slot(gateway, "ABCD", [2.0, 2.02, 2.01, 2.2])
+        await until(lambda: monitor.stats["alerts_triggered"], "an alert")
+    assert any("1 alerts could not be copied into price_move" in line for line in errors(caplog))
+    server.clear_faults()
+    async with running(settings):
+        await until(lambda: rows(database, "price_move"), "its copy")
+    assert len(rows(database, "news_alert")) == 1
 
 
 async def test_ticks_that_cannot_be_taken_from_the_client_any_more_are_counted(

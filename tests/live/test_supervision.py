@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from clickhouse_server import ClickHouseServer
 from commands import PROJECT, Command, alive, free_port, on_server, ticking
-from monitoring import tables_on
+from monitoring import connected_to
 
 from clickhouse_manager import ClickHouseManager
 from newshead.database.owner import OwnedError, Owner, give_up, own, renew
@@ -26,7 +26,7 @@ Start = Callable[..., Command]
 
 @pytest.fixture
 def database(server: ClickHouseServer) -> Iterator[ClickHouseManager]:
-    with tables_on(server) as manager:
+    with connected_to(server) as manager:
         yield manager
 
 

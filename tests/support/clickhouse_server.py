@@ -34,12 +34,13 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any, Final, Self
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 from xml.sax.saxutils import escape
 
 from clickhouse_connect.driver.binding import quote_identifier
 from replica import as_plain
 
+from newshead.database.connection import ENGINE_OPTIONS
 from newshead.database.http import (
     basic_authorization,
     exception_code,
@@ -237,8 +238,11 @@ class _Server(ThreadingHTTPServer):
         self._chdb: Any = chdb
         self._path: Path = arguments.path
         self._path.mkdir(parents=True, exist_ok=True)
-        config = f"?config-file={arguments.config}" if arguments.config else ""
-        self._source = f"{self._path}{config}"
+        # Of many that stand idle none may take much of the processor.
+        options: dict[str, object] = dict(ENGINE_OPTIONS)
+        if arguments.config:
+            options["config-file"] = arguments.config
+        self._source = f"{self._path}?{urlencode(options)}"
         self._first = self._chdb.connect(self._source)  # The engine ends with its last connection.
         row = self._first.query("SELECT version(), timezone()", "TabSeparated").bytes()
         self._version, self.timezone = row.decode().split()

@@ -14,13 +14,11 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
+from deadlines import DEADLINE_S
 
 from simulator import Gateway, GatewayThread, Market, Trade
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-DEADLINE_S = 30.0
 
 
 class Command:

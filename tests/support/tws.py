@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
+from deadlines import DEADLINE_S
 from ibapi.server_versions import MAX_CLIENT_VER
 
 import ibkr_client
@@ -17,9 +18,6 @@ from newshead.tws.codes import Reaction
 from simulator import Gateway, GatewayThread, Market
 
 HOST = "127.0.0.1"
-
-
-DEADLINE_S = 15.0
 
 
 def versions(*numbers: int) -> pytest.MarkDecorator:

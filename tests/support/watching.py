@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from clickhouse_server import ClickHouseServer
-from monitoring import with_tables
+from monitoring import connected
 
 from clickhouse_manager import ClickHouseManager
 from dashboard.server import address_of, listen, serve
@@ -25,8 +25,8 @@ def page_settings(server: ClickHouseServer) -> Settings:
 
 @pytest.fixture
 def session(page_settings: Settings) -> Iterator[ClickHouseManager]:
-    """The empty tables, and the test's own way into them."""
-    with with_tables(page_settings) as manager:
+    """The test's own way into the server's tables."""
+    with connected(page_settings) as manager:
         yield manager
 
 
