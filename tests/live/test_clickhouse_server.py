@@ -296,8 +296,22 @@ def test_a_request_whose_client_left_while_it_hung_is_not_carried_out(
     ):
         insert(impatient, 1)
     server.clear_faults()
-    time.sleep(0.3)  # Long enough for it to be carried out.
+    server.wait_until_idle()
     assert stored(client) == []
+
+
+def test_the_server_is_idle_once_the_requests_of_those_who_left_are_done_too(
+    server: ClickHouseServer, client: Client
+) -> None:
+    make_table(client)
+    server.fault("slow", match="INSERT", seconds=2)
+    with (
+        connect(server, send_receive_timeout=1) as impatient,
+        pytest.raises(OperationalError, match="timed out"),
+    ):
+        insert(impatient, 1)
+    server.wait_until_idle()
+    assert stored(client) == [1]
 
 
 def test_a_long_query_in_the_engine_delays_no_other(

@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -50,7 +50,8 @@ from newshead.database.http import (
 
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 10.0
-CONTROL_TIMEOUT_S: Final = 10.0
+IDLE_TIMEOUT_S: Final = 10.0
+CONTROL_TIMEOUT_S: Final = 2 * IDLE_TIMEOUT_S
 # What the server's process needs to find newshead's modules.
 PYTHONPATH: Final = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 FAULT_KINDS: Final = frozenset({"refuse", "hang", "error", "drop_answer", "slow"})
@@ -184,6 +185,14 @@ class ClickHouseServer:
         """Forget all faults. Requests that hang go on as usual."""
         self._control("POST", "/fault", {"kind": "none"})
 
+    def wait_until_idle(self) -> None:
+        """Wait until no statement is under way, whether its client waits for it or has left.
+
+        Raises TimeoutError if that takes too long.
+        """
+        if not self._control("GET", "/idle"):
+            raise TimeoutError(f"the ClickHouse server was not idle within {IDLE_TIMEOUT_S:.0f} s")
+
     def statements(self) -> list[str]:
         """SQL of all requests since start(), without data: faulty ones and resent ones too."""
         return [request["sql"] for request in self._control("GET", "/requests")]
@@ -253,6 +262,8 @@ class _Server(ThreadingHTTPServer):
         self.requests: list[dict[str, object]] = []
         self._faults: list[_Fault] = []
         self._faults_lock = threading.Lock()
+        self._under_way = 0
+        self._one_ended = threading.Condition()
         super().__init__(("127.0.0.1", arguments.port), _Handler)
 
     def set_fault(self, fault: _Fault) -> None:
@@ -270,6 +281,23 @@ class _Server(ThreadingHTTPServer):
 
     def has_fault(self, fault: _Fault) -> bool:
         return any(fault is known for known in self._faults)
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """A statement is under way while the context lasts."""
+        with self._one_ended:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._one_ended:
+                self._under_way -= 1
+                self._one_ended.notify_all()
+
+    def wait_until_idle(self) -> bool:
+        """Wait until no statement is under way; tell whether that came about."""
+        with self._one_ended:
+            return self._one_ended.wait_for(lambda: not self._under_way, IDLE_TIMEOUT_S)
 
     def run(self, sql: bytes, url: dict[str, str]) -> _Answer:
         """Run one statement with the parameters, settings and database of its URL."""
@@ -334,12 +362,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_Answer(b"{}"))
         elif path == "/requests":
             self._send(_Answer(json.dumps(self.server.requests).encode()))
+        elif path == "/idle":
+            self._send(_Answer(json.dumps(self.server.wait_until_idle()).encode()))
         else:
             if self.headers.get_content_type() == "multipart/form-data":
                 url |= form_fields(str(self.headers.get_boundary()).encode(), body)
                 body = b""
             sql = b"\n".join(part for part in (url.get("query", "").encode(), body) if part)
-            self._answer(sql, url)
+            with self.server.counted():
+                self._answer(sql, url)
 
     do_GET = do_POST  # noqa: N815
 

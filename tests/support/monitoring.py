@@ -126,6 +126,8 @@ def _made_good(
 ) -> Iterator[None]:
     try:
         server.clear_faults()
+        # An insert that hung in the last test would be a row in this one.
+        server.wait_until_idle()
         prepare(settings)
     except (OSError, *DATABASE_ERRORS):
         # A test that failed left it stopped or stuck.
@@ -133,7 +135,7 @@ def _made_good(
         server.start()
         prepare(settings)
     yield
-    # What hangs goes on before the next test begins; a server that is down has nothing of it.
+    # What hangs goes on; a server that is down has nothing of it.
     with contextlib.suppress(OSError):
         server.clear_faults()
 
