@@ -154,21 +154,25 @@ def status(database: ClickHouseManager, state: str) -> None:
 
 
 @contextmanager
-def reporting(database: ClickHouseManager, state: str) -> Iterator[None]:
-    """A monitor that writes its status again and again."""
-    stopping = threading.Event()
+def reporting(database: ClickHouseManager, state: str) -> Iterator[Callable[[str], None]]:
+    """A monitor that writes its status again and again; call what it gives to change its state."""
+    stopping, told = threading.Event(), threading.Event()
+    states = [state]
 
     def report() -> None:
+        # One connection: making others takes a busy machine as long as a loss may last.
         manager = ClickHouseManager(database.settings)
         manager.connect()
         while not stopping.wait(0.1):
-            status(manager, state)
+            status(manager, states[-1])
+            told.set()
         manager.close()
 
     thread = threading.Thread(target=report)
     thread.start()
     try:
-        yield
+        assert told.wait(DEADLINE_S)
+        yield states.append
     finally:
         stopping.set()
         thread.join()
@@ -242,29 +246,24 @@ def test_a_connection_is_told_lost_after_its_time_and_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(losses, "LOST", timedelta(seconds=3))
-    with pushing(settings):
-        with reporting(database, "ready"):
-            time.sleep(1)
-        with reporting(database, "disconnected"):
-            time.sleep(0.5)
-        with reporting(database, "ready"):
-            time.sleep(3)
+    with reporting(database, "ready") as turn, pushing(settings):
+        turn("disconnected")
+        time.sleep(0.5)
+        turn("ready")
+        time.sleep(3)
         assert receiver.messages == []
         lost_at = time.monotonic()
-        status(database, "disconnected")
-        # Over one connection: making others takes a busy machine as long as the loss may last.
-        for state in ("connecting", "disconnected", "stale"):
-            status(database, state)
+        for state in ("disconnected", "connecting", "disconnected", "stale", "disconnected"):
+            turn(state)
             time.sleep(0.5)
-        with reporting(database, "disconnected"):
-            until(lambda: receiver.messages, "the loss")
-            assert receiver.messages[0][0] - lost_at > 2.0
-            time.sleep(2)
+        until(lambda: receiver.messages, "the loss")
+        assert receiver.messages[0][0] - lost_at > 2.0
+        time.sleep(2)
         back_at = time.monotonic()
-        with reporting(database, "ready"):
-            until(lambda: len(receiver.messages) > 1, "the return")
-            assert receiver.messages[1][0] - back_at < 5
-            time.sleep(2)
+        turn("ready")
+        until(lambda: len(receiver.messages) > 1, "the return")
+        assert receiver.messages[1][0] - back_at < 5
+        time.sleep(2)
     assert [title.split(" IBKR ")[1] for title in receiver.titles] == ["is lost", "is back"]
     assert receiver.messages[0][2].startswith("PAPER: disconnected. Since ")
     assert receiver.messages[1][2].startswith("PAPER: it works again. It was lost at ")
@@ -376,9 +375,9 @@ def test_a_restart_sends_nothing_twice(
     with pushing(turned):
         # Who did not take it before gets it now.
         until(lambda: other.titles == _first("ABCD"), "the other's alert")
-        with reporting(database, "disconnected"):
+        with reporting(database, "disconnected") as turn:
             time.sleep(4)
-        with reporting(database, "ready"):
+            turn("ready")
             until(lambda: len(receiver.messages) == 3, "the return")
     assert sorted(receiver.titles) == [
         *_first("ABCD"),
