@@ -443,8 +443,7 @@ def test_after_1101_all_is_subscribed_again_and_every_ticker_ticks() -> None:
             until(lambda: client.price_buffer.keys() == set(symbols))
         took_s = time.monotonic() - began
         print(f"{len(symbols)} tickers tick again after {took_s:.2f} s")  # noqa: T201
-        # The pace of messages takes 2.6 s, and the promise is 5 s; a noisy machine gets 5 s on top.
-        assert took_s < 10
+        assert took_s < 5
         assert client.state is ConnectionState.READY
         # The newest headline first.
         assert requested(thread, "reqMktData")[len(symbols) :] == [*reversed(symbols)]
@@ -748,8 +747,13 @@ def test_delayed_data_is_asked_for_before_any_ticker_is_and_the_start_says_it_is
             until(lambda: requested(thread, "reqMktData"))
         finally:
             logger.removeFilter(hold_up)
-        kinds = [(request.kind, request.detail) for request in thread.gateway.requests]
-        assert kinds[1:3] == [("reqMarketDataType", "3"), ("reqMktData", "")]
+        # A request for listings comes within a second.
+        kinds = [
+            (request.kind, request.detail)
+            for request in thread.gateway.requests
+            if request.kind != "reqContractDetails"
+        ]
+        assert kinds[1:] == [("reqMarketDataType", "3"), ("reqMktData", "")]
         assert [r.levelname for r in logged(caplog, "DELAYED DATA")] == ["WARNING"]
         assert logged(caplog, "15 minutes late")
         client.disconnect_safely()

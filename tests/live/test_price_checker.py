@@ -223,9 +223,9 @@ async def test_while_a_query_hangs_triggers_are_taken_and_the_loop_runs(
         await until(lambda: "EFGH" in requested(gateway), "its subscription")
         watch.cancel()
         server.clear_faults()
-    # Behind the query it would be 5 s.
-    assert taken_s < 2.5
-    assert longest_stall < 2.5
+    # The promise is 0.15 s; a noisy machine gets five times as much.
+    assert taken_s < 0.75
+    assert longest_stall < 0.75
 
 
 async def test_a_window_ends_after_its_time_and_is_not_opened_again(

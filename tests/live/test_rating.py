@@ -335,7 +335,9 @@ async def test_a_late_rating_gives_its_place_to_a_newer_article(
         late = asyncio.create_task(analyst.rate_late(question("EFGH")))
         await until(lambda: api.requests, "the late attempt")
         api.fault = Fault()
+        began = time.monotonic()
         assert (await rate(analyst)).recommendation == "BUY"
+        assert time.monotonic() - began < 2.5
         assert (await late)["EFGH"].recommendation == "HOLD"
     asked = [request.question.partition("\n")[0] for request in api.requests]
     assert asked == ["Ticker: EFGH", "Ticker: ABCD", "Ticker: EFGH"]
