@@ -13,6 +13,7 @@ from monitoring import (
     CYCLE_S,
     rate,
     requested,
+    roll_once,
     rows,
     running,
     shorten_windows,
@@ -195,9 +196,7 @@ async def test_the_session_rolls_over_once_nothing_is_tracked_and_loses_nothing(
 ) -> None:
     caplog.set_level(logging.INFO)
     shorten_windows(monkeypatch, 12)
-    due = datetime.now(UTC) + timedelta(seconds=6)
-    rolls = iter([due, None])
-    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
+    due = roll_once(monkeypatch, in_s=6)
     rate(database, "ABCD", "BUY")
     async with running(settings) as monitor:
         await tracked(gateway, settings)
@@ -230,9 +229,7 @@ async def test_a_ticker_without_a_tick_holds_no_roll_and_is_carried_over_with_it
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    due = datetime.now(UTC) + timedelta(seconds=6)
-    rolls = iter([due, None])
-    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
+    roll_once(monkeypatch, in_s=6)
     monkeypatch.setattr(roll, "WAIT_TOLD_S", 1.0)
     shorten_windows(monkeypatch, 8)
     async with running(settings) as monitor:

@@ -26,6 +26,7 @@ from deadlines import DEADLINE_S
 from monitoring import (
     CYCLE_S,
     connected,
+    roll_once,
     rows,
     running,
     shorten_windows,
@@ -45,7 +46,6 @@ from newshead.database.connection import (
 from newshead.database.folder import INSERTS_FOLDER
 from newshead.database.store import Batch, Outbox
 from newshead.database.tables import SESSION_TABLES, AlertRow, ListedStock
-from newshead.monitor import roll
 from newshead.monitor.triggers import TriggerFolder
 from newshead.process import EXIT_FAILED
 from newshead.recording import entries
@@ -286,8 +286,7 @@ async def test_a_roll_waits_for_room_is_told_once_and_then_happens(
 ) -> None:
     caplog.set_level(logging.INFO)
     shorten_windows(monkeypatch, 1)
-    rolls = iter([datetime.now(UTC), None])
-    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
+    roll_once(monkeypatch, in_s=0)
     with connected(on_disk) as database:
         database.create_tables()
         disk.fill(free=8 * MIB)

@@ -3,10 +3,9 @@ what it makes of the answers."""
 
 import logging
 import time
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from monitoring import rate, running, tracked
+from monitoring import rate, roll_once, running, tracked
 from monitoring import requested as requests_of
 from monitoring import until as come
 from tws import (
@@ -24,7 +23,6 @@ from tws import (
 import ibkr_client
 from clickhouse_manager import ClickHouseManager
 from ibkr_client import IBKRClient
-from newshead.monitor import roll
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from simulator import Gateway, GatewayThread
@@ -248,8 +246,7 @@ async def test_an_unknown_stock_is_asked_for_again_after_the_sessions_roll(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    rolls = iter([datetime.now(UTC) + timedelta(seconds=8), None])
-    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
+    roll_once(monkeypatch, in_s=8)
     rate(database, "ABCD", "BUY")
     async with running(settings) as monitor:
         await tracked(gateway, settings, "NOPE")

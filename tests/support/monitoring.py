@@ -18,6 +18,7 @@ from clickhouse_manager import ClickHouseManager
 from newshead.core import rule
 from newshead.database.connection import DATABASE_ERRORS
 from newshead.loop import in_background
+from newshead.monitor import roll
 from newshead.monitor.triggers import TriggerFolder
 from newshead.settings import Settings
 from price_checker import ContinuousPriceMonitor
@@ -172,6 +173,14 @@ def shorten_windows(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     """Lets windows end after so many seconds."""
     monkeypatch.setattr(rule, "WINDOW_S", seconds)
     monkeypatch.setattr(rule, "LIVE", rule.Rule(window_s=seconds))
+
+
+def roll_once(monkeypatch: pytest.MonkeyPatch, in_s: float) -> datetime:
+    """Lets the session roll over in so many seconds, and not again; returns when."""
+    due = datetime.now(UTC) + timedelta(seconds=in_s)
+    rolls = iter([due, None])
+    monkeypatch.setattr(roll, "next_roll_after", lambda *_: next(rolls))
+    return due
 
 
 @contextlib.asynccontextmanager
